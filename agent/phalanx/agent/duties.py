@@ -1,0 +1,270 @@
+"""What each message makes the agent do: one table, and the plumbing around it.
+
+Every request is answered. A handler that breaks in an unforeseen way answers with its error, so that the
+controller never waits for a node that will not speak.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from phalanx.agent import library
+from phalanx.agent.blobs import BlobError
+from phalanx.agent.cases import Cases
+from phalanx.agent.exchange import CaseExchange
+from phalanx.agent.facts.gather import gather
+from phalanx.agent.runtimes.base import LibraryMissing, Runtime, RuntimeUnavailable
+from phalanx.agent.runtimes.selection import runtime as make_runtime
+from phalanx.agent.session import FENCED, Session, owner_of, say
+from phalanx.agent.workload import WorkloadServer
+from phalanx.protocol.messages import (
+    BarrierFail,
+    BarrierRelease,
+    BlobChunks,
+    BlobFetch,
+    BlobHave,
+    CaseClose,
+    CaseClosed,
+    CaseOpen,
+    CaseOpened,
+    Chunk,
+    ChunkGet,
+    ChunkRefused,
+    Collect,
+    Collected,
+    Diagnose,
+    Diagnosed,
+    Engine,
+    Fence,
+    ImageExport,
+    ImageExported,
+    ImageLoad,
+    ImageQuery,
+    ImageStatus,
+    KvReply,
+    Leave,
+    LogAck,
+    Message,
+    RuntimeOpen,
+    RuntimeOpened,
+    StepStart,
+    StepStop,
+)
+from phalanx.protocol.messages import Runtime as RuntimeKind
+from phalanx.protocol.schema import as_words
+
+NO_ENGINE = Engine("", "", "", "", "not asked yet")
+NO_BLOB = bytes(32)
+
+Answer = Callable[[str], Message]
+
+
+@dataclass(slots=True)
+class Duties:
+    """The duties of one session."""
+
+    session: Session
+    cache: Path
+    runtimes: dict[RuntimeKind, Runtime] = field(default_factory=dict)
+    exchanges: dict[str, CaseExchange] = field(default_factory=dict)
+    engine: Engine = NO_ENGINE
+    _engine_busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def take_up(self) -> None:
+        """Wire the session to these duties."""
+        session = self.session
+        session.handle, session.handle_bulk = self.handle, self.handle_bulk
+        session.cases = Cases(
+            owner=owner_of(session),
+            base=session.base,
+            send=session.send,
+            spawn=session.spawn,
+            logs=session.logs,
+            blobs=session.blobs,
+            runtime_of=lambda case: self.runtime(case.spec.runtime),
+            serve_api=self._serve_api,
+            stop_api=self._stop_api,
+        )
+
+    def runtime(self, kind: RuntimeKind) -> Runtime:
+        """The runtime of a kind, made once."""
+        if kind not in self.runtimes:
+            self.runtimes[kind] = make_runtime(kind, self.session.base)
+        return self.runtimes[kind]
+
+    # --- dispatch
+
+    def handle(self, message: Message) -> None:
+        """A message on the control link."""
+        simple = self._at_once(message)
+        if simple is not None:
+            simple()
+            return
+        work, answer = self._as_task(message)
+        if work is not None:
+            self.session.spawn(self._answered(work, answer), type(message).__name__)
+
+    def _at_once(self, message: Message) -> Callable[[], object] | None:
+        session = self.session
+        match message:
+            case LogAck():
+                return lambda: session.logs.on_ack(message)
+            case BlobChunks():
+                return lambda: session.blobs.on_chunks(message)
+            case StepStart():
+                return lambda: session.cases.start_step(message)
+            case BarrierRelease() if message.case in self.exchanges:
+                return lambda: self.exchanges[message.case].on_release(message)
+            case BarrierFail() if message.case in self.exchanges:
+                return lambda: self.exchanges[message.case].on_fail(message)
+            case KvReply():
+                return lambda: self._on_kv_reply(message)
+        return None
+
+    def _on_kv_reply(self, message: KvReply) -> None:
+        for exchange in self.exchanges.values():
+            exchange.on_reply(message)
+
+    def _as_task(self, message: Message) -> tuple[Coroutine[Any, Any, None] | None, Answer | None]:
+        cases, session = self.session.cases, self.session
+        match message:
+            case CaseOpen():
+                return cases.open_case(message), lambda w: CaseOpened(message.request, message.case, "", w)
+            case CaseClose():
+                return cases.close_case(message), lambda w: CaseClosed(message.request, message.case, w)
+            case StepStop():
+                return cases.stop_step(message), None
+            case Diagnose():
+                return cases.diagnose(message), lambda w: Diagnosed(message.request, message.case, w)
+            case Collect():
+                return cases.collect(message), lambda w: Collected(message.request, message.case, 0, (w,))
+            case Leave():
+                return session.leave(message.grace_s), None
+            case Fence():
+                return self._fenced(message), None
+        return self._about_content(message)
+
+    def _about_content(self, message: Message) -> tuple[Coroutine[Any, Any, None] | None, Answer | None]:
+        match message:
+            case BlobFetch():
+                return self._fetch(message), lambda w: BlobHave(message.request, message.blob, w)
+            case RuntimeOpen():
+                return (
+                    self._open_runtime(message),
+                    lambda w: RuntimeOpened(message.request, False, w, self.engine),
+                )
+            case ImageQuery():
+                return self._query(message), lambda w: self._status(message, "", w)
+            case ImageLoad():
+                return self._load(message), lambda w: self._status(message, "", w)
+            case ImageExport():
+                return self._export(message), lambda w: ImageExported(
+                    message.request, message.reference, "", NO_BLOB, 0, w
+                )
+        return None, None
+
+    async def _answered(self, work: Coroutine[Any, Any, None], answer: Answer | None) -> None:
+        try:
+            await work
+        except (RuntimeUnavailable, BlobError) as error:
+            words = as_words(str(error))
+        except Exception as error:  # noqa: BLE001 - protects the run from a bug of one handler: it is answered
+            words = as_words(f"internal error in the agent: {type(error).__name__}: {error}")
+            say(words)
+            self.session.notice(words)
+        else:
+            return
+        if answer is not None:
+            self.session.send(answer(words))
+
+    def handle_bulk(self, message: Message) -> None:
+        """A message on the bulk link."""
+        blobs = self.session.blobs
+        if isinstance(message, Chunk):
+            blobs.on_chunk(message)
+        elif isinstance(message, ChunkRefused):
+            blobs.on_refused(message)
+        elif isinstance(message, ChunkGet):
+            self.session.spawn(blobs.serve(message), "chunk")
+
+    async def _fenced(self, message: Fence) -> None:
+        say(f"fenced off: {message.reason}")
+        await self.session.cases.kill_all()
+        self.session.end(FENCED)
+
+    # --- content
+
+    async def _fetch(self, message: BlobFetch) -> None:
+        await self.session.blobs.fetch(message)
+        self.session.send(BlobHave(message.request, message.blob, ""))
+
+    async def _open_runtime(self, message: RuntimeOpen) -> None:
+        if message.library is not None:
+            archive = self.session.blobs.held.get(message.library)
+            if archive is None:
+                raise BlobError("the library did not come before its use")
+            await asyncio.to_thread(library.add_library, archive, self.cache)
+        try:
+            self.engine = await self.runtime(message.runtime).open(None)
+        except LibraryMissing:
+            needs = message.library is None
+            words = "" if needs else "the engine's client was sent, and cannot be imported"
+            self.session.send(RuntimeOpened(message.request, needs, words, self.engine))
+            return
+        self.session.send(RuntimeOpened(message.request, False, "", self.engine))
+        for words in await self.runtime(message.runtime).sweep():
+            self.session.notice(words)
+
+    def _status(self, message: ImageQuery | ImageLoad, image_id: str, error: str) -> ImageStatus:
+        return ImageStatus(message.request, message.reference, image_id, as_words(error))
+
+    async def _query(self, message: ImageQuery) -> None:
+        image_id = await self.runtime(RuntimeKind.DOCKER).image_id(message.reference)
+        self.session.send(self._status(message, image_id, ""))
+
+    async def _load(self, message: ImageLoad) -> None:
+        archive = self.session.blobs.held.get(message.blob)
+        if archive is None:
+            raise BlobError("the image did not come before it was to be loaded")
+        try:
+            async with self._engine_busy:
+                engine = self.runtime(RuntimeKind.DOCKER)
+                loaded = await engine.load(archive, message.reference, message.image_id)
+        finally:
+            self.session.blobs.drop(message.blob)
+        self.session.send(self._status(message, loaded, ""))
+
+    async def _export(self, message: ImageExport) -> None:
+        archive = self.session.base / "blobs" / "export.tar"
+        async with self._engine_busy:
+            image_id = await self.runtime(RuntimeKind.DOCKER).export(message.reference, archive)
+        manifest = await self.session.blobs.offer(archive)
+        for page in manifest.pages():
+            self.session.send(page)
+        await self.session._need_bulk()
+        self.session.send(
+            ImageExported(message.request, message.reference, image_id, manifest.blob, manifest.size, "")
+        )
+
+    # --- the workload's socket
+
+    def _serve_api(self, case: CaseOpen, path: Path) -> object:
+        exchange = self.exchanges[case.case] = CaseExchange(case.case, self.session.send)
+        return WorkloadServer.start(path, exchange, ranks=case.ranks, name=case.case)
+
+    def _stop_api(self, server: object) -> None:
+        if isinstance(server, WorkloadServer):
+            exchange = self.exchanges.pop(server.name, None)
+            if exchange is not None:
+                exchange.give_up("the case is over on this node")
+            server.stop()
+
+    # --- facts
+
+    async def report_facts(self) -> None:
+        """What this node is."""
+        self.session.send(await asyncio.to_thread(gather, self.session.base, self.engine))

@@ -1,0 +1,133 @@
+"""The workload's barriers and keys, asked of the controller: the async half of the workload socket."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from phalanx.protocol.barrier import from_ranges
+from phalanx.protocol.messages import (
+    BarrierEnter,
+    BarrierFail,
+    BarrierRelease,
+    KvGet,
+    KvPut,
+    KvReply,
+    Message,
+    WorkloadMetric,
+    WorkloadReady,
+)
+
+
+class BarrierFailed(Exception):
+    """The barrier will never be complete; the message says who left or what is wrong."""
+
+
+class ExchangeError(Exception):
+    """The controller refused a key; the message says why."""
+
+
+Waiter = asyncio.Future[list[int]]
+
+#: Numbers of requests, over all cases: a KvReply names the request alone.
+_NUMBERS = itertools.count(1)
+
+#: How the controller says that a key has no value.
+_NOT_SET = "not set"
+
+
+@dataclass(slots=True)
+class CaseExchange:
+    """What the ranks of one case on this node ask. ``send`` queues a message for the controller."""
+
+    case: str
+    send: Callable[[Message], None]
+    _barriers: dict[tuple[str, int], list[Waiter]] = field(default_factory=dict)
+    _requests: dict[int, asyncio.Future[KvReply]] = field(default_factory=dict)
+    _generations: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    async def barrier(self, name: str, member: int, generation: int | None, expected: int) -> list[int]:
+        """Arrive, and wait until all have: who they are. May be cancelled; arriving again counts once.
+
+        ``generation`` None: the one after the last that this member came to. Raises BarrierFailed.
+        """
+        if generation is None:
+            generation = self._generations.get((name, member), -1) + 1
+        self._generations[name, member] = generation
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        waiters = self._barriers.setdefault((name, generation), [])
+        waiters.append(waiter)
+        self.send(BarrierEnter(self.case, name, generation, member, expected))
+        try:
+            return await waiter
+        finally:
+            waiters.remove(waiter)
+            if not waiters and self._barriers.get((name, generation)) is waiters:
+                del self._barriers[name, generation]
+
+    def on_release(self, message: BarrierRelease) -> None:
+        """All have arrived."""
+        members = from_ranges(message.members)
+        for waiter in self._barriers.get((message.name, message.generation), ()):
+            if not waiter.done():
+                waiter.set_result(members)
+
+    def on_fail(self, message: BarrierFail) -> None:
+        """They never will."""
+        for waiter in self._barriers.get((message.name, message.generation), ()):
+            if not waiter.done():
+                waiter.set_exception(BarrierFailed(message.reason))
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Set a key. Raises ExchangeError."""
+        reply = await self._ask(lambda request: KvPut(request, self.case, key, value))
+        if reply.error:
+            raise ExchangeError(f"cannot set the key {key!r}: {reply.error}")
+
+    async def get(self, key: str, wait_s: float) -> bytes | None:
+        """A key's value, waited for up to ``wait_s`` seconds; None if it is not set. Raises ExchangeError."""
+        try:
+            async with asyncio.timeout(wait_s or None):
+                reply = await self._ask(lambda request: KvGet(request, self.case, key, wait_s))
+        except TimeoutError:
+            return None
+        if reply.value is None and reply.error not in ("", _NOT_SET):
+            raise ExchangeError(f"cannot read the key {key!r}: {reply.error}")
+        return reply.value
+
+    async def _ask(self, make: Callable[[int], Message]) -> KvReply:
+        request = next(_NUMBERS) & 0xFFFFFFFF
+        answer: asyncio.Future[KvReply] = asyncio.get_running_loop().create_future()
+        self._requests[request] = answer
+        try:
+            self.send(make(request))
+            return await answer
+        finally:
+            del self._requests[request]
+
+    def on_reply(self, message: KvReply) -> bool:
+        """An answer; whether it was for this case."""
+        answer = self._requests.get(message.request)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+        return answer is not None
+
+    async def ready(self, rank: int) -> None:
+        """The workload of a rank is ready."""
+        self.send(WorkloadReady(self.case, rank))
+
+    async def metric(self, rank: int, name: str, value: float, unit: str) -> None:
+        """The workload of a rank reports a number."""
+        self.send(WorkloadMetric(self.case, rank, name, value, unit))
+
+    def give_up(self, reason: str) -> None:
+        """Whoever waits will wait in vain: tell them."""
+        for waiters in self._barriers.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(BarrierFailed(reason))
+        for answer in self._requests.values():
+            if not answer.done():
+                answer.set_exception(ExchangeError(reason))

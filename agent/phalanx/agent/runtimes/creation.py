@@ -1,0 +1,98 @@
+"""Making a case's container: what is checked before, laid out beside it, and said when the engine refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import resource
+from pathlib import Path
+
+from phalanx.agent.runtimes import policy, supervisor
+from phalanx.agent.runtimes.base import CasePlaces, RuntimeUnavailable
+from phalanx.agent.runtimes.engine import EngineError
+from phalanx.agent.runtimes.process_limits import limit_words
+from phalanx.protocol.messages import ContainerSpec
+
+
+def check(spec: ContainerSpec, rules: policy.Policy, engine_kind: str) -> None:
+    """Refuse what may not or cannot be had. Raises RuntimeUnavailable with every reason."""
+    resolved = tuple(
+        dataclasses.replace(mount, source=os.path.realpath(mount.source))
+        for mount in spec.mounts
+        if mount.source.startswith("/")
+    )
+    words = policy.refusals(spec, rules)
+    # a link to the engine's socket is the engine's socket
+    words += policy.refusals(dataclasses.replace(spec, mounts=resolved), rules)
+    if spec.gpus and engine_kind == "podman":
+        words.append("gpus: podman ignores them silently on this interface; name the devices instead")
+    if words:
+        raise RuntimeUnavailable("; ".join(dict.fromkeys(words)))
+    for mount in spec.mounts:
+        if not Path(mount.source).exists():
+            raise RuntimeUnavailable(
+                f"mount {mount.source}:{mount.target}: {mount.source} is not on this node"
+            )
+
+
+def make_directories(places: CasePlaces) -> Path:
+    """Make the case's directories and the control directory with the scripts. Raises OSError."""
+    for directory in (places.work, places.results, places.spool):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    control = places.spool.parent / "control-docker"
+    control.mkdir(mode=0o755, exist_ok=True)
+    for name in ("spool", "results"):
+        (control / name).mkdir(mode=0o755, exist_ok=True)  # where the container mounts the real ones
+    for name, text in (
+        ("supervise", supervisor.SUPERVISE),
+        ("step", supervisor.STEP),
+        (supervisor.REQUESTS, ""),
+    ):
+        (control / name).write_text(text)
+        (control / name).chmod(0o644)
+    # whatever the umask was: the container's user, root of a user namespace too, must be able to read it
+    for directory in (control, control / "spool", control / "results"):
+        directory.chmod(0o755)
+    return control
+
+
+def explained(error: EngineError, spec: ContainerSpec) -> RuntimeUnavailable:
+    """The engine's refusal to create or start, with what a person needs to know added."""
+    words = str(error)
+    lower = words.lower()
+    if "rlimit" in lower and "not permitted" in lower:
+        return RuntimeUnavailable(f"{_ulimit_words(words, spec)} (the engine says: {words})")
+    if "/bin/sh" in words and ("no such file" in lower or "not found" in lower or "executable file" in lower):
+        return RuntimeUnavailable(
+            f"image {spec.image or spec.image_id} has no /bin/sh: phalanx needs a shell with sleep, cat, mv "
+            "and rm in an image to hold a container by its lease; add busybox or coreutils to it"
+        )
+    if spec.gpus and "could not select device driver" in lower:
+        return RuntimeUnavailable(
+            f"gpus={spec.gpus}: this node's engine has no driver for them; "
+            f"install its container toolkit ({words})"
+        )
+    return RuntimeUnavailable(words, *error.args[1:])
+
+
+def _ulimit_words(words: str, spec: ContainerSpec) -> str:
+    number = re.search(r"rlimit(?:s)? type (\d+)", words)
+    numbers = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
+    named = numbers.get(int(number[1]), "") if number else ""
+    asked = [
+        limit for limit in spec.limits.ulimits if not named or f"RLIMIT_{limit.name.upper()}" == named
+    ] or list(spec.limits.ulimits)
+    parts = []
+    for limit in asked:
+        kind = getattr(resource, f"RLIMIT_{limit.name.upper()}", None)
+        here = limit_words(resource.getrlimit(kind)[1]) if kind is not None else "unknown"
+        parts.append(f"ulimit {limit.name}={limit_words(limit.hard)} (the node's hard limit is {here})")
+    return f"the engine may not set {', '.join(parts) or 'its default ulimits'}; ask for no more than that"
+
+
+def ended_at_once(image: str, code: int) -> str:
+    """Words for a container whose supervisor did not stay."""
+    if code == supervisor.UNUSABLE:
+        return f"image {image} has no sleep(1): phalanx needs sh, sleep, cat, mv and rm in an image"
+    return f"the container ended at once with {code}: /bin/sh of image {image} does not work on this node"

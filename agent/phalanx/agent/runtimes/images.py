@@ -1,0 +1,189 @@
+"""Images in and out of an engine, believed only once verified.
+
+An engine answers 200 to a load and says in the body that it failed; it can list an image that it cannot
+export; a full disk leaves untagged parts. Each of these is an ImageError here, with the node cleaned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import tarfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+from phalanx.agent.runtimes.base import ImageError
+from phalanx.agent.runtimes.cgroup import size
+from phalanx.agent.runtimes.engine import EngineClient, EngineError
+
+#: What a load needs beyond the archive, for the engine's own books and blocks that are not full.
+DISK_FACTOR = 1.1
+
+#: A load or export that moves nothing for this long, in seconds, has failed; 40 GB may go on for an hour.
+STALL_S = 300.0
+
+_BLOCK = 1 << 20
+
+
+async def image_id(engine: EngineClient, reference: str) -> str:
+    """The id under which the engine has the image, "" when it has none. Raises EngineError."""
+    try:
+        found = await engine.call(
+            f"look at image {reference}", engine.api.images.inspect(_in_path(reference))
+        )
+    except EngineError as error:
+        if error.status == 404:
+            return ""
+        raise
+    return str(found["Id"])
+
+
+async def load(engine: EngineClient, archive: Path, reference: str, wanted: str) -> str:
+    """Load a docker-archive so that ``reference`` means image id ``wanted`` ("": whatever it holds)."""
+    try:
+        await _check_disk(engine, archive, reference)
+        before = await _dangling(engine)
+        try:
+            await _post(engine, archive, reference)
+        except EngineError as error:
+            await _prune(engine, before)
+            raise ImageError(f"cannot load image {reference} from {archive}: {error}") from error
+        return await _verify(engine, reference, wanted, archive)
+    except EngineError as error:
+        raise ImageError(f"cannot load image {reference}: {error}") from error
+    except OSError as error:
+        raise ImageError(f"cannot load image {reference}: {archive}: {error.strerror or error}") from error
+
+
+async def _check_disk(engine: EngineClient, archive: Path, reference: str) -> None:
+    info = await engine.call("ask for its storage", engine.api.system.info())
+    root = str(info.get("DockerRootDir") or "")
+    needed, free = await asyncio.to_thread(_needed_and_free, archive, root)
+    if engine.url.startswith("unix:") and free < needed:
+        raise ImageError(
+            f"cannot load image {reference}: it needs {size(needed)} under {root}, of which "
+            f"{size(int(free))} are free; remove images that are not used (docker image prune) or use another node"
+        )
+
+
+def _needed_and_free(archive: Path, root: str) -> tuple[int, float]:
+    """Bytes that a load takes and that the engine's disk has; without end when it is not on this node."""
+    needed = int(archive.stat().st_size * DISK_FACTOR)
+    try:
+        about = os.statvfs(root)
+    except OSError:
+        return needed, math.inf
+    return needed, about.f_bavail * about.f_frsize
+
+
+async def _post(engine: EngineClient, archive: Path, reference: str) -> None:
+    with archive.open("rb") as handle:
+        async with engine.speaking(f"load {reference}", STALL_S) as scope:
+            blocks = _blocks(handle, scope)
+            answers = engine.api.images.import_image(blocks, stream=True)
+            async for _ in answers:  # raises what the body says of an error
+                _postpone(scope)
+
+
+async def _blocks(handle: BinaryIO, scope: asyncio.Timeout) -> AsyncIterator[bytes]:
+    while block := await asyncio.to_thread(handle.read, _BLOCK):
+        yield block
+        _postpone(scope)
+
+
+def _postpone(scope: asyncio.Timeout) -> None:
+    if not scope.expired():
+        scope.reschedule(asyncio.get_running_loop().time() + STALL_S)
+
+
+async def _verify(engine: EngineClient, reference: str, wanted: str, archive: Path) -> str:
+    """What the engine shows now must be what was meant; a body without an error proves nothing."""
+    found = await image_id(engine, reference)
+    if found and (not wanted or found == wanted):
+        return found
+    if wanted and await image_id(engine, wanted):
+        repository, tag = split_reference(reference)
+        await engine.call(f"tag {reference}", engine.api.images.tag(wanted, repository, tag=tag))
+        if await image_id(engine, reference) == wanted:
+            return wanted
+    shown = f"the engine shows {found[:19]} for it" if found else "the engine does not have it afterwards"
+    raise ImageError(
+        f"cannot load image {reference} from {archive}: {shown}, not {wanted[:19] or 'an image'}; "
+        "the archive holds another image"
+    )
+
+
+def _in_path(reference: str) -> str:
+    return quote(reference, safe="/:@")
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Repository and tag; a colon before a slash is a port."""
+    repository, colon, tag = reference.rpartition(":")
+    if not colon or "/" in tag:
+        return reference, "latest"
+    return repository, tag
+
+
+async def _dangling(engine: EngineClient) -> set[str]:
+    listed = await engine.call("list untagged images", engine.api.images.list(filters={"dangling": ["true"]}))
+    return {str(entry["Id"]) for entry in listed}
+
+
+async def _prune(engine: EngineClient, before: set[str]) -> None:
+    """Remove untagged images that were not there before: only the failed load can have made them."""
+    with contextlib.suppress(EngineError):  # the load's own error is the one to tell
+        for found in await _dangling(engine) - before:
+            await engine.call("remove a part of an image", engine.api.images.delete(found))
+
+
+async def export(engine: EngineClient, reference: str, archive: Path) -> str:
+    """Write a docker-archive of the image; its id. The file is there only if it is whole."""
+    fresh = archive.with_name(archive.name + ".part")
+    try:
+        found = await image_id(engine, reference)
+        if not found:
+            raise ImageError(f"cannot export image {reference}: this node's engine does not have it")
+        await _get(engine, reference, fresh)
+        await asyncio.to_thread(check_archive, fresh)
+        fresh.replace(archive)
+        return found
+    except EngineError as error:
+        raise ImageError(
+            f"cannot export image {reference}: {error}; the engine lists it but does not hold all of it: "
+            "remove and pull or build it again"
+        ) from error
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise ImageError(f"cannot export image {reference} to {archive}: {error}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            fresh.unlink()
+
+
+async def _get(engine: EngineClient, reference: str, fresh: Path) -> None:
+    with fresh.open("wb") as handle:
+        async with (
+            engine.speaking(f"export {reference}", STALL_S) as scope,
+            engine.api.images.export_image(_in_path(reference)) as content,
+        ):
+            async for block in content.iter_chunked(_BLOCK):
+                await asyncio.to_thread(handle.write, block)
+                _postpone(scope)
+
+
+def check_archive(archive: Path) -> None:
+    """Walk the members to the end. Raises ValueError or tarfile.TarError when some of it is missing."""
+    with tarfile.open(archive) as members:
+        names = members.getnames()
+    if "manifest.json" not in names and "index.json" not in names:
+        raise ValueError("the engine sent no image: its archive has no manifest")
+
+
+def engine_kind(version: dict[str, Any]) -> str:
+    """docker or podman, by the answer to GET /version."""
+    parts = [str(part.get("Name", "")).lower() for part in version.get("Components") or []]
+    return "podman" if any("podman" in name for name in parts) else "docker"

@@ -1,0 +1,146 @@
+"""``phalanx``: the group of verbs. A verb is imported when it is called, so ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from phalanx.controller.exits import Exit
+
+#: Verb and its one line for ``--help``. Its module is ``cli.<verb>``, the command in it ``command``.
+VERBS = {
+    "run": "Run a command or models on many nodes, and stream what they say.",
+    "exec": "Run one more command on the nodes of a live run.",
+    "ps": "List the runs of this directory.",
+    "status": "How a run stands, or how it ended.",
+    "nodes": "The nodes of a run.",
+    "logs": "Show what the ranks of a run wrote.",
+    "cancel": "End a run.",
+    "wait": "Wait for a run and return its exit code.",
+    "doctor": "What this machine has, and what is missing for which target.",
+}
+
+EPILOG = """\b
+Examples:
+  phalanx run -N 2 -- hostname
+  phalanx run --tags ring_allreduce -N 4
+  phalanx logs -f
+  phalanx status @latest --json
+
+RUN is an id, a unique beginning of one, @latest (what you get without it), @failed,
+a Slurm job id or a run's name. Runs are kept in $PHALANX_RUNS_DIR or ./phalanx-runs.
+"""
+
+
+class LazyGroup(click.Group):
+    """Knows its verbs by name and imports one only to call it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are used, not by alphabet."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The verb's command, or None."""
+        if name not in VERBS:
+            return None
+        command = importlib.import_module(f"phalanx.controller.cli.{name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"phalanx.controller.cli.{name} has no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table: describing the verbs must not import them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest spelling for an unknown verb."""
+        name = args[0]
+        if name not in VERBS and not name.startswith("-"):
+            raise click.UsageError(f"cannot find verb {name!r}{nearest(name, VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` ; did you mean X?`` when something known is spelled alike, else ""."""
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"phalanx {version('phalanx-hpc')}")
+        ctx.exit()
+
+
+@click.command(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version."
+)
+def phalanx() -> None:
+    """Containerised workloads on whole clusters: one controller, one light agent per node."""
+
+
+def main(argv: Sequence[str] | None = None) -> Any:
+    """Entry point of the ``phalanx`` command. Ends the process with a code of ``exits``."""
+    try:
+        code = phalanx.main(
+            args=None if argv is None else list(argv), prog_name="phalanx", standalone_mode=False
+        )
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        help_wanted.show()
+        code = Exit.USAGE
+    except click.UsageError as error:
+        _show_usage(error)
+        code = Exit.USAGE
+    except click.ClickException as error:
+        click.echo(f"phalanx: {error.format_message()}", err=True)
+        code = getattr(error, "code", Exit.FAILURE)
+    except (click.Abort, KeyboardInterrupt):
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        code = _broken_pipe()
+    except Exception as error:  # noqa: BLE001 - the last boundary: a bug here must not throw code at its user
+        code = _bug(error)
+    sys.exit(int(code or 0))
+
+
+def _bug(error: Exception) -> int:
+    """Keep the traceback in a file and say where."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="phalanx-bug-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    click.echo(
+        f"phalanx: this is a bug: {type(error).__name__}: {error}; report it with {file.name}", err=True
+    )
+    return Exit.FAILURE
+
+
+def _show_usage(error: click.UsageError) -> None:
+    message = error.format_message()
+    click.echo(f"phalanx: {message}", err=True)
+    if error.ctx is not None:
+        click.echo(f"see: {error.ctx.command_path} --help", err=True)
+
+
+def _broken_pipe() -> int:
+    """Nobody reads our output any more (``| head``): end as a program that SIGPIPE kills, without words."""
+    import os
+
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    return 128 + 13

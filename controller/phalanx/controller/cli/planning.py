@@ -1,0 +1,137 @@
+"""From the words of ``phalanx run`` to a plan. Only gathers: what is refused and why, ``plan`` decides."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phalanx.controller.cli.selecting import refuse
+from phalanx.controller.exits import Exit
+from phalanx.controller.runs.directory import new_run_id
+
+if TYPE_CHECKING:
+    from phalanx.controller.plan.inputs import RunInputs
+    from phalanx.controller.plan.model import Plan, SlurmOptions
+
+_SLURM = (
+    "partition",
+    "time",
+    "account",
+    "qos",
+    "reservation",
+    "nodelist",
+    "exclude",
+    "constraint",
+    "gres",
+    "gpus_per_node",
+    "exclusive",
+    "extra",
+)
+_AS_THEY_ARE = (
+    "command",
+    "name",
+    "min_nodes",
+    "image",
+    "image_archive",
+    "env",
+    "mounts",
+    "devices",
+    "memory",
+    "cpus",
+    "shm_size",
+    "ulimits",
+    "timeout",
+    "join_timeout",
+    "advertise",
+    "agent_python",
+    "keep",
+    "output_csv",
+)
+_TIMING = {
+    "heartbeat": "heartbeat_s",
+    "dead_after": "dead_after_s",
+    "lease": "lease_s",
+    "stop_grace": "stop_grace_s",
+}
+
+
+def planned(given: Mapping[str, Any]) -> tuple[Plan, dict[str, str]]:
+    """The plan and the values of its secrets. Ends the command with exit 4 for input that cannot be used."""
+    from phalanx.controller.plan.make import plan_for_command, plan_for_tags, secrets_of
+    from phalanx.controller.workflow.errors import InputError
+
+    try:
+        inputs = gathered(given, os.environ)
+        plan = plan_for_command(inputs) if inputs.command else plan_for_tags(inputs)
+        secrets = secrets_of(inputs).values_by_name()
+    except InputError as error:
+        refuse(str(error), Exit.USAGE)
+    timing = {field: given[name] for name, field in _TIMING.items() if given.get(name) is not None}
+    return dataclasses.replace(plan, timing=dataclasses.replace(plan.timing, **timing)), secrets
+
+
+def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> RunInputs:
+    """The options as inputs of a plan. Raises InputError."""
+    from phalanx.controller.plan.inputs import RunInputs
+    from phalanx.controller.plan.secrets import read_secrets
+    from phalanx.controller.workflow.context import load_context
+    from phalanx.controller.workflow.models import selected
+
+    nodes, ranks_per_node = shape(given.get("nodes"), given.get("ntasks"), given.get("ntasks_per_node"))
+    project = Path(environ.get("MODEL_DIR") or Path.cwd())
+    return RunInputs(
+        run_id=new_run_id(run_name(given)),
+        cwd=str(Path.cwd()),
+        argv=("phalanx", *sys.argv[1:]),
+        environ=dict(environ),
+        models=tuple(selected(project, given["tags"])) if given["tags"] else (),
+        context=load_context(given["additional_context"], given["additional_context_file"]),
+        target=given["target"] or "",
+        nodes=nodes,
+        ranks_per_node=ranks_per_node,
+        runtime=given["runtime"] or "",
+        secrets=read_secrets(given["secret"], environ),
+        slurm=_slurm(given),
+        exit_policy=given["exit_policy"] or "",
+        **{name: given[name] for name in _AS_THEY_ARE},
+    )
+
+
+def _slurm(given: Mapping[str, Any]) -> SlurmOptions:
+    from phalanx.controller.plan.model import SlurmOptions
+
+    return SlurmOptions(**{name: given[name] for name in _SLURM})
+
+
+def shape(nodes: int | None, ntasks: int | None, per_node: int | None) -> tuple[int | None, int | None]:
+    """Nodes and ranks per node from ``-N``, ``-n`` and ``--ntasks-per-node``, as srun understands them.
+
+    Ranks are dealt evenly: a count that cannot be is refused.
+    """
+    if ntasks is None:
+        return nodes, per_node
+    if per_node is not None and nodes is None:
+        nodes = -(-ntasks // per_node)
+    if nodes is None:
+        return 1, ntasks
+    if ntasks % nodes or (per_node is not None and per_node * nodes != ntasks):
+        shown = f" of {per_node} each" if per_node is not None else ""
+        refuse(
+            f"cannot deal {ntasks} ranks to {nodes} nodes{shown}: every node takes equally many; "
+            "change -n or -N",
+            Exit.USAGE,
+        )
+    return nodes, ntasks // nodes
+
+
+def run_name(given: Mapping[str, Any]) -> str:
+    """What the run is called: what the user says, else the first tag, else the command."""
+    if given["name"]:
+        return str(given["name"])
+    if given["tags"]:
+        return str(given["tags"][0]).split(",")[0].split("/")[-1].split(":")[0]
+    return Path(given["command"][0]).name if given["command"] else "run"

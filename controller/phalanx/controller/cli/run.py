@@ -1,0 +1,148 @@
+"""``phalanx run``: make the plan, start the controller, attend the run.
+
+From here a run is walked: ``planning`` (words to plan), ``runs/directory`` (its place), ``runs/launch`` (the
+controller process, ``phalanx.controller.daemon``), ``attending`` (its client on this terminal).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from phalanx.controller.cli.run_options import run_options
+from phalanx.controller.cli.selecting import color_option, json_option, put, refuse
+from phalanx.controller.exits import Exit
+from phalanx.controller.logs.clean import clean_text
+from phalanx.controller.runs.directory import RunDirectory, create, point_latest, runs_root, write_private
+
+if TYPE_CHECKING:
+    from phalanx.controller.plan.model import Plan
+
+EPILOG = """\b
+Examples:
+  phalanx run -N 2 -- hostname
+  phalanx run -N 4 --ntasks-per-node 8 -p gpu -t 30 -- python3 train.py
+  phalanx run --tags ring_allreduce -N 4 --image bench:1
+  phalanx run --tags llama70b --additional-context '{"slurm": {"partition": "gpu", "nodes": 8}}'
+  phalanx run -d -N 128 --tags burn_in && phalanx logs -f
+
+Standard output is what the ranks write and nothing else. Ctrl-C once ends the run in good order,
+twice kills it, a third time leaves at once. Exit: 0 all well, 3 a model failed (a command: the
+highest code of its ranks), 4 bad arguments, 8 nodes missing, 9 image, 10 scheduler, 75 contact lost.
+"""
+
+
+@click.command(
+    epilog=EPILOG,
+    context_settings={
+        "allow_interspersed_args": False,
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+)
+@run_options
+@json_option
+@color_option
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
+def command(**given: Any) -> int:
+    """Run COMMAND, or the models that --tags chooses, on every node."""
+    from phalanx.controller.cli.planning import planned
+
+    if bool(given["command"]) == bool(given["tags"]):
+        refuse(
+            "cannot run: say what, either --tags TAG or -- COMMAND"
+            if not given["tags"]
+            else "cannot run both --tags and a command: they are two runs",
+            Exit.USAGE,
+        )
+    plan, secrets = planned(given)
+    for warning in plan.warnings:
+        click.echo(f"phalanx: {clean_text(warning)}", err=True)
+    if given["dry_run"]:
+        return _show(plan, as_json=given["as_json"])
+    run = _started(plan, secrets)
+    if given["detach"]:
+        put(run.run_id)
+        return Exit.OK
+    return _attend(run, given)
+
+
+def _show(plan: Plan, as_json: bool) -> int:
+    """Print the plan; nothing was touched."""
+    if as_json:
+        from phalanx.controller.plan.codec import to_json
+
+        put(to_json(plan).decode().rstrip())
+    else:
+        from phalanx.controller.plan.describe import describe
+
+        put(describe(plan).rstrip())
+    return Exit.OK
+
+
+def _started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
+    """The run's directory with its plan in it and its controller answering."""
+    from phalanx.controller.plan.codec import to_json
+    from phalanx.controller.runs.launch import LaunchError, start_controller, wait_until_reachable
+
+    root = runs_root()
+    try:
+        run = create(root, plan.run_id)
+        write_private(run.plan, to_json(plan))
+        write_private(run.identity, json.dumps(identity(plan), indent=2).encode() + b"\n")
+        point_latest(run)
+        process = start_controller(run, secrets)
+    except OSError as error:
+        why = error.strerror or str(error)
+        refuse(f"cannot make a run in {root}: {why}; set PHALANX_RUNS_DIR to a folder of yours")
+    try:
+        wait_until_reachable(run, process)
+    except LaunchError as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
+    return run
+
+
+def identity(plan: Plan) -> dict[str, Any]:
+    """What run.json says: who ran what, where, with which versions. Never changed afterwards."""
+    from importlib.metadata import version
+
+    from phalanx.controller.cli.attending import user
+
+    return {
+        "v": 1,
+        "id": plan.run_id,
+        "name": plan.name,
+        "argv": list(plan.argv),
+        "cwd": plan.cwd,
+        "user": user(),
+        "uid": os.getuid(),
+        "host": platform.node(),
+        "target": plan.target.kind,
+        "nodes": plan.target.nodes,
+        "versions": {"phalanx": version("phalanx-hpc"), "python": platform.python_version()},
+    }
+
+
+def _attend(run: RunDirectory, given: dict[str, Any]) -> int:
+    from phalanx.controller.cli.attending import Showing, attend, log_tail, user
+    from phalanx.controller.runs.attend import Manners
+    from phalanx.controller.runs.model import RunView
+
+    showing = Showing(
+        progress="quiet" if given["quiet"] else given["progress"],
+        color=given["color"],
+        prefix=given["prefix"],
+        as_json=given["as_json"],
+    )
+    view = RunView(run_id=run.run_id)
+    logs = None if given["as_json"] else log_tail(run, view, showing)
+    if not given["quiet"] and not given["as_json"] and not sys.stderr.isatty():
+        click.echo(f"run {run.run_id}", err=True)
+    return attend(run, showing, Manners(True, given["reconnect_timeout"], user()), logs, view)

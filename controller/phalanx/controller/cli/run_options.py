@@ -1,0 +1,130 @@
+"""The options of ``phalanx run``, group by group. Slurm's letters keep their meaning, and docker's theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+WHAT: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--tags", multiple=True, metavar="TAG,...", help="Models of models.json to run, by tag or name."
+    ),
+    click.option("--additional-context", metavar="JSON", help="Additional context, as madengine takes it."),
+    click.option(
+        "--additional-context-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The same from a file.",
+    ),
+    click.option(
+        "-J", "--job-name", "name", default="", metavar="NAME", help="Name of the run (and of the job)."
+    ),
+    click.option("-o", "--output", "output_csv", metavar="CSV", help="Append rows here (models: perf.csv)."),
+)
+
+WHERE: tuple[Callable[[Any], Any], ...] = (
+    click.option("-N", "--nodes", type=click.IntRange(1), metavar="COUNT", help="How many nodes."),
+    click.option("-n", "--ntasks", type=click.IntRange(1), metavar="COUNT", help="How many ranks in all."),
+    click.option("--ntasks-per-node", type=click.IntRange(1), metavar="COUNT", help="Ranks on each node."),
+    click.option(
+        "--target",
+        type=click.Choice(["local", "slurm"]),
+        help="Default: slurm inside or for a job, else local.",
+    ),
+    click.option(
+        "--min-nodes", type=click.IntRange(1), metavar="COUNT", help="Go on with this many nodes joined."
+    ),
+    click.option("--join-timeout", default="", metavar="TIME", help="How long nodes may take to join."),
+    click.option(
+        "--advertise", multiple=True, metavar="ADDR", help="Address of this machine that nodes can reach."
+    ),
+    click.option("--agent-python", default="", metavar="PATH", help="Python interpreter on the nodes."),
+)
+
+SLURM: tuple[Callable[[Any], Any], ...] = (
+    click.option("-p", "--partition", default="", help="Slurm partition."),
+    click.option("-A", "--account", default="", help="Slurm account."),
+    click.option("-t", "--time", default="", help="Time limit of the allocation."),
+    click.option("--qos", default=""),
+    click.option("--reservation", default=""),
+    click.option("-w", "--nodelist", default="", metavar="NODESET", help="These nodes."),
+    click.option("-x", "--exclude", default="", metavar="NODESET", help="Not these nodes."),
+    click.option("-C", "--constraint", default="", help="Features that nodes must have."),
+    click.option("--gres", default="", help="Generic resources, such as gpu:8."),
+    click.option("--gpus-per-node", default="", metavar="COUNT"),
+    click.option("--exclusive", is_flag=True, default=None, help="Whole nodes."),
+    click.option(
+        "--slurm-arg",
+        "extra",
+        multiple=True,
+        metavar="ARG",
+        help="Any other option of salloc, as --opt=value.",
+    ),
+)
+
+PLACE: tuple[Callable[[Any], Any], ...] = (
+    click.option("--runtime", type=click.Choice(["process", "docker"]), help="What ranks run in."),
+    click.option("--image", default="", metavar="REF", help="Container image."),
+    click.option("--image-archive", default="", metavar="TAR", help="Take the image from this archive."),
+    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Environment of the ranks."),
+    click.option(
+        "--secret", multiple=True, metavar="NAME[=env:VAR|file:PATH]", help="A value that is shown nowhere."
+    ),
+    click.option(
+        "-v", "--mount", "mounts", multiple=True, metavar="SRC:DST[:ro]", help="Mount a path of the node."
+    ),
+    click.option("--device", "devices", multiple=True, metavar="PATH", help="Give a device."),
+    click.option("--memory", default="", metavar="SIZE", help="Memory limit, such as 16g."),
+    click.option("--cpus", default="", metavar="COUNT", help="CPU limit."),
+    click.option("--shm-size", default="", metavar="SIZE"),
+    click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]"),
+    click.option("--timeout", default="", metavar="TIME", help="End the model script after this long."),
+    click.option("--keep", is_flag=True, help="Keep nodes and agents afterwards, for phalanx exec."),
+)
+
+HOW: tuple[Callable[[Any], Any], ...] = (
+    click.option("-d", "--detach", is_flag=True, help="Print the run id and leave."),
+    click.option(
+        "--dry-run", is_flag=True, help="Show the plan with where each value is from; touch nothing."
+    ),
+    click.option(
+        "--exit",
+        "exit_policy",
+        type=click.Choice(["first", "max", "any"]),
+        help="Which rank's code is returned.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Log lines and failures only."),
+    click.option("--verbose", is_flag=True, help="More words (the lines of the spawner)."),
+    click.option(
+        "--progress",
+        type=click.Choice(["auto", "tty", "plain", "json", "quiet"]),
+        default="auto",
+        envvar="PHALANX_PROGRESS",
+        help="How to tell what happens; auto is plain without a terminal or with CI set.",
+    ),
+    click.option(
+        "--prefix",
+        default="auto",
+        metavar="MODE",
+        help="auto, host, rank, both, none, or a {node}/{rank} text.",
+    ),
+    click.option(
+        "--reconnect-timeout", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS"
+    ),
+    click.option("--heartbeat", type=click.FloatRange(0, min_open=True), hidden=True),
+    click.option("--dead-after", type=click.FloatRange(0, min_open=True), hidden=True),
+    click.option("--lease", type=click.FloatRange(0, min_open=True), hidden=True),
+    click.option("--stop-grace", type=click.FloatRange(0), hidden=True),
+)
+
+
+def run_options(function: F) -> F:
+    """All of them, in the order in which ``--help`` shows them."""
+    for option in reversed((*WHAT, *WHERE, *SLURM, *PLACE, *HOW)):
+        function = option(function)
+    return function

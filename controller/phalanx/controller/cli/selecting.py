@@ -1,0 +1,106 @@
+"""What several verbs share: the RUN argument, node options, colour, and words of refusal."""
+
+from __future__ import annotations
+
+import locale
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import click
+from phalanx.controller.exits import Exit
+from phalanx.controller.nodesets import NodesetError, expand, numbers
+from phalanx.controller.runs.directory import RunDirectory, SelectionError, runs_root, select
+from phalanx.controller.runs.words import Style
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Refused(click.ClickException):
+    """A command that cannot do what was asked; ``code`` is how the process ends."""
+
+    def __init__(self, message: str, code: Exit = Exit.FAILURE) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run_argument(function: F) -> F:
+    """The optional RUN."""
+    return click.argument("run", required=False, default="@latest", metavar="[RUN]")(function)
+
+
+def color_option(function: F) -> F:
+    """``--color``, independent of ``--progress``."""
+    return click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        envvar="PHALANX_COLOR",
+        help="Colours: auto means on a terminal, unless NO_COLOR is set.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(
+        function
+    )
+
+
+def chosen(selector: str) -> RunDirectory:
+    """The run that a selector means, or a usage error."""
+    try:
+        return select(runs_root(), selector)
+    except SelectionError as error:
+        raise Refused(str(error), Exit.USAGE) from error
+
+
+def node_names(nodeset: str) -> tuple[str, ...]:
+    """The names of a node set, () for "", or a usage error."""
+    try:
+        return expand(nodeset) if nodeset else ()
+    except NodesetError as error:
+        raise Refused(str(error), Exit.USAGE) from error
+
+
+def rank_numbers(text: str) -> tuple[int, ...]:
+    """The ranks of ``0-7,12``, () for "", or a usage error."""
+    try:
+        return numbers(text) if text else ()
+    except NodesetError as error:
+        raise Refused(str(error), Exit.USAGE) from error
+
+
+def wants_color(choice: str, stream: Any) -> bool:
+    """Whether to colour what goes to ``stream``: the option, NO_COLOR, FORCE_COLOR, then the terminal."""
+    if choice != "auto":
+        return choice == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR") or os.environ.get("CLICOLOR_FORCE"):
+        return True
+    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
+
+
+def style_for(choice: str, stream: Any) -> Style:
+    """What the terminal behind ``stream`` can show."""
+    terminal = stream.isatty()
+    width = shutil.get_terminal_size().columns - 1 if terminal else 0
+    return Style(color=wants_color(choice, stream), unicode=speaks_unicode(), width=width)
+
+
+def speaks_unicode() -> bool:
+    """Whether symbols outside ASCII arrive as such."""
+    return "utf" in (locale.getpreferredencoding(False) or "").lower()
+
+
+def refuse(message: str, code: Exit = Exit.FAILURE) -> NoReturn:
+    """End the command with words and a code."""
+    raise Refused(message, code)
+
+
+def put(text: str) -> None:
+    """A line of data on standard output."""
+    sys.stdout.write(text + "\n")

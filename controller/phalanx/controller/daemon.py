@@ -1,0 +1,110 @@
+"""The controller's program: one process per run, in a session of its own, spoken to over its socket.
+
+``python -m phalanx.controller.daemon RUN_DIR``, secrets as one JSON line on stdin. It outlives the terminal
+that started it; the event log in the run directory is all that anyone needs to know what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from .control.server import ControlServer, Watchers
+from .control.socket_path import make_socket_path
+from .fleet.conductor import Conductor
+from .fleet.journal import JournalError
+from .fleet.listener import ListenError
+from .plan.codec import from_json
+from .plan.model import Plan
+from .targets import make_target
+from .targets.base import AllocationError
+
+log = logging.getLogger("phalanx.controller")
+
+
+def read_secrets() -> dict[str, str]:
+    """The secrets of the run from stdin; stdin is closed for everything that comes after."""
+    line = sys.stdin.buffer.readline(16 * 1024 * 1024)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    document = json.loads(line) if line.strip() else {}
+    return {str(name): str(value) for name, value in document.get("secrets", {}).items()}
+
+
+def harden() -> None:
+    """No file that others can read, no core dump, as many file descriptors as we may have."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def write_control(run_dir: Path, socket_path: Path) -> None:
+    """Say where we can be reached: ``control.json``, written whole or not at all."""
+    document = {"v": 1, "pid": os.getpid(), "socket": str(socket_path), "started_at": time.time()}
+    part = run_dir / "control.json.part"
+    part.write_text(json.dumps(document))
+    part.replace(run_dir / "control.json")
+
+
+async def serve(run_dir: Path, plan: Plan, secrets: dict[str, str]) -> None:
+    """Conduct the run and answer on its socket until it is over."""
+    watchers = Watchers()
+    conductor = Conductor(
+        run_dir,
+        plan,
+        lambda name: secrets.get(name, ""),
+        make_target(plan),
+        watchers.publish,
+        watchers.progress,
+    )
+    server = ControlServer(conductor, watchers)
+    socket_path = make_socket_path(plan.run_id)
+    await server.start(socket_path)
+    write_control(run_dir, socket_path)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, conductor.cancel, 1, signal.Signals(number).name)
+    loop.add_signal_handler(signal.SIGHUP, log.info, "the terminal is gone; the run goes on")
+    telling = asyncio.create_task(server.keep_telling(), name="log sizes for watchers")
+    try:
+        await conductor.conduct()
+    finally:
+        telling.cancel()
+        server.tell_sizes()
+        await watchers.close()
+        await server.close()
+        socket_path.unlink(missing_ok=True)
+
+
+def main(argv: list[str]) -> int:
+    """Run the controller of the run directory in ``argv``; 0 when its log has a last event."""
+    harden()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    run_dir = Path(argv[0])
+    plan = from_json((run_dir / "plan.json").read_bytes())
+    secrets = read_secrets()
+    status = 0
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(run_dir, plan, secrets))
+    except* (JournalError, ListenError, AllocationError) as group:
+        for error in group.exceptions:
+            log.error("%s", error)
+        status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

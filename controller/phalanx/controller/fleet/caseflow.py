@@ -1,0 +1,412 @@
+"""One case on its nodes, from workspace to verdict. Pure: events in, instructions out.
+
+A case ends the same way whatever happens: what runs is stopped, what can be had is collected, containers
+are closed, and a verdict with rows is written. The first rank that fails decides; the others are stopped
+and reported as stopped. A node that is lost counts for its ranks, and is waited for no longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from phalanx.protocol.messages import (
+    NODE_LEVEL,
+    CaseClose,
+    CaseOpen,
+    Cause,
+    Collect,
+    Diagnose,
+    StepStart,
+    StepStop,
+)
+
+from ..plan.model import CasePlan, StepPlan, Timing
+from .events import (
+    AgentLost,
+    BlobFetched,
+    CaseClosedOn,
+    CaseCollectedOn,
+    CaseDiagnosedOn,
+    CaseFinished,
+    CaseOpenedOn,
+    CaseStarted,
+    Event,
+    RankExited,
+    StepBegun,
+)
+from .instructions import CaseEnd, DropTimer, Instruction, JudgeCase, Record, SetTimer, Ship, Tell
+from .states import CASE_PHASES, CasePhase, advance
+
+#: What a node may take beyond a step's grace to say that the step is over, in seconds.
+STOP_SLACK_S = 15.0
+#: Longest wait for diagnostics, in seconds: they help, they must not hold up the end.
+DIAGNOSE_S = 10.0
+#: Longest wait for containers to be made or removed on a node, in seconds.
+OPEN_S = 300.0
+CLOSE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The first thing that went wrong: where and what, in words."""
+
+    words: str
+    node: str = ""
+    rank: int = NODE_LEVEL
+    status: int = 1
+    cause: str = ""
+
+
+@dataclass(slots=True)
+class CaseFlow:
+    """The flow of one case on ``nodes`` (in node rank order).
+
+    ``run_env``: environment that all ranks of the run share. ``secret_of``: the secret values by name.
+    """
+
+    plan: CasePlan
+    timing: Timing
+    nodes: tuple[str, ...]
+    image_id: str
+    run_env: dict[str, str]
+    secret_of: Callable[[str], str]
+    began: float
+    phase: CasePhase = CasePhase.SHIPPING
+    failure: Failure | None = None
+    cancelled: bool = False
+    statuses: dict[tuple[str, int], int] = field(default_factory=dict)
+    _workspace: bytes | None = None
+    _step: int = -1
+    _waiting: set[str] = field(default_factory=set)
+    _running: dict[str, set[int]] = field(default_factory=dict)
+    _lost: set[str] = field(default_factory=set)
+    _opened: set[str] = field(default_factory=set)
+    _stopping: bool = False
+    _hurry: bool = False
+    _grace: float = 0.0
+
+    # --- shape
+
+    def ranks_of(self, node: str) -> tuple[int, ...]:
+        """Global ranks of a node."""
+        first = self.nodes.index(node) * self.plan.ranks_per_node
+        return tuple(range(first, first + self.plan.ranks_per_node))
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the case on all nodes."""
+        return len(self.nodes) * self.plan.ranks_per_node
+
+    @property
+    def here(self) -> tuple[str, ...]:
+        """Nodes that are not lost."""
+        return tuple(node for node in self.nodes if node not in self._lost)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the verdict is written."""
+        return self.phase is CasePhase.FINISHED
+
+    # --- entry points
+
+    def begin(self) -> list[Instruction]:
+        """Start the case."""
+        started = Record(CaseStarted(self.plan.name, self.nodes, self.world_size))
+        self._waiting = set(self.nodes)
+        if self.plan.workspace:
+            return [started, Ship("workspace", self.plan.workspace, self.nodes)]
+        return [started, *self._open()]
+
+    def on(self, event: Event) -> list[Instruction]:
+        """Take an event; what to do next."""
+        if isinstance(event, AgentLost):
+            return self._on_lost(event)
+        if isinstance(event, BlobFetched):
+            return self._on_shipped(event)
+        if getattr(event, "case", None) != self.plan.name:
+            return []
+        handler = _HANDLERS.get(type(event))
+        return handler(self, event) if handler else []
+
+    def on_timer(self, name: str) -> list[Instruction]:
+        """A timer of this case fired: what is still waited for is given up, by name."""
+        if name == "case.stop" and self.phase is CasePhase.STEPPING:
+            late = sorted(node for node, ranks in self._running.items() if ranks)
+            return [Record(AgentLost(node, "it did not end its step when told to")) for node in late]
+        if name != "case.phase":
+            return []
+        late = sorted(self._waiting)
+        if self.phase is CasePhase.OPENING:
+            return [
+                Record(CaseOpenedOn(self.plan.name, node, "", f"no answer within {OPEN_S:g} s"))
+                for node in late
+            ]
+        if self.phase is CasePhase.DIAGNOSING:
+            return [Record(CaseDiagnosedOn(self.plan.name, node, "no answer in time")) for node in late]
+        if self.phase is CasePhase.COLLECTING:
+            words = (f"no answer within {self.timing.collect_timeout_s:g} s",)
+            return [Record(CaseCollectedOn(self.plan.name, node, 0, words)) for node in late]
+        if self.phase is CasePhase.CLOSING:
+            return [
+                Record(CaseClosedOn(self.plan.name, node, f"no answer within {CLOSE_S:g} s")) for node in late
+            ]
+        return []
+
+    def stop(self, reason: str, grace_s: float, *, cancelled: bool, collect: bool) -> list[Instruction]:
+        """End the case early: stop its ranks, and go on to collection (or straight to closing)."""
+        self.cancelled = self.cancelled or cancelled
+        self._hurry = self._hurry or not collect
+        self._fail(Failure(reason))
+        if self.phase in (CasePhase.SHIPPING, CasePhase.OPENING):
+            return self._close("abort")
+        if self.phase is CasePhase.STEPPING:
+            return self._stop_ranks(grace_s)
+        if self.phase in (CasePhase.DIAGNOSING, CasePhase.COLLECTING) and self._hurry:
+            return self._close("abort")
+        return []
+
+    # --- shipping and opening
+
+    def _on_shipped(self, event: BlobFetched) -> list[Instruction]:
+        if event.purpose != "workspace" or self.phase is not CasePhase.SHIPPING:
+            return []
+        if event.node not in self._waiting:
+            return []
+        self._waiting.discard(event.node)
+        if event.error:
+            self._fail(Failure(f"cannot send the workspace to {event.node}: {event.error}", event.node))
+            return self._close("abort")
+        self._workspace = bytes.fromhex(event.blob)
+        return [] if self._waiting else self._open()
+
+    def _open(self) -> list[Instruction]:
+        self.phase = advance(CASE_PHASES, self.phase, "shipped")
+        self._waiting = set(self.here)
+        opens = [Tell((node,), self._open_message(node)) for node in self.here]
+        return [*opens, SetTimer("case.phase", OPEN_S)]
+
+    def _open_message(self, node: str) -> CaseOpen:
+        spec = replace(self.plan.container, image_id=self.image_id)
+        env = {
+            "PHALANX_NNODES": str(len(self.nodes)),
+            "NNODES": str(len(self.nodes)),
+            "PHALANX_NODE_RANK": str(self.nodes.index(node)),
+            "NODE_RANK": str(self.nodes.index(node)),
+            **self.run_env,
+        }
+        return CaseOpen(1, self.plan.name, spec, self.ranks_of(node), self.world_size, self._workspace, env)
+
+    def _on_opened(self, event: CaseOpenedOn) -> list[Instruction]:
+        if self.phase is not CasePhase.OPENING:
+            return []
+        if event.error:
+            self._fail(Failure(f"cannot start the case on {event.node}: {event.error}", event.node))
+            return self._close("abort")
+        self._opened.add(event.node)
+        self._waiting.discard(event.node)
+        return [] if self._waiting else self._all_open()
+
+    def _all_open(self) -> list[Instruction]:
+        self.phase = advance(CASE_PHASES, self.phase, "opened")
+        return [DropTimer("case.phase"), *self._next_step()]
+
+    # --- steps
+
+    def _next_step(self) -> list[Instruction]:
+        """Start the next step that is due: all in order, after a failure only those that always run."""
+        while self._step + 1 < len(self.plan.steps):
+            self._step += 1
+            step = self.plan.steps[self._step]
+            if (self.failure is None and not self.cancelled) or (step.always and not self._hurry):
+                return self._start(step)
+        return self._steps_over()
+
+    def _start(self, step: StepPlan) -> list[Instruction]:
+        self._stopping = False
+        per_rank = step.per == "rank"
+        self._running = {node: set(self.ranks_of(node)) if per_rank else {NODE_LEVEL} for node in self.here}
+        if not self._running:
+            return self._steps_over()
+        env = {name: value.value for name, value in self.plan.env.items() if not value.secret}
+        secrets = {name: self.secret_of(name) for name, value in self.plan.env.items() if value.secret}
+        starts = [
+            Tell(
+                (node,),
+                StepStart(
+                    self.plan.name,
+                    step.name,
+                    step.argv,
+                    env,
+                    secrets,
+                    self.ranks_of(node) if per_rank else (),
+                    step.deadline_s,
+                    self.timing.stop_grace_s,
+                ),
+            )
+            for node in self.here
+        ]
+        return [Record(StepBegun(self.plan.name, step.name, step.argv)), *starts]
+
+    @property
+    def step_name(self) -> str:
+        """The step that runs or ran last, "" before the first."""
+        return self.plan.steps[self._step].name if self._step >= 0 else ""
+
+    def _on_exited(self, event: RankExited) -> list[Instruction]:
+        if self.phase is not CasePhase.STEPPING or event.step != self.step_name:
+            return []
+        left = self._running.get(event.node, set())
+        if event.rank not in left:
+            return []
+        left.discard(event.rank)
+        out: list[Instruction] = []
+        ours = self._stopping and event.cause == Cause.STOPPED.value
+        if not ours:
+            self.statuses[(event.step, event.rank)] = event.status
+        if (event.status or event.cause != Cause.EXITED.value) and not ours:
+            out += self._on_failed_rank(event)
+        if not any(self._running.values()):
+            out += [DropTimer("case.stop"), *self._next_step()]
+        return out
+
+    def _on_failed_rank(self, event: RankExited) -> list[Instruction]:
+        where = event.node if event.rank == NODE_LEVEL else f"rank {event.rank} on {event.node}"
+        words = event.detail or f"exit status {event.status}"
+        self._fail(
+            Failure(f"{where}, step {event.step}: {words}", event.node, event.rank, event.status, event.cause)
+        )
+        return self._stop_ranks(self.timing.stop_grace_s)
+
+    def _stop_ranks(self, grace_s: float) -> list[Instruction]:
+        running = tuple(node for node, ranks in self._running.items() if ranks and node not in self._lost)
+        if self._stopping and grace_s >= self._grace:
+            return []
+        self._stopping, self._grace = True, grace_s
+        if not running:
+            return []
+        return [
+            Tell(running, StepStop(self.plan.name, self.step_name, grace_s)),
+            SetTimer("case.stop", grace_s + STOP_SLACK_S),
+        ]
+
+    def _steps_over(self) -> list[Instruction]:
+        failed_here = self.failure is not None and self.failure.node in self.here
+        if self.failure is not None and failed_here and not self._hurry and not self.cancelled:
+            self.phase = advance(CASE_PHASES, self.phase, "failed")
+            self._waiting = {self.failure.node}
+            return [
+                Tell((self.failure.node,), Diagnose(1, self.plan.name)),
+                SetTimer("case.phase", DIAGNOSE_S),
+            ]
+        return self._close("abort") if self._hurry else self._collect("stepped")
+
+    def _on_diagnosed(self, event: CaseDiagnosedOn) -> list[Instruction]:
+        if self.phase is not CasePhase.DIAGNOSING:
+            return []
+        self._waiting.discard(event.node)
+        return [] if self._waiting else self._collect("diagnosed")
+
+    # --- collection and closing
+
+    def _collect(self, trigger: str) -> list[Instruction]:
+        self.phase = advance(CASE_PHASES, self.phase, trigger)
+        self._waiting = set(self.here) & self._opened
+        if not self._waiting:
+            return self._close("collected")
+        return [
+            Tell(tuple(sorted(self._waiting)), Collect(1, self.plan.name, self.plan.collect)),
+            SetTimer("case.phase", self.timing.collect_timeout_s),
+        ]
+
+    def _on_collected(self, event: CaseCollectedOn) -> list[Instruction]:
+        if self.phase is not CasePhase.COLLECTING:
+            return []
+        self._waiting.discard(event.node)
+        return [] if self._waiting else self._close("collected")
+
+    def _close(self, trigger: str) -> list[Instruction]:
+        self.phase = advance(CASE_PHASES, self.phase, trigger)
+        self._waiting = set(self.here)
+        if not self._waiting:
+            return self._judge()
+        grace = 0.0 if self._hurry else self.timing.stop_grace_s
+        return [
+            DropTimer("case.stop"),
+            Tell(self.here, CaseClose(1, self.plan.name, grace)),
+            SetTimer("case.phase", CLOSE_S + grace),
+        ]
+
+    def _on_closed(self, event: CaseClosedOn) -> list[Instruction]:
+        if self.phase is not CasePhase.CLOSING:
+            return []
+        self._waiting.discard(event.node)
+        return [] if self._waiting else self._judge()
+
+    def _judge(self) -> list[Instruction]:
+        self.phase = advance(CASE_PHASES, self.phase, "closed")
+        return [DropTimer("case.phase"), JudgeCase(self.plan.name, self._end())]
+
+    def _end(self) -> CaseEnd:
+        failure = self.failure
+        return CaseEnd(
+            nodes=self.nodes,
+            ranks=self.world_size,
+            completed=failure is None and not self.cancelled,
+            failure=failure.words if failure else "",
+            cancelled=self.cancelled,
+            seconds=0.0,
+            failed_node=failure.node if failure else "",
+            failed_rank=failure.rank if failure else NODE_LEVEL,
+        )
+
+    def _on_finished(self, event: CaseFinished) -> list[Instruction]:
+        if self.phase is CasePhase.JUDGING:
+            self.phase = advance(CASE_PHASES, self.phase, "judged")
+        return []
+
+    # --- nodes that go
+
+    def _on_lost(self, event: AgentLost) -> list[Instruction]:
+        if event.node not in self.here:
+            return []
+        self._lost.add(event.node)
+        self._waiting.discard(event.node)
+        if self.phase is CasePhase.STEPPING:
+            words = f"lost with its node: {event.detail}"
+            return [
+                Record(
+                    RankExited(
+                        self.plan.name, self.step_name, event.node, rank, 255, Cause.LOST.value, 0.0, words
+                    )
+                )
+                for rank in sorted(self._running.get(event.node, ()))
+            ]
+        if self.phase in (CasePhase.SHIPPING, CasePhase.OPENING):
+            self._fail(Failure(f"{event.node} was lost: {event.detail}", event.node, cause="lost"))
+            return self._close("abort")
+        return self._waited_enough()
+
+    def _waited_enough(self) -> list[Instruction]:
+        if self._waiting:
+            return []
+        if self.phase is CasePhase.DIAGNOSING:
+            return self._collect("diagnosed")
+        if self.phase is CasePhase.COLLECTING:
+            return self._close("collected")
+        return self._judge() if self.phase is CasePhase.CLOSING else []
+
+    def _fail(self, failure: Failure) -> None:
+        if self.failure is None:
+            self.failure = failure
+
+
+_HANDLERS: dict[type[Event], Callable[[CaseFlow, Any], list[Instruction]]] = {
+    CaseOpenedOn: CaseFlow._on_opened,
+    RankExited: CaseFlow._on_exited,
+    CaseDiagnosedOn: CaseFlow._on_diagnosed,
+    CaseCollectedOn: CaseFlow._on_collected,
+    CaseClosedOn: CaseFlow._on_closed,
+    CaseFinished: CaseFlow._on_finished,
+}

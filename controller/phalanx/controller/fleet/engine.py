@@ -1,0 +1,418 @@
+"""The brain of a run: ``handle(event, now) -> instructions``. Pure and deterministic.
+
+It believes only events that are in the event log. What the world does (an agent joins, a rank exits, a
+timer fires) becomes an event first; what the engine decides becomes an instruction for the shell, or an
+event to record. Replaying a log through it gives the same state again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from phalanx.protocol.membership import Member
+from phalanx.protocol.messages import Cause, Leave
+
+from ..plan.model import Plan
+from .caseflow import CaseFlow, Failure
+from .events import (
+    AgentDraining,
+    AgentFacts,
+    AgentJoined,
+    AgentLeft,
+    AgentLost,
+    AgentSilent,
+    AllocationEnded,
+    AllocationGranted,
+    AllocationRefused,
+    AllocationReleased,
+    CancelRequested,
+    CaseFinished,
+    Event,
+    FleetJoined,
+    JoinTimeout,
+    RunEnding,
+    RunFinished,
+    RunStarted,
+    SpawnEnded,
+)
+from .instructions import (
+    AllocateNodes,
+    AskScheduler,
+    DropTimer,
+    EndAgents,
+    ExplainMissing,
+    Instruction,
+    JudgeCase,
+    Record,
+    ReleaseAllocation,
+    SetTimer,
+    SpawnAgents,
+    StopAllocating,
+    Tell,
+)
+from .instructions import CaseEnd as CaseEnding
+from .preparation import Preparation, Trouble
+from .roster import Roster
+from .states import PHASES, Phase, advance
+
+#: Exit codes (the table in docs and ``exits.py``); here because the verdict is made here.
+OK, RUN_FAILED, JOIN_FAILED, SCHEDULER, TIMEOUT, INTERRUPTED = 0, 3, 8, 10, 124, 130
+
+#: How long facts may take before the run goes on without them, in seconds.
+FACTS_S = 15.0
+#: What agents may take beyond the grace to say goodbye, in seconds.
+LEAVE_SLACK_S = 10.0
+#: A silent agent whose spawner is over is given this long to come back, in seconds.
+ORPHAN_S = 3.0
+#: Grace when the scheduler is taking the nodes: its own KillWait is running (5-30 s).
+DRAIN_GRACE_S = 2.0
+
+
+@dataclass(slots=True)
+class Engine:
+    """The state of one run. ``secret_of`` gives the values of secrets by name; they are not in the plan."""
+
+    plan: Plan
+    secret_of: Callable[[str], str] = lambda name: ""
+    phase: Phase = Phase.PLANNED
+    roster: Roster = field(default_factory=Roster)
+    job_id: str = ""
+    owned: bool = False
+    joined_at: float = 0.0
+    preparation: Preparation | None = None
+    flow: CaseFlow | None = None
+    verdict: Trouble | None = None
+    cancel_level: int = 0
+    first_failure: Failure | None = None
+    statuses: list[int] = field(default_factory=list)
+    failed_cases: list[str] = field(default_factory=list)
+    spawner_gone: str = ""
+    leftovers: list[str] = field(default_factory=list)
+    nodes: tuple[str, ...] = ()
+    _next_case: int = 0
+    _spawned_at: float = 0.0
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Take an event that is in the log; what to do. ``now``: monotonic seconds."""
+        handler = _HANDLERS.get(type(event))
+        out = handler(self, event, now) if handler else []
+        if self.preparation is not None and self.phase is Phase.PREPARING:
+            out += self.preparation.on(event)
+            out += self._prepared(now)
+        if self.flow is not None:
+            out += self.flow.on(event)
+            out += self._case_over(now)
+        return out
+
+    def on_timer(self, name: str, now: float) -> list[Instruction]:
+        """A timer that an instruction set has fired."""
+        if name == "join" and self.phase is Phase.JOINING:
+            return [self._explain()]
+        if name == "facts" and self.preparation is not None and self.phase is Phase.PREPARING:
+            return self.preparation.go_without_facts()
+        if name == "leave" and self.phase is Phase.ENDING:
+            return [EndAgents(0.0)]
+        if name.startswith("lost:"):
+            return self._give_up(name.removeprefix("lost:"))
+        return self.flow.on_timer(name) if self.flow is not None else []
+
+    # --- start, allocation, join
+
+    def _on_started(self, event: RunStarted, now: float) -> list[Instruction]:
+        self._advance("start")
+        out: list[Instruction] = [AllocateNodes()]
+        if self.plan.timing.allocation_timeout_s:
+            out.append(SetTimer("allocation", self.plan.timing.allocation_timeout_s))
+        return out
+
+    def _on_granted(self, event: AllocationGranted, now: float) -> list[Instruction]:
+        if self.phase is not Phase.ALLOCATING:
+            return [ReleaseAllocation()]
+        self._advance("granted")
+        self.job_id, self.owned = event.job_id, event.owned
+        self.roster.expect(event.nodes)
+        self._spawned_at = now
+        return [
+            SpawnAgents(event.job_id, event.nodes, event.owned),
+            SetTimer("join", self.plan.timing.join_timeout_s),
+        ]
+
+    def _on_refused(self, event: AllocationRefused, now: float) -> list[Instruction]:
+        if self.phase is not Phase.ALLOCATING:
+            return []
+        code = INTERRUPTED if self.cancel_level else SCHEDULER
+        self._decide(Trouble(event.reason, code))
+        self._advance("end")
+        return [Record(RunEnding(event.reason)), ReleaseAllocation()]
+
+    def _on_agent(self, event: AgentJoined | AgentFacts, now: float) -> list[Instruction]:
+        self.roster.apply(event)
+        out: list[Instruction] = []
+        if isinstance(event, AgentJoined):
+            out.append(DropTimer(f"lost:{event.node}"))
+            if self.phase is Phase.JOINING and not self.roster.of(Member.EXPECTED):
+                out.append(Record(self._fleet(now)))
+        return out
+
+    def _fleet(self, now: float) -> FleetJoined:
+        return FleetJoined(len(self.roster.present), len(self.roster.nodes), now - self._spawned_at)
+
+    def _on_fleet(self, event: FleetJoined, now: float) -> list[Instruction]:
+        if self.phase is not Phase.JOINING:
+            return []
+        self._advance("joined")
+        self.nodes = self.roster.present
+        known = {name for name in self.nodes if self.roster.nodes[name].facts is not None}
+        self.preparation = Preparation(self.plan, self.nodes, now)
+        return [DropTimer("join"), SetTimer("facts", FACTS_S), *self.preparation.begin(known)]
+
+    def _on_join_timeout(self, event: JoinTimeout, now: float) -> list[Instruction]:
+        if self.phase is not Phase.JOINING:
+            return []
+        wanted = self.plan.target.min_nodes or len(self.roster.nodes)
+        if len(self.roster.present) >= wanted:
+            return [Record(self._fleet(now))]
+        missing = ", ".join(f"{node} ({reason})" for node, reason in event.missing.items())
+        return self._end(
+            Trouble(f"{event.joined} of {event.expected} agents joined; missing: {missing}", JOIN_FAILED)
+        )
+
+    def _explain(self) -> Instruction:
+        missing = self.roster.of(Member.EXPECTED, Member.LOST)
+        return ExplainMissing(missing, len(self.roster.present), len(self.roster.nodes))
+
+    # --- nodes that fall silent, drain, leave
+
+    def _on_silent(self, event: AgentSilent, now: float) -> list[Instruction]:
+        if not self.roster.apply(event):
+            return []
+        patience = ORPHAN_S if self.spawner_gone else self.plan.timing.lease_s
+        return [SetTimer(f"lost:{event.node}", patience)]
+
+    def _give_up(self, node: str) -> list[Instruction]:
+        record = self.roster.nodes.get(node)
+        if record is None or record.state is not Member.SILENT:
+            return []
+        why = f"{record.detail}; {self.spawner_gone}" if self.spawner_gone else record.detail
+        return [Record(AgentLost(node, why))]
+
+    def _on_lost(self, event: AgentLost, now: float) -> list[Instruction]:
+        self.roster.apply(event)
+        if self.phase is Phase.JOINING and not self.roster.of(Member.EXPECTED):
+            return [self._explain()]
+        if self.phase in (Phase.PREPARING, Phase.IDLE):
+            return self._end(Trouble(f"{event.node} was lost: {event.detail}", RUN_FAILED))
+        return self._fleet_gone()
+
+    def _on_left(self, event: AgentLeft, now: float) -> list[Instruction]:
+        self.roster.apply(event)
+        self.leftovers += [f"{event.node}: {words}" for words in event.leftovers]
+        return self._fleet_gone()
+
+    def _on_draining(self, event: AgentDraining, now: float) -> list[Instruction]:
+        if self.verdict is not None or self.cancel_level:
+            return []
+        return [AskScheduler(), *self._taken(f"{event.node}: {event.reason}")]
+
+    def _on_allocation_ended(self, event: AllocationEnded, now: float) -> list[Instruction]:
+        words = f"the scheduler ended the allocation: {event.state} {event.reason}".rstrip()
+        if self.verdict is not None and self.verdict.exit_code == SCHEDULER:
+            self.verdict = Trouble(words, SCHEDULER)
+            return []
+        return self._taken(words)
+
+    def _taken(self, words: str) -> list[Instruction]:
+        if self.verdict is not None or self.phase in (Phase.ENDING, Phase.RELEASING, Phase.FINISHED):
+            return []
+        trouble = Trouble(words, SCHEDULER)
+        if self.flow is None or self.flow.finished:
+            return self._end(trouble)
+        self._decide(trouble)
+        return self.flow.stop(words, DRAIN_GRACE_S, cancelled=False, collect=True)
+
+    def _on_spawn_ended(self, event: SpawnEnded, now: float) -> list[Instruction]:
+        self.spawner_gone = f"the spawner ended with status {event.status}" + (
+            f" ({event.text})" if event.text else ""
+        )
+        if self.phase is Phase.ENDING:
+            return self._gone()
+        out: list[Instruction] = [
+            SetTimer(f"lost:{node}", ORPHAN_S) for node in self.roster.of(Member.SILENT)
+        ]
+        if self.phase is Phase.JOINING:
+            out.append(self._explain())
+        return out
+
+    # --- preparation and cases
+
+    def _prepared(self, now: float) -> list[Instruction]:
+        preparation = self.preparation
+        if preparation is None or self.phase is not Phase.PREPARING:
+            return []
+        if preparation.trouble is not None:
+            return self._end(preparation.trouble)
+        if not preparation.done:
+            return []
+        self._advance("prepared")
+        return [DropTimer("facts"), *self._start_case(now)]
+
+    def _start_case(self, now: float) -> list[Instruction]:
+        if self._next_case >= len(self.plan.cases):
+            return self._all_cases_over()
+        case = self.plan.cases[self._next_case]
+        self._next_case += 1
+        gone = [node for node in self.nodes if node not in self.roster.present]
+        if self.verdict is not None or self.cancel_level or gone:
+            why = self._why_not_run(gone)
+            ending = CaseEnding(self.nodes, 0, False, why, bool(self.cancel_level), 0.0)
+            self.flow = None
+            return [JudgeCase(case.name, ending)]
+        head = self.roster.nodes[self.nodes[0]]
+        port = case.master_port or (head.facts or {}).get("free_port") or 29500
+        env = {
+            "PHALANX_RUN_ID": self.plan.run_id,
+            "MASTER_ADDR": head.address or "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        image_id = self.preparation.image_id if self.preparation else ""
+        self.flow = CaseFlow(case, self.plan.timing, self.nodes, image_id, env, self.secret_of, now)
+        return self.flow.begin()
+
+    def _why_not_run(self, gone: list[str]) -> str:
+        if self.cancel_level:
+            return "not run: the run was cancelled"
+        if self.verdict is not None:
+            return f"not run: {self.verdict.reason}"
+        return f"not run: {', '.join(gone)} was lost before"
+
+    def _on_case_finished(self, event: CaseFinished, now: float) -> list[Instruction]:
+        if event.status not in ("SUCCESS", "SKIPPED"):
+            self.failed_cases.append(event.case)
+        if self.flow is None and self.phase is Phase.RUNNING:
+            return self._start_case(now)
+        return []
+
+    def _case_over(self, now: float) -> list[Instruction]:
+        flow = self.flow
+        if flow is None or not flow.finished or self.phase is not Phase.RUNNING:
+            return []
+        self.flow = None
+        self.statuses += list(flow.statuses.values())
+        if self.first_failure is None and flow.failure is not None:
+            self.first_failure = flow.failure
+        return self._start_case(now)
+
+    def _all_cases_over(self) -> list[Instruction]:
+        if self.plan.keep and self.verdict is None and not self.cancel_level:
+            self._advance("idle")
+            return []
+        return self._end(self.verdict or self._workload_verdict())
+
+    def _workload_verdict(self) -> Trouble:
+        """The exit code when every part of phalanx did its work."""
+        if self.plan.exit_policy == "workflow":
+            if not self.failed_cases:
+                return Trouble("", OK)
+            return Trouble(f"failed: {', '.join(self.failed_cases)}", RUN_FAILED)
+        failure = self.first_failure
+        if failure is None and not self.failed_cases:
+            return Trouble("", OK)
+        reason = failure.words if failure else "failed"
+        if failure is not None and failure.cause == Cause.DEADLINE.value:
+            return Trouble(reason, TIMEOUT)
+        if failure is not None and failure.cause == Cause.LOST.value:
+            return Trouble(reason, RUN_FAILED)
+        return Trouble(reason, _exit_status(self.plan.exit_policy, failure, self.statuses))
+
+    # --- cancel and end
+
+    def _on_cancel(self, event: CancelRequested, now: float) -> list[Instruction]:
+        if event.level <= self.cancel_level or self.phase in (Phase.RELEASING, Phase.FINISHED):
+            return []
+        self.cancel_level = event.level
+        trouble = Trouble(f"cancelled by {event.by}", INTERRUPTED)
+        if self.phase is Phase.ALLOCATING:
+            self._decide(trouble)
+            return [StopAllocating()]
+        if self.phase is Phase.ENDING:
+            return [EndAgents(0.0)] if event.level > 1 else []
+        if self.flow is None or self.flow.finished:
+            return self._end(trouble)
+        self._decide(trouble)
+        grace = self.plan.timing.stop_grace_s if event.level == 1 else 0.0
+        return self.flow.stop(trouble.reason, grace, cancelled=True, collect=event.level == 1)
+
+    def _decide(self, trouble: Trouble) -> None:
+        if self.verdict is None:
+            self.verdict = trouble
+
+    def _end(self, trouble: Trouble) -> list[Instruction]:
+        if self.phase in (Phase.ENDING, Phase.RELEASING, Phase.FINISHED):
+            return []
+        self._decide(trouble)
+        self._advance("end")
+        grace = self.plan.timing.stop_grace_s if self.cancel_level < 2 else 0.0
+        reason = self.verdict.reason if self.verdict and self.verdict.reason else "all cases are over"
+        out: list[Instruction] = [
+            DropTimer("join"),
+            DropTimer("facts"),
+            Record(RunEnding(reason)),
+            Tell(self.roster.of(Member.JOINED), Leave(reason, grace)),
+            SetTimer("leave", grace + LEAVE_SLACK_S),
+        ]
+        return out + self._fleet_gone()
+
+    def _fleet_gone(self) -> list[Instruction]:
+        """Once every agent that had joined is gone, the spawner has nothing left to live for."""
+        if self.phase is not Phase.ENDING or self.roster.of(Member.JOINED):
+            return []
+        return self._gone() if self.spawner_gone else [DropTimer("leave"), EndAgents(LEAVE_SLACK_S)]
+
+    def _gone(self) -> list[Instruction]:
+        self._advance("gone")
+        return [DropTimer("leave"), ReleaseAllocation()]
+
+    def _on_released(self, event: AllocationReleased, now: float) -> list[Instruction]:
+        if self.phase is not Phase.RELEASING:
+            return []
+        self._advance("released")
+        if event.error:
+            self.leftovers.append(f"allocation {event.job_id}: {event.error}")
+        verdict = self.verdict or Trouble("", OK)
+        state = "cancelled" if self.cancel_level else "succeeded" if verdict.exit_code == OK else "failed"
+        code, reason = verdict.exit_code, verdict.reason
+        return [Record(RunFinished(state, code, reason, tuple(self.leftovers)))]
+
+    def _advance(self, trigger: str) -> None:
+        self.phase = advance(PHASES, self.phase, trigger)
+
+
+def _exit_status(policy: str, failure: Failure | None, statuses: list[int]) -> int:
+    """The exit code of a pass-through run: that of the first failure, or the highest of all ranks."""
+    if policy == "first" and failure is not None:
+        return failure.status or RUN_FAILED
+    if policy == "any":
+        return 1
+    return max(statuses, default=0) or (failure.status if failure else 0) or RUN_FAILED
+
+
+_HANDLERS: Mapping[type[Event], Callable[[Engine, Any, float], list[Instruction]]] = {
+    RunStarted: Engine._on_started,
+    AllocationGranted: Engine._on_granted,
+    AllocationRefused: Engine._on_refused,
+    AllocationEnded: Engine._on_allocation_ended,
+    AllocationReleased: Engine._on_released,
+    SpawnEnded: Engine._on_spawn_ended,
+    AgentJoined: Engine._on_agent,
+    AgentFacts: Engine._on_agent,
+    AgentSilent: Engine._on_silent,
+    AgentLost: Engine._on_lost,
+    AgentLeft: Engine._on_left,
+    AgentDraining: Engine._on_draining,
+    JoinTimeout: Engine._on_join_timeout,
+    FleetJoined: Engine._on_fleet,
+    CancelRequested: Engine._on_cancel,
+    CaseFinished: Engine._on_case_finished,
+}

@@ -1,0 +1,529 @@
+"""The events of a run: the one truth from which status, screens and exit code derive.
+
+An event is a frozen dataclass here and a line of ``events.jsonl`` on disk:
+``{"v":1,"seq":7,"ts":"2026-01-01T00:00:00.000Z","type":"agent.joined","run":"...","data":{...}}``.
+A line is fsynced before the event is believed. Readers ignore types and keys that they do not know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, ClassVar, TypeVar
+
+EVENT_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events; ``TYPE`` is the name on disk and in ``--json``."""
+
+    TYPE: ClassVar[str] = ""
+
+
+EVENTS: dict[str, type[Event]] = {}
+E = TypeVar("E", bound=type[Event])
+
+
+def event(name: str) -> Any:
+    """Register an event class under its name on disk."""
+
+    def register(cls: E) -> E:
+        cls.TYPE = name
+        EVENTS[name] = cls
+        return cls
+
+    return register
+
+
+# --- run -----------------------------------------------------------------------------------------------
+
+
+@event("run.started")
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """The controller has the plan and begins."""
+
+    name: str
+    target: str
+    nodes: int
+    cases: tuple[str, ...]
+    controller_pid: int = 0
+
+
+@event("run.ending")
+@dataclass(frozen=True, slots=True)
+class RunEnding(Event):
+    """Nothing more will be started; what runs is being ended and cleaned up."""
+
+    reason: str
+
+
+@event("run.finished")
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """The last event of a run. ``state``: succeeded, failed or cancelled."""
+
+    state: str
+    exit_code: int
+    reason: str
+    leftovers: tuple[str, ...] = ()
+
+
+@event("cancel.requested")
+@dataclass(frozen=True, slots=True)
+class CancelRequested(Event):
+    """Someone asked to stop. ``level`` 1 drains (TERM, grace, results), 2 kills."""
+
+    level: int
+    by: str
+
+
+# --- allocation and spawn ------------------------------------------------------------------------------
+
+
+@event("allocation.requested")
+@dataclass(frozen=True, slots=True)
+class AllocationRequested(Event):
+    """The scheduler was asked; ``argv`` can be pasted."""
+
+    argv: tuple[str, ...]
+
+
+@event("allocation.granted")
+@dataclass(frozen=True, slots=True)
+class AllocationGranted(Event):
+    """Nodes in the order of their node ranks. ``owned``: phalanx gives it back at the end."""
+
+    job_id: str
+    nodes: tuple[str, ...]
+    owned: bool
+
+
+@event("allocation.refused")
+@dataclass(frozen=True, slots=True)
+class AllocationRefused(Event):
+    """There will be no nodes, in the scheduler's own words."""
+
+    reason: str
+
+
+@event("allocation.ended")
+@dataclass(frozen=True, slots=True)
+class AllocationEnded(Event):
+    """The scheduler took the nodes away while the run needed them. ``state`` is the scheduler's word."""
+
+    state: str
+    reason: str
+
+
+@event("allocation.released")
+@dataclass(frozen=True, slots=True)
+class AllocationReleased(Event):
+    """The allocation was given back; or ``error`` says why that could not be done."""
+
+    job_id: str
+    error: str = ""
+
+
+@event("spawn.started")
+@dataclass(frozen=True, slots=True)
+class SpawnStarted(Event):
+    """Agents are being started; ``argv`` can be pasted (it needs the bootstrap line on stdin)."""
+
+    argv: tuple[str, ...]
+
+
+@event("spawn.said")
+@dataclass(frozen=True, slots=True)
+class SpawnSaid(Event):
+    """A line from the spawner (srun's own words) or from an agent that has not joined; ``node`` may be ""."""
+
+    node: str
+    text: str
+
+
+@event("spawn.ended")
+@dataclass(frozen=True, slots=True)
+class SpawnEnded(Event):
+    """The spawner's process is over (it lives as long as its agents do), with this exit status."""
+
+    status: int
+    text: str = ""
+
+
+# --- agents --------------------------------------------------------------------------------------------
+
+
+@event("agent.joined")
+@dataclass(frozen=True, slots=True)
+class AgentJoined(Event):
+    """A node's agent passed the handshake. The same incarnation again is a reconnect: ``resumed``."""
+
+    node: str
+    node_rank: int
+    incarnation: str
+    address: str
+    resumed: bool = False
+
+
+@event("agent.facts")
+@dataclass(frozen=True, slots=True)
+class AgentFacts(Event):
+    """What a node is (``phalanx.protocol.messages.Facts`` as a dict)."""
+
+    node: str
+    facts: dict[str, Any]
+
+
+@event("agent.silent")
+@dataclass(frozen=True, slots=True)
+class AgentSilent(Event):
+    """Nothing was heard from a node for a while, or its connection broke; not a verdict yet."""
+
+    node: str
+    detail: str
+
+
+@event("agent.lost")
+@dataclass(frozen=True, slots=True)
+class AgentLost(Event):
+    """A node is given up: its ranks are lost."""
+
+    node: str
+    detail: str
+
+
+@event("agent.draining")
+@dataclass(frozen=True, slots=True)
+class AgentDraining(Event):
+    """The node is being taken away (SIGTERM from the scheduler)."""
+
+    node: str
+    reason: str
+
+
+@event("agent.notice")
+@dataclass(frozen=True, slots=True)
+class AgentNotice(Event):
+    """Something a person should know."""
+
+    node: str
+    text: str
+
+
+@event("agent.left")
+@dataclass(frozen=True, slots=True)
+class AgentLeft(Event):
+    """An agent went as asked; ``leftovers`` is what it could not remove."""
+
+    node: str
+    leftovers: tuple[str, ...] = ()
+
+
+@event("peer.refused")
+@dataclass(frozen=True, slots=True)
+class PeerRefused(Event):
+    """Connections that did not prove themselves; counted, at most one event a second."""
+
+    count: int
+    source: str
+    reason: str
+
+
+@event("join.timeout")
+@dataclass(frozen=True, slots=True)
+class JoinTimeout(Event):
+    """Not all nodes joined in time. ``missing``: node to the reason, as far as it is known."""
+
+    joined: int
+    expected: int
+    missing: dict[str, str]
+
+
+@event("fleet.joined")
+@dataclass(frozen=True, slots=True)
+class FleetJoined(Event):
+    """All nodes (or enough of them) are there."""
+
+    nodes: int
+    expected: int
+    seconds: float
+
+
+# --- image ---------------------------------------------------------------------------------------------
+
+
+@event("runtime.opened")
+@dataclass(frozen=True, slots=True)
+class RuntimeOnNode(Event):
+    """A node's runtime answers; or it needs the engine's client first; or ``error`` says what is missing."""
+
+    node: str
+    runtime: str
+    needs_library: bool = False
+    error: str = ""
+
+
+@event("image.status")
+@dataclass(frozen=True, slots=True)
+class ImageOnNode(Event):
+    """What a node's engine has: ``image_id`` "" for nothing."""
+
+    node: str
+    reference: str
+    image_id: str
+    error: str = ""
+
+
+@event("image.source")
+@dataclass(frozen=True, slots=True)
+class ImageSource(Event):
+    """Where the image comes from: ``where`` is "archive PATH", "engine of login" or "engine of NODE"."""
+
+    where: str
+    reference: str
+    image_id: str
+    size: int
+    error: str = ""
+
+
+@event("image.fetched")
+@dataclass(frozen=True, slots=True)
+class BlobFetched(Event):
+    """A node holds a blob (image archive, workspace, library), verified; or ``error``."""
+
+    node: str
+    purpose: str
+    blob: str
+    size: int
+    error: str = ""
+
+
+@event("image.ready")
+@dataclass(frozen=True, slots=True)
+class ImageReady(Event):
+    """Every node shows the same image id."""
+
+    reference: str
+    image_id: str
+    nodes: int
+    seconds: float
+
+
+# --- cases and steps -----------------------------------------------------------------------------------
+
+
+@event("case.started")
+@dataclass(frozen=True, slots=True)
+class CaseStarted(Event):
+    """A case begins; ``nodes`` by node rank order, ``ranks`` in all."""
+
+    case: str
+    nodes: tuple[str, ...]
+    ranks: int
+
+
+@event("case.opened")
+@dataclass(frozen=True, slots=True)
+class CaseOpenedOn(Event):
+    """The case's container (or directory) is there on a node; or ``error``."""
+
+    case: str
+    node: str
+    container: str
+    error: str = ""
+
+
+@event("step.begun")
+@dataclass(frozen=True, slots=True)
+class StepBegun(Event):
+    """A step was sent to the nodes of its case."""
+
+    case: str
+    step: str
+    argv: tuple[str, ...]
+
+
+@event("step.started")
+@dataclass(frozen=True, slots=True)
+class RankStarted(Event):
+    """The process of a rank runs; ``rank`` -1 for a step that runs once on its node."""
+
+    case: str
+    step: str
+    node: str
+    rank: int
+
+
+@event("step.exited")
+@dataclass(frozen=True, slots=True)
+class RankExited(Event):
+    """The process of a rank is over. ``cause`` is a value of ``phalanx.protocol.messages.Cause``."""
+
+    case: str
+    step: str
+    node: str
+    rank: int
+    status: int
+    cause: str
+    seconds: float
+    detail: str = ""
+
+
+@event("barrier.released")
+@dataclass(frozen=True, slots=True)
+class BarrierReleased(Event):
+    """A workload barrier opened."""
+
+    name: str
+    generation: int
+    members: int
+
+
+@event("barrier.failed")
+@dataclass(frozen=True, slots=True)
+class BarrierFailed(Event):
+    """A workload barrier can never open."""
+
+    name: str
+    generation: int
+    reason: str
+
+
+@event("workload.ready")
+@dataclass(frozen=True, slots=True)
+class RankReady(Event):
+    """A rank says that it is ready."""
+
+    case: str
+    rank: int
+
+
+@event("workload.metric")
+@dataclass(frozen=True, slots=True)
+class RankMetric(Event):
+    """A number that a rank reported."""
+
+    case: str
+    rank: int
+    name: str
+    value: float
+    unit: str = ""
+
+
+@event("case.diagnosed")
+@dataclass(frozen=True, slots=True)
+class CaseDiagnosedOn(Event):
+    """A node wrote what it sees (processes, sockets, memory, OOM lines) to its diagnostics log."""
+
+    case: str
+    node: str
+    error: str = ""
+
+
+@event("file.collected")
+@dataclass(frozen=True, slots=True)
+class FileCollected(Event):
+    """A file of a node is in the run directory at ``kept``, digest verified; or ``error``."""
+
+    case: str
+    node: str
+    path: str
+    size: int
+    digest: str
+    kept: str
+    error: str = ""
+
+
+@event("case.collected")
+@dataclass(frozen=True, slots=True)
+class CaseCollectedOn(Event):
+    """All that a node offered for a case is in; ``left_out`` says what is not and why."""
+
+    case: str
+    node: str
+    files: int
+    left_out: tuple[str, ...] = ()
+
+
+@event("case.closed")
+@dataclass(frozen=True, slots=True)
+class CaseClosedOn(Event):
+    """Nothing of the case is left on a node; or ``error``."""
+
+    case: str
+    node: str
+    error: str = ""
+
+
+@event("case.finished")
+@dataclass(frozen=True, slots=True)
+class CaseFinished(Event):
+    """The verdict of a case and its rows. ``status``: SUCCESS, FAILURE, SKIPPED or CANCELLED.
+
+    ``rows``: rows of perf.csv as dicts of strings. ``error``: why rows could not be written.
+    """
+
+    case: str
+    status: str
+    reason: str
+    rows: tuple[dict[str, str], ...] = field(default_factory=tuple)
+    error: str = ""
+
+
+@event("log.ended")
+@dataclass(frozen=True, slots=True)
+class LogEnded(Event):
+    """A stream is complete on the controller's disk: ``length`` bytes, ``missing`` of them declared lost."""
+
+    node: str
+    path: str
+    length: int
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event with its place in the log: sequence number from 1, wall clock in seconds."""
+
+    seq: int
+    at: float
+    event: Event
+
+
+def to_line(run_id: str, recorded: Recorded) -> bytes:
+    """The JSON line of an event, newline included."""
+    moment = datetime.fromtimestamp(recorded.at, UTC).isoformat(timespec="milliseconds")
+    document = {
+        "v": EVENT_SCHEMA,
+        "seq": recorded.seq,
+        "ts": moment.replace("+00:00", "Z"),
+        "type": recorded.event.TYPE,
+        "run": run_id,
+        "data": dataclasses.asdict(recorded.event),
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+
+
+def from_line(line: bytes) -> Recorded | None:
+    """The event of a line, or None when its type is not known here.
+
+    Raises ValueError for a line that is not an event at all.
+    """
+    document = json.loads(line)
+    if not isinstance(document, dict) or "type" not in document or "seq" not in document:
+        raise ValueError("not an event line")
+    kind = EVENTS.get(document["type"])
+    if kind is None:
+        return None
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in document.get("data", {}).items()
+        if name in known
+    }
+    at = datetime.fromisoformat(document["ts"].replace("Z", "+00:00")).timestamp()
+    return Recorded(document["seq"], at, kind(**values))

@@ -1,0 +1,120 @@
+"""Barriers and key-value exchange between the ranks of a case: what workloads share. Pure.
+
+Arrivals and values are not in the event log (they are no verdicts); the outcome of a barrier is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from phalanx.protocol.barrier import BarrierBook, Failed, Outcome, Released, to_ranges
+from phalanx.protocol.messages import (
+    BarrierEnter,
+    BarrierFail,
+    BarrierRelease,
+    KvGet,
+    KvPut,
+    KvReply,
+    Message,
+)
+
+from .events import BarrierFailed, BarrierReleased, Event
+
+#: Keys and bytes that one case may keep: names and values come from the workload.
+MOST_KEYS = 65536
+MOST_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A message for some nodes."""
+
+    nodes: tuple[str, ...]
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    node: str
+    request: int
+    key: str
+
+
+@dataclass(slots=True)
+class CaseExchange:
+    """What the ranks of one case exchange. ``node_of``: the node of each rank."""
+
+    case: str
+    node_of: dict[int, str]
+    book: BarrierBook = field(init=False)
+    values: dict[str, bytes] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    _readers: list[_Reader] = field(default_factory=list)
+    _size: int = 0
+
+    def __post_init__(self) -> None:
+        self.book = BarrierBook(self.node_of)
+
+    # --- barriers
+
+    def enter(self, node: str, message: BarrierEnter) -> list[Reply]:
+        """A rank of ``node`` arrives at a barrier."""
+        if self.node_of.get(message.member) != node:
+            reason = f"rank {message.member} is not on {node}"
+            return [Reply((node,), BarrierFail(self.case, message.name, message.generation, reason))]
+        outcome = self.book.enter(message.name, message.generation, message.member, message.expected)
+        return [self._tell(outcome)] if outcome else []
+
+    def leave(self, ranks: Iterable[int], reason: str) -> list[Reply]:
+        """Ranks are over: barriers that wait for them fail, by name."""
+        return [self._tell(failed) for rank in ranks for failed in self.book.leave(rank, reason)]
+
+    def _tell(self, outcome: Outcome) -> Reply:
+        if isinstance(outcome, Released):
+            self.events.append(BarrierReleased(outcome.name, outcome.generation, len(outcome.members)))
+            nodes = self._nodes(outcome.members)
+            ranges = to_ranges(outcome.members)
+            return Reply(nodes, BarrierRelease(self.case, outcome.name, outcome.generation, ranges))
+        return self._tell_failed(outcome)
+
+    def _tell_failed(self, failed: Failed) -> Reply:
+        if len(failed.waiting) != 1:
+            self.events.append(BarrierFailed(failed.name, failed.generation, failed.reason))
+        message = BarrierFail(self.case, failed.name, failed.generation, failed.reason)
+        return Reply(self._nodes(failed.waiting), message)
+
+    def _nodes(self, ranks: Iterable[int]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.node_of[rank] for rank in ranks if rank in self.node_of))
+
+    def take_events(self) -> list[Event]:
+        """Outcomes since the last call, to be recorded."""
+        events, self.events = self.events, []
+        return events
+
+    # --- key-value
+
+    def put(self, node: str, message: KvPut) -> list[Reply]:
+        """Set a key; those who wait for it get it."""
+        grown = self._size + len(message.value) - len(self.values.get(message.key, b""))
+        if grown > MOST_BYTES or (message.key not in self.values and len(self.values) >= MOST_KEYS):
+            words = f"the case holds {len(self.values)} keys, {self._size} bytes already"
+            return [Reply((node,), KvReply(message.request, None, words))]
+        self.values[message.key] = message.value
+        self._size = grown
+        woken = [reader for reader in self._readers if reader.key == message.key]
+        self._readers = [reader for reader in self._readers if reader.key != message.key]
+        replies = [Reply((node,), KvReply(message.request, message.value, ""))]
+        return replies + [
+            Reply((reader.node,), KvReply(reader.request, message.value, "")) for reader in woken
+        ]
+
+    def get(self, node: str, message: KvGet) -> list[Reply]:
+        """Read a key, or wait for it: the agent gives up by itself when its time is over."""
+        value = self.values.get(message.key)
+        if value is not None or message.wait_s <= 0:
+            return [Reply((node,), KvReply(message.request, value, "" if value is not None else "not set"))]
+        if len(self._readers) < MOST_KEYS:
+            self._readers.append(_Reader(node, message.request, message.key))
+            return []
+        return [Reply((node,), KvReply(message.request, None, "too many readers wait"))]

@@ -1,0 +1,136 @@
+"""What the engine asks the shell to do. Values only: the engine decides, the shell acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from phalanx.protocol.messages import Message
+
+from .events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """Base of all instructions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Instruction):
+    """Write this event to the log, then hand it back to the engine."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Tell(Instruction):
+    """Send a message to each of these nodes that is connected."""
+
+    nodes: tuple[str, ...]
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer(Instruction):
+    """Call ``engine.on_timer(name)`` after ``seconds``; a timer of that name that runs is replaced."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DropTimer(Instruction):
+    """Forget a timer."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllocateNodes(Instruction):
+    """Get nodes; record allocation.granted or allocation.refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopAllocating(Instruction):
+    """Stop asking for nodes, and give back what may have been granted meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnAgents(Instruction):
+    """Start an agent on each node of the allocation."""
+
+    job_id: str
+    nodes: tuple[str, ...]
+    owned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainMissing(Instruction):
+    """Record join.timeout with the best known reason for each of these nodes."""
+
+    nodes: tuple[str, ...]
+    joined: int
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareImage(Instruction):
+    """Make an archive of the image that can be read on the login node; record image.source.
+
+    ``node``: the node whose engine has it, "" for the plan's archive or the login node's engine.
+    """
+
+    reference: str
+    archive: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ship(Instruction):
+    """Bring a blob to these nodes; record image.fetched for each.
+
+    ``purpose``: "image", "library" or "workspace". ``path``: what to ship of the login node.
+    """
+
+    purpose: str
+    path: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseEnd:
+    """How a case went on the nodes, before its results are looked at."""
+
+    nodes: tuple[str, ...]
+    ranks: int
+    completed: bool
+    failure: str
+    cancelled: bool
+    seconds: float
+    failed_node: str = ""
+    failed_rank: int = -1
+    machine_names: tuple[str, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCase(Instruction):
+    """Work out the verdict and the rows of a case from what is in the run directory; record case.finished."""
+
+    case: str
+    outcome: CaseEnd
+
+
+@dataclass(frozen=True, slots=True)
+class AskScheduler(Instruction):
+    """Ask the target what became of the allocation; record allocation.ended when it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndAgents(Instruction):
+    """End what is left of spawner and agents, then record spawn.ended."""
+
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAllocation(Instruction):
+    """Give the allocation back if it is ours; record allocation.released."""

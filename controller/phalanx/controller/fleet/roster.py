@@ -1,0 +1,86 @@
+"""The nodes of a run and what is known of each: the membership table applied to the event log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from phalanx.protocol.membership import Member, Seat, advance
+
+from .events import AgentFacts, AgentJoined, AgentLeft, AgentLost, AgentSilent, Event
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """One node. ``address``: where its agent connected from; ``facts``: as it reported them, or None."""
+
+    node: str
+    node_rank: int
+    state: Member = Member.EXPECTED
+    incarnation: str = ""
+    address: str = ""
+    facts: dict[str, Any] | None = None
+    detail: str = ""
+    leftovers: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Roster:
+    """All nodes of the allocation, by name, in the order of their ranks."""
+
+    nodes: dict[str, NodeRecord] = field(default_factory=dict)
+
+    def expect(self, names: tuple[str, ...]) -> None:
+        """These nodes should send an agent each; their position is their node rank."""
+        self.nodes = {name: NodeRecord(name, rank) for rank, name in enumerate(names)}
+
+    def seat(self, node: str) -> Seat | None:
+        """The seat of a node for ``membership.judge``; None for a stranger."""
+        record = self.nodes.get(node)
+        if record is None:
+            return None
+        return Seat(record.node, record.node_rank, record.state, record.incarnation)
+
+    def apply(self, event: Event) -> bool:
+        """Take an agent event. False when it changes nothing (a repeat, or a node that is given up)."""
+        record = self.nodes.get(getattr(event, "node", ""))
+        if record is None:
+            return False
+        if isinstance(event, AgentFacts):
+            record.facts = event.facts
+            return True
+        trigger = _TRIGGERS.get(type(event))
+        if trigger is None or not self._move(record, trigger):
+            return False
+        if isinstance(event, AgentJoined):
+            record.incarnation, record.address = event.incarnation, event.address
+        elif isinstance(event, AgentLeft):
+            record.leftovers = event.leftovers
+        elif isinstance(event, AgentSilent | AgentLost):
+            record.detail = event.detail
+        return True
+
+    @staticmethod
+    def _move(record: NodeRecord, trigger: str) -> bool:
+        try:
+            record.state = advance(record.state, trigger)
+        except ValueError:
+            return False
+        return True
+
+    def of(self, *states: Member) -> tuple[str, ...]:
+        """Names of the nodes in one of these states, by rank."""
+        return tuple(record.node for record in self.nodes.values() if record.state in states)
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Nodes whose agent is there, or may come back."""
+        return self.of(Member.JOINED, Member.SILENT)
+
+
+_TRIGGERS: dict[type[Event], str] = {
+    AgentJoined: "joined",
+    AgentSilent: "silent",
+    AgentLost: "lost",
+    AgentLeft: "left",
+}

@@ -1,0 +1,125 @@
+"""Blobs from the login node to the nodes: image archives, workspaces, the engine's client.
+
+A blob is read once for its digests; nodes then ask for chunks. Chunks of one node go out one after another
+and only as its socket takes them, so memory stays at a few chunks per node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phalanx.protocol.blob import Manifest, chunk_length, make_manifest
+from phalanx.protocol.messages import (
+    CHUNK_BYTES,
+    BlobFetch,
+    BlobHave,
+    Chunk,
+    ChunkGet,
+    ChunkRefused,
+    FetchProgress,
+    Message,
+)
+from phalanx.protocol.schema import as_words
+
+from .events import BlobFetched, Event
+from .hub import Hub
+
+Progress = Callable[[str, str, int, int], None]
+Spawn = Callable[..., object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shipment:
+    purpose: str
+    manifest: Manifest
+
+
+@dataclass(slots=True)
+class Shipping:
+    """Outgoing blobs. ``progress(phase, node, done, total)`` is for screens only."""
+
+    hub: Hub
+    record: Callable[[Event], None]
+    progress: Progress
+    _manifests: dict[Path, Manifest] = field(default_factory=dict)
+    _paths: dict[bytes, Path] = field(default_factory=dict)
+    _shipments: dict[int, _Shipment] = field(default_factory=dict)
+    _asked: dict[str, asyncio.Queue[ChunkGet]] = field(default_factory=dict)
+    _next: int = 1
+
+    async def ship(self, purpose: str, path: Path, nodes: tuple[str, ...]) -> None:
+        """Bring a file to nodes; an event for each says how that went."""
+        try:
+            known = self._manifests.get(path)
+            manifest = known if known is not None else await asyncio.to_thread(manifest_of, path)
+        except OSError as error:
+            words = f"cannot read {path}: {error.strerror}"
+            for node in nodes:
+                self.record(BlobFetched(node, purpose, "", 0, words))
+            return
+        self._manifests[path], self._paths[manifest.blob] = manifest, path
+        request, self._next = self._next, self._next + 1
+        self._shipments[request] = _Shipment(purpose, manifest)
+        for page in manifest.pages():
+            self.hub.tell(nodes, page)
+        self.hub.tell(nodes, BlobFetch(request, manifest.blob, manifest.size))
+
+    def on_have(self, node: str, message: Message) -> None:
+        """A node has a blob, or cannot have it."""
+        if not isinstance(message, BlobHave):
+            return
+        shipment = self._shipments.get(message.request)
+        if shipment is not None:
+            blob = shipment.manifest.blob.hex()
+            size = shipment.manifest.size
+            self.record(BlobFetched(node, shipment.purpose, blob, size, message.error))
+
+    def on_progress(self, node: str, message: Message) -> None:
+        """Verified bytes of a fetch so far."""
+        if isinstance(message, FetchProgress) and message.request in self._shipments:
+            shipment = self._shipments[message.request]
+            self.progress(shipment.purpose, node, message.received, shipment.manifest.size)
+
+    # --- chunks
+
+    def on_chunk_get(self, node: str, message: Message, spawn: Spawn) -> None:
+        """A node asks for a chunk; one task per node answers in order."""
+        if not isinstance(message, ChunkGet):
+            return
+        queue = self._asked.get(node)
+        if queue is None:
+            queue = self._asked[node] = asyncio.Queue()
+            spawn(self._serve(node, queue), name=f"chunks to {node}")
+        queue.put_nowait(message)
+
+    async def _serve(self, node: str, queue: asyncio.Queue[ChunkGet]) -> None:
+        while True:
+            wanted = await queue.get()
+            session = self.hub.bulk_of(node)
+            if session is None:
+                continue  # it will ask again on its next bulk connection
+            await session.bulk_room()
+            session.send(await asyncio.to_thread(self._answer, wanted))
+
+    def _answer(self, wanted: ChunkGet) -> Chunk | ChunkRefused:
+        path = self._paths.get(wanted.blob)
+        manifest = self._manifests.get(path) if path is not None else None
+        if path is None or manifest is None or wanted.index >= len(manifest.digests):
+            return ChunkRefused(wanted.blob, wanted.index, "not held here")
+        try:
+            with path.open("rb") as file:
+                length = chunk_length(manifest.size, wanted.index)
+                payload = os.pread(file.fileno(), length, wanted.index * CHUNK_BYTES)
+        except OSError as error:
+            return ChunkRefused(wanted.blob, wanted.index, as_words(f"cannot read it: {error.strerror}"))
+        return Chunk(wanted.blob, wanted.index, payload)
+
+
+def manifest_of(path: Path) -> Manifest:
+    """The manifest of a file, in one pass. Blocks. Raises OSError."""
+    with path.open("rb") as file:
+        return make_manifest(iter(lambda: file.read(CHUNK_BYTES), b""))

@@ -1,0 +1,110 @@
+"""The workload's environment: layers of values, the later over the earlier, each with its origin.
+
+A value is literal text. ``${NAME}`` as a whole value takes NAME from the login node's environment; within a
+longer text it is refused: half-expanded placeholders have replaced real tokens before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..workflow.errors import InputError
+from .model import EnvValue
+from .secrets import Secret, Secrets, looks_secret
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WHOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_WITHIN = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*(:?[-=+?][^}]*)?\}")
+#: What phalanx gives to each rank; a value for all ranks would be wrong on all but one.
+PER_RANK = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "NNODES"})
+PREFIX = "PHALANX_"
+#: Limits of the protocol for one name and one value, in characters.
+NAME_LIMIT, VALUE_LIMIT, COUNT_LIMIT = 256, 131072, 2048
+
+
+@dataclass(slots=True)
+class Environment:
+    """Values so far and the secrets among them. ``environ`` answers ``${NAME}``."""
+
+    environ: Mapping[str, str]
+    values: dict[str, EnvValue] = field(default_factory=dict)
+    secrets: dict[str, Secret] = field(default_factory=dict)
+
+    def put(self, name: str, value: str, origin: str) -> None:
+        """Set a value over an earlier one. Raises InputError."""
+        self._check(name, origin)
+        found = self._resolve(name, value, origin)
+        if "\0" in found or len(found) > VALUE_LIMIT:
+            raise InputError(
+                f"cannot use {origin}: {name}: it holds a NUL or is longer than {VALUE_LIMIT} characters"
+            )
+        if looks_secret(name) or name in self.secrets:
+            self.secrets[name] = Secret(found, origin)
+            self.values[name] = EnvValue("", origin, secret=True)
+            return
+        self.values[name] = EnvValue(found, origin)
+
+    def put_all(self, values: Mapping[str, str], origin: str) -> None:
+        """A block of a file; ``origin`` is its key path."""
+        for name, value in values.items():
+            self.put(name, value, f"{origin}.{name}")
+
+    def put_secret(self, name: str, secret: Secret) -> None:
+        """A value that was given as a secret."""
+        self._check(name, secret.origin)
+        self.secrets[name] = secret
+        self.values[name] = EnvValue("", secret.origin, secret=True)
+
+    def put_options(self, options: Iterable[str], option: str) -> None:
+        """``-e NAME=VALUE`` and ``-e NAME``, which takes the value from here."""
+        for text in options:
+            name, equals, value = text.partition("=")
+            if equals:
+                self.put(name, value, option)
+                continue
+            if name not in self.environ:
+                self._check(name, option)
+                raise InputError(
+                    f"cannot use {option} {name}: the variable is not set here; say {option} {name}=VALUE"
+                )
+            self._literal(name, f"{option} (from the environment)")
+
+    def _literal(self, name: str, origin: str) -> None:
+        """A variable of this environment as it is: its text is not looked into for placeholders."""
+        self._check(name, origin)
+        value = self.environ[name]
+        if looks_secret(name):
+            self.put_secret(name, Secret(value, origin))
+        else:
+            self.values[name] = EnvValue(value, origin)
+
+    def finished(self) -> tuple[dict[str, EnvValue], Secrets]:
+        """The environment and its secrets. Raises InputError when there are too many."""
+        if len(self.values) > COUNT_LIMIT:
+            raise InputError(
+                f"cannot use {len(self.values)} environment variables: {COUNT_LIMIT} are the most"
+            )
+        return dict(self.values), Secrets(self.secrets)
+
+    def _check(self, name: str, origin: str) -> None:
+        if not _NAME.fullmatch(name) or len(name) > NAME_LIMIT:
+            raise InputError(
+                f"cannot use {origin}: {name[:80]!r} is no name of a variable (letters, digits and _)"
+            )
+        if name in PER_RANK or name.startswith(PREFIX):
+            raise InputError(f"cannot use {origin}: {name} is set by phalanx for each rank; leave it out")
+
+    def _resolve(self, name: str, value: str, origin: str) -> str:
+        whole = _WHOLE.fullmatch(value)
+        if whole is None:
+            if found := _WITHIN.search(value):
+                raise InputError(
+                    f"cannot use {origin}: {name} holds the placeholder {found[0]} within a text; "
+                    "write the value out, or give the whole value as ${NAME}"
+                )
+            return value
+        if whole[1] not in self.environ:
+            raise InputError(f"cannot use {origin}: {name} is {value}, and {whole[1]} is not set here")
+        return self.environ[whole[1]]

@@ -1,0 +1,107 @@
+"""GPUs of a case on one node: how many, and what a container needs to see them.
+
+Nothing is detected here: the login node need not have what the nodes have. GPUs are given to a container when
+the context names the vendor and something asks for GPUs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from phalanx.protocol.messages import Device
+
+from ..workflow.card import ModelCard
+from ..workflow.context import Context
+from ..workflow.errors import InputError
+from .quantities import whole_number
+
+ALL = -1
+#: GPUs that one node may have; larger numbers are mistyped ones.
+MOST_GPUS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """``count``: GPUs per node, ``ALL``, or 0 for none; ``indexes``: which, when the context says."""
+
+    vendor: str
+    count: int
+    origin: str
+    indexes: tuple[int, ...] = ()
+    render_numbers: tuple[int, ...] = ()
+
+    @property
+    def known(self) -> int | None:
+        """How many, None for all of a number that only the node knows."""
+        return self.count if self.count != ALL else len(self.indexes) or None
+
+    def devices(self) -> tuple[Device, ...]:
+        """Device nodes for AMD: /dev/kfd and the render nodes, all of /dev/dri when numbers are not known."""
+        if self.vendor != "AMD" or not self.count:
+            return ()
+        paths = ["/dev/kfd"]
+        if self.render_numbers:
+            wanted = self.indexes or tuple(range(len(self.render_numbers)))
+            paths += [f"/dev/dri/renderD{self.render_numbers[index]}" for index in wanted]
+        else:
+            paths.append("/dev/dri")
+        return tuple(Device(path, path) for path in paths)
+
+    def request(self) -> str:
+        """What NVIDIA's runtime is asked for: "all", or indexes; "" for nothing."""
+        if self.vendor != "NVIDIA" or not self.count:
+            return ""
+        if self.count == ALL and not self.indexes:
+            return "all"
+        return ",".join(str(index) for index in self.indexes or range(self.count))
+
+
+def gpus_of(context: Context, card: ModelCard | None, asked: str) -> Gpus:
+    """GPUs per node: context aliases, then Slurm's (``asked`` from the command line), then the card's n_gpus.
+
+    Raises InputError.
+    """
+    count, origin = _count(context, card, asked)
+    indexes = _indexes(context)
+    if indexes and count > len(indexes):
+        raise InputError(
+            f"cannot give {count} GPUs ({origin}): {context.origin('docker_gpus')} names {len(indexes)}"
+        )
+    chosen = indexes if count == ALL else indexes[:count]
+    numbers = context.render_numbers
+    if numbers and chosen and max(chosen) >= len(numbers):
+        raise InputError(
+            f"cannot use {context.origin('gpu_renderDs')}: it has {len(numbers)} numbers, "
+            f"and GPU {max(chosen)} is asked for"
+        )
+    if numbers and not chosen and count > 0:
+        chosen = tuple(range(min(count, len(numbers))))
+    return Gpus(context.gpu_vendor, count, origin, chosen, numbers)
+
+
+def _count(context: Context, card: ModelCard | None, asked: str) -> tuple[int, str]:
+    if context.gpu_count is not None:
+        return context.gpu_count, "additional context"
+    block = context.slurm.gpus_per_node if context.slurm else ""
+    for text, origin in (
+        (asked, "--gpus-per-node"),
+        (block, context.origin("slurm.gpus_per_node")),
+        (card.n_gpus if card else "", f"{card.where}: n_gpus" if card else ""),
+    ):
+        if text:
+            return whole_number(text.rpartition(":")[2], origin, ALL, MOST_GPUS), origin
+    return 0, "default"
+
+
+def _indexes(context: Context) -> tuple[int, ...]:
+    """``0,2-4,7`` as numbers, sorted, each once."""
+    found: set[int] = set()
+    origin = context.origin("docker_gpus")
+    for part in context.docker_gpus.split(",") if context.docker_gpus else ():
+        first, dash, last = part.partition("-")
+        low = whole_number(first, origin, 0, MOST_GPUS)
+        high = whole_number(last, origin, 0, MOST_GPUS) if dash else low
+        if high < low:
+            raise InputError(f"cannot use {origin}: {part!r} counts down")
+        found.update(range(low, high + 1))
+    return tuple(sorted(found))

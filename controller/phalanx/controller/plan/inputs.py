@@ -1,0 +1,60 @@
+"""Everything that a plan is made from, as one typed value: gathered by the command line, read by ``make``.
+
+Strings are as the user wrote them; ``make`` parses and checks them, so that every front end refuses the same
+things in the same words. None and "" mean: not said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..workflow.context import Context
+from ..workflow.models import SelectedModel
+from .model import SlurmOptions
+from .secrets import Secrets
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """Inputs of ``phalanx run``.
+
+    ``argv``: phalanx's own words, for the record (secrets are masked in the plan). ``environ``: the login
+    node's environment. ``command``: what follows ``--``. ``models``: what ``--tags`` chose.
+    ``slurm``: the command line's Slurm options.
+    """
+
+    run_id: str
+    cwd: str
+    argv: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    models: tuple[SelectedModel, ...] = ()
+    context: Context = field(default_factory=Context)
+    name: str = ""
+    target: str = ""
+    nodes: int | None = None
+    min_nodes: int | None = None
+    ranks_per_node: int | None = None
+    image: str = ""
+    image_archive: str = ""
+    runtime: str = ""
+    env: tuple[str, ...] = ()
+    secrets: Secrets = field(default_factory=Secrets)
+    mounts: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    memory: str = ""
+    cpus: str = ""
+    cpuset: str = ""
+    shm_size: str = ""
+    ulimits: tuple[str, ...] = ()
+    timeout: str = ""
+    join_timeout: str = ""
+    slurm: SlurmOptions = field(default_factory=SlurmOptions)
+    advertise: tuple[str, ...] = ()
+    agent_python: str = ""
+    master_port: int | None = None
+    exit_policy: str = ""
+    keep: bool = False
+    output_csv: str | None = None
+    workspace: str = ""

@@ -1,0 +1,218 @@
+"""Inputs become a plan: pure functions, the same for every front end.
+
+Precedence, the later over the earlier: defaults, model card, context file, context of the command line,
+options. Whatever is wrong is said here, before a node is asked for, as an ``InputError``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Literal
+
+from phalanx.protocol.messages import Runtime
+
+from ..workflow.errors import InputError
+from .container import container_of, image_of, runtime_of
+from .env import Environment
+from .gpus import gpus_of
+from .inputs import RunInputs
+from .launchers import launcher_column, launcher_named
+from .model import PLAN_SCHEMA, CasePlan, ImagePlan, Plan, ResultRule, StepPlan, Timing
+from .model_case import add_asked, case_name, master_port, model_case
+from .placement import Placement, place
+from .quantities import duration
+from .secrets import Secret, Secrets, mask_argv
+
+MOST_RANKS = 1024
+#: Limits of the protocol for one command: arguments, and characters of one.
+MOST_ARGUMENTS, LONGEST_ARGUMENT = 4096, 131072
+DEFAULT_CSV = "perf.csv"
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+ExitPolicy = Literal["workflow", "first", "max", "any"]
+
+
+def plan_for_command(inputs: RunInputs) -> Plan:
+    """The plan of ``phalanx run -- COMMAND``. Raises InputError."""
+    return _command(inputs)[0]
+
+
+def plan_for_tags(inputs: RunInputs) -> Plan:
+    """The plan of ``phalanx run --tags ...``: a case for each model. Raises InputError."""
+    return _tags(inputs)[0]
+
+
+def secrets_of(inputs: RunInputs) -> Secrets:
+    """The values of every name that the plan of these inputs marks secret. Raises InputError."""
+    return (_command(inputs) if inputs.command else _tags(inputs))[1]
+
+
+def _command(inputs: RunInputs) -> tuple[Plan, Secrets]:
+    if inputs.models:
+        raise InputError("cannot run both models and a command: give --tags or -- COMMAND, not both")
+    if not inputs.command:
+        raise InputError("cannot run: no command is given; say: phalanx run -- COMMAND")
+    placement = place(inputs)
+    case, secrets = _command_case(inputs, placement)
+    image = _image_plan(inputs, [case])
+    return _plan(inputs, placement, (case,), image, "max", "", secrets), secrets
+
+
+def _tags(inputs: RunInputs) -> tuple[Plan, Secrets]:
+    if inputs.command:
+        raise InputError("cannot run both models and a command: give --tags or -- COMMAND, not both")
+    if not inputs.models:
+        raise InputError("cannot run: no model is chosen; say --tags NAME, or -- COMMAND")
+    placement = place(inputs)
+    taken: set[str] = set()
+    made = [
+        model_case(inputs, model, placement, case_name(model.card.name, taken)) for model in inputs.models
+    ]
+    secrets: dict[str, Secret] = {}
+    for case, found in made:
+        _merge_secrets(secrets, found, case.name)
+    cases = tuple(case for case, _ in made)
+    _warn_of_launchers(inputs, placement)
+    merged = Secrets(secrets)
+    plan = _plan(inputs, placement, cases, _image_plan(inputs, cases), "workflow", DEFAULT_CSV, merged)
+    return plan, merged
+
+
+def _command_case(inputs: RunInputs, placement: Placement) -> tuple[CasePlan, Secrets]:
+    if inputs.context.model_args is not None or inputs.context.encapsulate:
+        raise InputError("cannot use model_args or encapsulate_script with a command: they belong to models")
+    context = inputs.context
+    image, origin = image_of(inputs, None)
+    runtime, why = runtime_of(inputs, image, origin)
+    gpus = gpus_of(context, None, inputs.slurm.gpus_per_node)
+    environment = Environment(inputs.environ)
+    if gpus.known:
+        environment.put("GPUS_PER_NODE", str(gpus.known), "phalanx")
+    environment.put_all(context.env, context.origin("env_vars"))
+    values = {name: value for name, value in context.docker_env.items() if name != "MAD_CONTAINER_IMAGE"}
+    environment.put_all(values, context.origin("docker_env_vars"))
+    add_asked(environment, inputs, ambient=False)
+    env, secrets = environment.finished()
+    name = case_name(inputs.name or PurePath(inputs.command[0]).name, set())
+    placement.origins[f"cases.{name}.runtime"] = why
+    limited = inputs.timeout not in ("", "-1")
+    placement.origins[f"cases.{name}.timeout"] = "--timeout" if limited else "default"
+    container = container_of(inputs, None, runtime, image if runtime is Runtime.DOCKER else "", gpus)
+    case = CasePlan(
+        name=name,
+        steps=(
+            StepPlan(
+                "main", inputs.command, deadline_s=duration(inputs.timeout, "--timeout") if limited else 0.0
+            ),
+        ),
+        container=container,
+        env=env,
+        ranks_per_node=inputs.ranks_per_node or 1,
+        workspace=inputs.workspace,
+        result=ResultRule(require_performance=False),
+        columns={
+            "model": name,
+            "n_gpus": str((gpus.known or 0) * placement.target.nodes),
+            "nnodes": str(placement.target.nodes),
+            "gpus_per_node": str(gpus.known or 0),
+            "pipeline": inputs.environ.get("pipeline", ""),
+            "docker_image": container.image,
+            "deployment_type": placement.target.kind,
+            "launcher": launcher_column(inputs, None, docker=bool(container.image)),
+            "build_number": inputs.environ.get("BUILD_NUMBER", "") or "0",
+        },
+        master_port=master_port(inputs, env),
+    )
+    return case, secrets
+
+
+def _plan(
+    inputs: RunInputs,
+    placement: Placement,
+    cases: tuple[CasePlan, ...],
+    image: ImagePlan | None,
+    policy: ExitPolicy,
+    output_csv: str,
+    secrets: Secrets,
+) -> Plan:
+    _check(inputs, cases)
+    if inputs.exit_policy:
+        if inputs.exit_policy not in ("workflow", "first", "max", "any"):
+            raise InputError(f"cannot use --exit {inputs.exit_policy}: expected first, max or any")
+        policy = inputs.exit_policy  # type: ignore[assignment]
+    timing = Timing()
+    if inputs.join_timeout:
+        timing = Timing(join_timeout_s=duration(inputs.join_timeout, "--join-timeout"))
+        if timing.join_timeout_s < 1:
+            raise InputError(f"cannot use --join-timeout {inputs.join_timeout}: at least 1s is needed")
+    return Plan(
+        schema=PLAN_SCHEMA,
+        run_id=inputs.run_id,
+        name=inputs.name or cases[0].name,
+        argv=mask_argv(inputs.argv, secrets),
+        cwd=inputs.cwd,
+        target=placement.target,
+        image=image,
+        cases=cases,
+        output_csv=_csv_path(inputs, output_csv),
+        timing=timing,
+        exit_policy=policy,
+        keep=inputs.keep,
+        origins=placement.origins,
+        warnings=tuple(dict.fromkeys((*inputs.context.warnings, *placement.warnings))),
+    )
+
+
+def _csv_path(inputs: RunInputs, default: str) -> str:
+    """Absolute, so that the controller's working directory does not matter."""
+    said = default if inputs.output_csv is None else inputs.output_csv
+    return str(PurePath(inputs.cwd, said)) if said else ""
+
+
+def _check(inputs: RunInputs, cases: tuple[CasePlan, ...]) -> None:
+    if not _RUN_ID.fullmatch(inputs.run_id):
+        raise InputError(f"cannot use the run id {inputs.run_id!r}: letters, digits, '.', '-' and '_' only")
+    if inputs.ranks_per_node is not None and not 1 <= inputs.ranks_per_node <= MOST_RANKS:
+        raise InputError(f"cannot use --ranks-per-node {inputs.ranks_per_node}: expected 1 to {MOST_RANKS}")
+    if inputs.master_port is not None and not 1 <= inputs.master_port <= 65535:
+        raise InputError(f"cannot use --master-port {inputs.master_port}: expected 1 to 65535")
+    for case in cases:
+        for step in case.steps:
+            if len(step.argv) > MOST_ARGUMENTS or any(len(word) > LONGEST_ARGUMENT for word in step.argv):
+                raise InputError(f"cannot run {case.name}: its command is too long")
+            if any("\0" in word for word in step.argv) or not step.argv[0]:
+                raise InputError(f"cannot run {case.name}: its command holds an empty name or a NUL")
+
+
+def _image_plan(inputs: RunInputs, cases: list[CasePlan] | tuple[CasePlan, ...]) -> ImagePlan | None:
+    """The one image of a run. Raises InputError when the cases need different ones."""
+    by_image = {case.container.image: case.name for case in cases}
+    if len(by_image) > 1:
+        words = ", ".join(f"{name} needs {image or 'none'}" for image, name in by_image.items())
+        raise InputError(f"cannot run models with different images together: {words}; run them one by one")
+    reference = next(iter(by_image), "")
+    if not reference:
+        if inputs.image_archive:
+            raise InputError("cannot use --image-archive: it needs --image NAME, the image to take from it")
+        return None
+    archive = str(PurePath(inputs.cwd, inputs.image_archive)) if inputs.image_archive else ""
+    return ImagePlan(reference, archive)
+
+
+def _merge_secrets(secrets: dict[str, Secret], found: Secrets, case: str) -> None:
+    """Secrets travel by name, for all cases of a run. Raises InputError when two cases differ."""
+    for name, secret in found.items():
+        earlier = secrets.setdefault(name, secret)
+        if earlier.value != secret.value:
+            raise InputError(
+                f"cannot run {case}: its secret {name} differs from that of another model of this run"
+            )
+
+
+def _warn_of_launchers(inputs: RunInputs, placement: Placement) -> None:
+    for model in inputs.models:
+        if name := launcher_named(inputs, model.card):
+            where = model.card.where
+            placement.warnings.append(
+                f"{where}: launcher {name} forms no ranks yet; the script starts it itself"
+            )

@@ -1,0 +1,156 @@
+"""The Plan: everything a run will do, typed, immutable, with the origin of each value.
+
+It is made before anything is touched, printed by ``--dry-run``, stored as ``plan.json`` and is the very object
+that the controller runs. It holds no secret: a secret's value travels to the controller over stdin, under
+the name that ``EnvValue.secret`` marks here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from phalanx.protocol.messages import ContainerSpec
+
+#: Version of plan.json. 1: first version.
+PLAN_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EnvValue:
+    """A value of the workload's environment and where it came from (a file and key path, a flag, a rule).
+
+    A secret has ``value`` "" here.
+    """
+
+    value: str
+    origin: str
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One command of a case.
+
+    ``per``: once per rank or once per node. ``deadline_s``: 0 for none. ``always``: run it even after an
+    earlier step failed (post-scripts, collection of diagnostics).
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    per: Literal["rank", "node"] = "rank"
+    deadline_s: float = 0.0
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRule:
+    """How rows come from what a case leaves behind.
+
+    ``multiple_results``: name of the CSV with one row per result, "" to look for ``performance:`` in the log.
+    ``require_performance``: a case without a performance value is a FAILURE (madengine's rule for models;
+    a plain command needs none).
+    """
+
+    multiple_results: str = ""
+    require_performance: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CasePlan:
+    """What yields result rows: one model of a run, or one command.
+
+    ``workspace``: a folder of the login node whose content becomes the working directory on every node, or "".
+    ``collect``: patterns of files to bring back, beside the results directory.
+    ``columns``: what the row of perf.csv says about the model (name, args, tags, ...), by column name.
+    """
+
+    name: str
+    steps: tuple[StepPlan, ...]
+    container: ContainerSpec
+    env: dict[str, EnvValue] = field(default_factory=dict)
+    ranks_per_node: int = 1
+    workspace: str = ""
+    collect: tuple[str, ...] = ()
+    result: ResultRule = ResultRule()
+    columns: dict[str, str] = field(default_factory=dict)
+    master_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """The image that every node must have: its reference, and an archive to take it from ("" for an engine)."""
+
+    reference: str
+    archive: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmOptions:
+    """What an allocation is asked for, by the names of salloc's options; "" and None mean: not said.
+
+    ``job_id``: an allocation that exists already and is used as it is. ``extra``: free --slurm-arg values.
+    """
+
+    job_id: str = ""
+    partition: str = ""
+    time: str = ""
+    account: str = ""
+    qos: str = ""
+    reservation: str = ""
+    nodelist: str = ""
+    exclude: str = ""
+    constraint: str = ""
+    gres: str = ""
+    gpus_per_node: str = ""
+    exclusive: bool | None = None
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPlan:
+    """Where nodes come from. ``nodes``: how many; ``min_nodes``: with how many the run may go on (0: all)."""
+
+    kind: Literal["local", "slurm"]
+    nodes: int
+    min_nodes: int = 0
+    slurm: SlurmOptions = SlurmOptions()
+    agent_python: str = ""
+    advertise: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Every deadline of a run, in seconds. Argued in docs/architecture.md."""
+
+    join_timeout_s: float = 60.0
+    allocation_timeout_s: float = 0.0
+    heartbeat_s: float = 2.0
+    dead_after_s: float = 10.0
+    lease_s: float = 30.0
+    stop_grace_s: float = 10.0
+    image_timeout_s: float = 3600.0
+    collect_timeout_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run, resolved. ``output_csv``: where rows are appended on the login node ("" for nowhere)."""
+
+    schema: int
+    run_id: str
+    name: str
+    argv: tuple[str, ...]
+    cwd: str
+    target: TargetPlan
+    image: ImagePlan | None
+    cases: tuple[CasePlan, ...]
+    output_csv: str = ""
+    timing: Timing = Timing()
+    #: which exit code a pass-through run returns; None for workflow codes (0, 3)
+    exit_policy: Literal["workflow", "first", "max", "any"] = "workflow"
+    #: keep allocation and agents for ``phalanx exec`` after the cases, until cancelled
+    keep: bool = False
+    origins: dict[str, str] = field(default_factory=dict)
+    #: what a person should know before the run: input that is accepted and does nothing
+    warnings: tuple[str, ...] = ()

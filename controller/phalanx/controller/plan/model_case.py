@@ -1,0 +1,216 @@
+"""A model's card as a case: the folder of its scripts is the workspace, its script the main step.
+
+The script runs as ``bash run.sh ARGS`` in a copy of its folder on every node. Arguments are split as a shell
+splits words and never pass through one, so nothing in a card is executed but the script it names.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import PurePosixPath
+
+from phalanx.protocol.messages import Runtime
+
+from ..workflow.errors import InputError
+from ..workflow.models import SelectedModel
+from ..workflow.place import inside
+from .container import container_of, image_of, runtime_of
+from .docker_options import parse_docker_options
+from .env import Environment
+from .gpus import Gpus, gpus_of
+from .inputs import RunInputs
+from .launchers import launcher_column
+from .model import CasePlan, EnvValue, ResultRule, StepPlan
+from .placement import Placement
+from .quantities import duration
+from .secrets import Secrets, looks_secret
+
+#: Seconds that a model may take when neither card nor command line says (madengine's figure).
+MODEL_TIMEOUT_S = 7200.0
+#: Files that models and their tools leave beside their results.
+ARTEFACTS = ("*_profiler_output.csv", "*_output.csv", "*_trace.csv", "*_env.csv", "library_trace.csv")
+_SHELL_WORDS = {"&&", "||", ";", "|", "&", "<", ">", ">>"}
+
+
+def model_case(
+    inputs: RunInputs, model: SelectedModel, placement: Placement, name: str
+) -> tuple[CasePlan, Secrets]:
+    """The case of one model. Raises InputError."""
+    card = model.card
+    _refuse_unsupported(model, placement)
+    image, image_origin = image_of(inputs, card)
+    runtime, why = runtime_of(inputs, image, image_origin)
+    if runtime is Runtime.PROCESS and placement.target.kind != "local" and not inputs.runtime:
+        raise InputError(
+            f"cannot run {card.name} on {placement.target.kind}: no image is named; say --image NAME "
+            "(or MAD_CONTAINER_IMAGE in the context), or --runtime process to run without a container"
+        )
+    placement.origins[f"cases.{name}.runtime"] = why
+    gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node)
+    environment = _environment(inputs, model, placement, gpus)
+    env, secrets = environment.finished()
+    container = container_of(inputs, card, runtime, image if runtime is Runtime.DOCKER else "", gpus)
+    multiple = card.multiple_results
+    return CasePlan(
+        name=name,
+        steps=(StepPlan("main", _argv(inputs, model), deadline_s=_deadline(inputs, model, placement, name)),),
+        container=container,
+        env=env,
+        ranks_per_node=inputs.ranks_per_node or 1,
+        workspace=model.directory,
+        collect=((multiple,) if multiple else ()) + ARTEFACTS,
+        result=ResultRule(multiple_results=multiple, require_performance=True),
+        columns=_columns(inputs, model, placement, gpus, container.image),
+        master_port=master_port(inputs, env),
+    ), secrets
+
+
+def master_port(inputs: RunInputs, env: dict[str, EnvValue]) -> int:
+    """The port that ranks meet on, 0 for one that the first node has free. Raises InputError."""
+    if inputs.master_port is not None:
+        return inputs.master_port
+    if "MASTER_PORT" in env and not env["MASTER_PORT"].secret:
+        value = env["MASTER_PORT"]
+        if not value.value.isdigit() or not 0 < int(value.value) < 65536:
+            raise InputError(f"cannot use {value.origin}: MASTER_PORT: {value.value!r} is no port")
+        return int(value.value)
+    return inputs.context.port or 0
+
+
+def _refuse_unsupported(model: SelectedModel, placement: Placement) -> None:
+    """Fields without which the model would not run, or run something else."""
+    card = model.card
+    if card.url:
+        raise InputError(f"cannot run {card.where}: url: cloning a repository is not supported yet")
+    if card.data:
+        raise InputError(f"cannot run {card.where}: data: providing data sets is not supported yet")
+    multiple = card.multiple_results
+    if multiple and inside(PurePosixPath(), multiple) is None:
+        raise InputError(f"cannot run {card.where}: multiple_results: {multiple!r} leaves the model's folder")
+    for field, value in (("skip_gpu_arch", card.skip_gpu_arch), ("cred", card.cred)):
+        if value:
+            placement.warnings.append(f"{card.where}: this version does not act on {field}")
+    placement.warnings.extend(card.warnings())
+
+
+def _argv(inputs: RunInputs, model: SelectedModel) -> tuple[str, ...]:
+    said = inputs.context.model_args
+    args, origin = (
+        (model.card.args, f"{model.card.where}: args")
+        if said is None
+        else (said, inputs.context.origin("model_args"))
+    )
+    prefix = _split(inputs.context.encapsulate, inputs.context.origin("encapsulate_script"))
+    if operators := _SHELL_WORDS.intersection(prefix):
+        raise InputError(
+            f"cannot use {inputs.context.origin('encapsulate_script')}: {min(operators)} needs a shell; "
+            "it may only be a command that runs the script"
+        )
+    return (*prefix, *model.program, *_split(args, origin))
+
+
+def _split(text: str, origin: str) -> list[str]:
+    if "\0" in text:
+        raise InputError(f"cannot use {origin}: it holds a NUL")
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"cannot use {origin}: {str(error).lower()} in {text!r}") from error
+
+
+def _deadline(inputs: RunInputs, model: SelectedModel, placement: Placement, name: str) -> float:
+    """Seconds: command line (0 for none, -1 for default), else the card's timeout, else 7200."""
+    key = f"cases.{name}.timeout"
+    if inputs.timeout not in ("", "-1"):
+        placement.origins[key] = "--timeout"
+        return duration(inputs.timeout, "--timeout")
+    if model.card.timeout > 0:
+        placement.origins[key] = f"{model.card.where}: timeout"
+        return float(model.card.timeout)
+    placement.origins[key] = "default"
+    return MODEL_TIMEOUT_S
+
+
+def _environment(inputs: RunInputs, model: SelectedModel, placement: Placement, gpus: Gpus) -> Environment:
+    card, context = model.card, inputs.context
+    environment = Environment(inputs.environ)
+    for name, value in _mad_values(inputs, model, placement, gpus).items():
+        environment.put(name, value, "phalanx")
+    environment.put_all(
+        {name: value for name, value in card.env_vars.items() if name != "DOCKER_IMAGE_NAME"},
+        f"{card.where}: env_vars",
+    )
+    for text in parse_docker_options(card.additional_docker_run_options, f"{card.where}: options").env:
+        environment.put_options([text], f"{card.where}: additional_docker_run_options -e")
+    environment.put_all(context.env, context.origin("env_vars"))
+    environment.put_all(
+        {name: value for name, value in context.docker_env.items() if name != "MAD_CONTAINER_IMAGE"},
+        context.origin("docker_env_vars"),
+    )
+    add_asked(environment, inputs, ambient=True)
+    return environment
+
+
+def add_asked(environment: Environment, inputs: RunInputs, *, ambient: bool) -> None:
+    """What the command line asks for; ``ambient`` adds MAD_SECRETS* of the login node's environment."""
+    from .secrets import Secret
+
+    if ambient:
+        for name, value in inputs.environ.items():
+            if "MAD_SECRETS" in name and looks_secret(name):
+                environment.put_secret(name, Secret(value, f"env:{name}"))
+    environment.put_options(inputs.env, "-e")
+    for name in inputs.secrets:
+        environment.put_secret(name, inputs.secrets[name])
+
+
+def _mad_values(inputs: RunInputs, model: SelectedModel, placement: Placement, gpus: Gpus) -> dict[str, str]:
+    """The MAD_ variables that scripts of this form read; absent rather than empty."""
+    context, target = inputs.context, placement.target
+    known = gpus.known
+    values = {
+        "MAD_MODEL_NAME": model.card.name,
+        "MAD_OUTPUT_CSV": model.card.multiple_results,
+        "JENKINS_BUILD_NUMBER": inputs.environ.get("BUILD_NUMBER", "") or "0",
+        "MAD_DEPLOYMENT_TYPE": target.kind,
+        "MAD_TOTAL_NODES": str(target.nodes),
+        "MAD_GPU_VENDOR": context.gpu_vendor,
+        "MAD_GUEST_OS": context.guest_os,
+        "MAD_RUNTIME_NGPUS": str(known) if known else "",
+        "GPUS_PER_NODE": str(known) if known else "",
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _columns(
+    inputs: RunInputs, model: SelectedModel, placement: Placement, gpus: Gpus, image: str
+) -> dict[str, str]:
+    """What the row says of the model, as far as a plan can know."""
+    card, per_node = model.card, gpus.known
+    return {
+        "model": card.name,
+        "n_gpus": "" if per_node is None else str(per_node * placement.target.nodes),
+        "nnodes": str(placement.target.nodes),
+        "gpus_per_node": "" if per_node is None else str(per_node),
+        "training_precision": card.training_precision,
+        "pipeline": inputs.environ.get("pipeline", ""),
+        "args": card.args,
+        "tags": ",".join(card.tags),
+        "docker_image": image,
+        "deployment_type": placement.target.kind,
+        "launcher": launcher_column(inputs, card, docker=bool(image)),
+        "build_number": inputs.environ.get("BUILD_NUMBER", "") or "0",
+        "additional_docker_run_options": card.additional_docker_run_options,
+    }
+
+
+def case_name(name: str, taken: set[str]) -> str:
+    """A model's name as part of paths and container names, each once in a run."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:100].lstrip(".-") or "case"
+    unique, number = stem, 1
+    while unique in taken:
+        number += 1
+        unique = f"{stem}-{number}"
+    taken.add(unique)
+    return unique

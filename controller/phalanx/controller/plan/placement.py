@@ -1,0 +1,190 @@
+"""Where a run goes: target, number of nodes, the options of an allocation; each with its origin.
+
+Order, the later over the earlier: default, model cards, additional context, command line. Inside an
+allocation (``SLURM_JOB_ID``) that one is used, unless the target is said to be local.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..workflow.card import ModelCard
+from ..workflow.errors import InputError, did_you_mean
+from .inputs import RunInputs
+from .model import SlurmOptions, TargetPlan
+from .quantities import whole_number
+
+TARGETS = ("local", "slurm")
+#: More nodes than any cluster has; a larger number is a mistyped one.
+MOST_NODES = 100_000
+#: Options that only ask for an allocation, and say nothing inside one.
+_ASKING = tuple(name for name in SlurmOptions.__dataclass_fields__ if name not in ("job_id", "extra"))
+
+
+@dataclass(slots=True)
+class Placement:
+    """The target and what is to be said about it."""
+
+    target: TargetPlan
+    origins: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def place(inputs: RunInputs) -> Placement:
+    """Decide on target and nodes. Raises InputError."""
+    origins: dict[str, str] = {}
+    warnings: list[str] = []
+    kind = _kind(inputs, origins)
+    options = _slurm_options(inputs, origins, warnings) if kind == "slurm" else SlurmOptions()
+    nodes = _nodes(inputs, kind, options, origins)
+    fewest = inputs.min_nodes or 0
+    if fewest < 0 or fewest > nodes:
+        raise InputError(f"cannot use --min-nodes {fewest}: the run asks for {nodes} nodes")
+    target = TargetPlan(
+        kind=kind,
+        nodes=nodes,
+        min_nodes=fewest,
+        slurm=options,
+        agent_python=inputs.agent_python,
+        advertise=inputs.advertise,
+    )
+    return Placement(target, origins, warnings)
+
+
+def _kind(inputs: RunInputs, origins: dict[str, str]) -> Literal["local", "slurm"]:
+    said = inputs.target
+    if said and said not in TARGETS:
+        raise InputError(
+            f"cannot use --target {said}: expected {' or '.join(TARGETS)}{did_you_mean(said, TARGETS)}"
+        )
+    asked = [name for name in _ASKING if _said(getattr(inputs.slurm, name))]
+    if said == "local":
+        if asked:
+            raise InputError(f"cannot use --{asked[0].replace('_', '-')} with --target local: it is Slurm's")
+        origins["target.kind"] = "--target"
+        return "local"
+    reasons = (
+        ("--target", said == "slurm"),
+        (f"--{asked[0].replace('_', '-')}" if asked else "", bool(asked) or bool(inputs.slurm.extra)),
+        (inputs.context.origin("slurm"), inputs.context.slurm is not None),
+        ("SLURM_JOB_ID", bool(_job_id(inputs.environ))),
+    )
+    for origin, holds in reasons:
+        if holds:
+            origins["target.kind"] = origin or "--slurm-arg"
+            return "slurm"
+    origins["target.kind"] = "default"
+    return "local"
+
+
+def _slurm_options(inputs: RunInputs, origins: dict[str, str], warnings: list[str]) -> SlurmOptions:
+    values: dict[str, object] = {}
+    block = inputs.context.slurm
+    for name in SlurmOptions.__dataclass_fields__:
+        layers = (
+            (getattr(block, name, None), inputs.context.origin(f"slurm.{name}")),
+            (getattr(inputs.slurm, name), f"--{name.replace('_', '-')}"),
+        )
+        for value, origin in layers:
+            if _said(value):
+                values[name] = value
+                origins[f"target.slurm.{name}"] = origin
+    extra = (*(block.extra if block else ()), *inputs.slurm.extra)
+    options = SlurmOptions(**{**values, "extra": extra})  # type: ignore[arg-type]
+    for name, value in values.items():
+        for word in value if isinstance(value, tuple) else (value,):
+            if isinstance(word, str) and any(ord(letter) < 32 for letter in word):
+                raise InputError(
+                    f"cannot use {origins[f'target.slurm.{name}']}: it holds a control character"
+                )
+    job_id = _job_id(inputs.environ) if not options.job_id else options.job_id
+    if not job_id:
+        return options
+    if not options.job_id:
+        origins["target.slurm.job_id"] = "SLURM_JOB_ID"
+    ignored = [name for name in _ASKING if _said(getattr(options, name))]
+    if ignored:
+        warnings.append(
+            f"allocation {job_id} is used as it is: {', '.join(ignored)} only matter for a new one"
+        )
+    return dataclasses.replace(options, job_id=job_id)
+
+
+def _nodes(inputs: RunInputs, kind: str, options: SlurmOptions, origins: dict[str, str]) -> int:
+    count, origin = _asked_nodes(inputs, kind, bool(options.job_id))
+    origins["target.nodes"] = origin
+    if not 1 <= count <= MOST_NODES:
+        raise InputError(f"cannot use {origin}: expected 1 to {MOST_NODES} nodes, found {count}")
+    held = _allocated(inputs) if options.job_id else 0
+    if held and count > held:
+        raise InputError(f"cannot use {count} nodes ({origin}): allocation {options.job_id} has {held}")
+    return count
+
+
+def _asked_nodes(inputs: RunInputs, kind: str, in_allocation: bool) -> tuple[int, str]:
+    context = inputs.context
+    if inputs.nodes is not None:
+        return inputs.nodes, "--nodes"
+    if context.slurm is not None and context.slurm.nodes is not None:
+        return context.slurm.nodes, context.origin("slurm.nodes")
+    if context.nnodes is not None:
+        return context.nnodes, context.origin("distributed.nnodes")
+    by_card = _card_nodes(inputs)
+    if by_card is not None:
+        return by_card
+    held = _allocated(inputs)
+    if kind == "slurm" and in_allocation and held:
+        return held, "the allocation"
+    return 1, "default"
+
+
+def _card_nodes(inputs: RunInputs) -> tuple[int, str] | None:
+    """What the cards ask for. Raises InputError when two of them differ: one run has one set of nodes."""
+    asked: dict[int, ModelCard] = {}
+    for model in inputs.models:
+        count = card_nodes(model.card)
+        if count:
+            asked.setdefault(count, model.card)
+    if not asked:
+        return None
+    if len(asked) > 1:
+        words = ", ".join(f"{card.name} for {count}" for count, card in asked.items())
+        raise InputError(
+            f"cannot choose the number of nodes: models ask for different ones ({words}); say -N COUNT"
+        )
+    count, card = next(iter(asked.items()))
+    return count, card.where
+
+
+def card_nodes(card: ModelCard) -> int:
+    """Nodes that a card asks for (slurm.nodes, distributed.nnodes, nnodes); 0 for not said."""
+    for path, value in (
+        ("slurm.nodes", card.slurm.get("nodes")),
+        ("distributed.nnodes", card.distributed.get("nnodes")),
+    ):
+        if value not in (None, ""):
+            return whole_number(str(value), f"{card.where}: {path}", 1, MOST_NODES)
+    return card.nnodes
+
+
+def _job_id(environ: Mapping[str, str]) -> str:
+    """The allocation that we are in; a step's own environment counts as well."""
+    return environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID") or ""
+
+
+def _allocated(inputs: RunInputs) -> int:
+    """Nodes of the allocation, 0 when its environment does not say."""
+    if inputs.slurm.job_id and inputs.slurm.job_id != _job_id(inputs.environ):
+        return 0
+    for name in ("SLURM_JOB_NUM_NODES", "SLURM_NNODES"):
+        value = inputs.environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    return 0
+
+
+def _said(value: object) -> bool:
+    return value not in ("", None, ())

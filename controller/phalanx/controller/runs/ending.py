@@ -1,0 +1,208 @@
+"""The last screen of a run: what came out, or what failed first. Pure functions of view and evidence.
+
+On failure the cause stands last, where the eye is: the echoes folded before it, then the first failure with
+node, rank, cause in words and the end of that rank's output, its file, and the next command.
+"""
+
+from __future__ import annotations
+
+from phalanx.controller.exits import Exit, code_words
+from phalanx.controller.logs.clean import clean_text
+from phalanx.controller.nodesets import counted, fold, fold_numbers
+from phalanx.controller.runs.echoes import end_words, followers
+from phalanx.controller.runs.evidence import Evidence
+from phalanx.controller.runs.model import CaseView, Failure, Fault, RunView
+from phalanx.controller.runs.words import Style, duration, moment, number, plural
+
+#: Groups of followers that are listed; more are counted.
+GROUPS = 6
+#: Missing nodes that are listed with their reason; more are folded.
+MISSING = 16
+SAID = 6
+
+
+def ending(view: RunView, evidence: Evidence, style: Style, directory: str) -> list[str]:
+    """The last screen. ``directory``: the run directory as a person would type it."""
+    if view.state == "succeeded" and view.exit_code == 0:
+        return success(view, style, directory)
+    if view.state == "cancelled":
+        return cancelled(view, style, directory)
+    if view.exit_code == Exit.JOIN and view.missing:
+        return join_failure(view, style)
+    return failure(view, evidence, style, directory)
+
+
+def success(view: RunView, style: Style, directory: str) -> list[str]:
+    """All went well: ranks, rows, where things are."""
+    total = sum(case.ranks for case in view.cases.values())
+    parts = [f"{number(total)}/{plural(total, 'rank')} ok"] if total else ["ok"]
+    parts.append(duration(view.seconds(view.last_at or 0.0)))
+    if view.rows:
+        parts.append(plural(view.rows, "row"))
+    lines = [f"  {style.mark('done')} " + f" {style.dot} ".join(parts)]
+    lines += _case_table(view, style)
+    lines += _loose_ends(view, style)
+    return [*lines, f"  files  {directory}"]
+
+
+def cancelled(view: RunView, style: Style, directory: str) -> list[str]:
+    """Someone asked for the end and got it."""
+    by = clean_text(view.cancels[-1][1]) if view.cancels else ""
+    words = f"cancelled after {duration(view.seconds(view.last_at or 0.0))}" + (f" by {by}" if by else "")
+    lines = [f"  {style.mark('failed')} {words}", *_follower_lines(view), *_case_table(view, style)]
+    lines += _loose_ends(view, style)
+    return [*lines, f"  files  {directory}", f"exit {view.exit_code}"]
+
+
+def join_failure(view: RunView, style: Style) -> list[str]:
+    """Which nodes are missing, each with the reason as far as it is known."""
+    took = duration(view.phases["agents"].seconds(view.finished_at or view.last_at or 0.0))
+    missing = {clean_text(node): clean_text(reason) for node, reason in view.missing.items()}
+    joined = view.expected - len(missing)
+    head = f"{view.joined or joined}/{view.expected} joined in {took} {style.dash} missing {counted(missing)}"
+    lines = [f"  {style.mark('failed')} agents       {head}"]
+    by_reason: dict[str, list[str]] = {}
+    for node, reason in missing.items():
+        by_reason.setdefault(reason or "no word from it", []).append(node)
+    for reason, nodes in list(by_reason.items())[:MISSING]:
+        lines.append(f"     {fold(nodes)}   {reason}")
+    if len(by_reason) > MISSING:
+        lines.append(
+            f"     … and {len(by_reason) - MISSING} more reasons: phalanx status {view.run_id} --json"
+        )
+    lines += _spawner_lines(view, set(view.missing))
+    lines += _loose_ends(view, style)
+    if joined > 0:
+        lines.append(f"  Continue with {joined}?  --min-nodes {joined}      Exclude: -x {fold(missing)}")
+    lines.append(f"exit {view.exit_code}")
+    return lines
+
+
+def _spawner_lines(view: RunView, missing: set[str]) -> list[str]:
+    """The spawner's own words about what is missing, when the reasons do not hold them yet."""
+    known = " ".join(view.missing.values())
+    said = [clean_text(text) for node, text in view.spawner_said if node in missing or not node]
+    fresh = [text for text in dict.fromkeys(said) if text and text not in known]
+    return [f"     said: {text}" for text in fresh[-SAID:]]
+
+
+def failure(view: RunView, evidence: Evidence, style: Style, directory: str) -> list[str]:
+    """Echoes first, the first failure last."""
+    lines = [f"  {style.mark('failed')} {_headline(view)}"]
+    lines += _follower_lines(view)
+    lines += _case_table(view, style)
+    lines += _loose_ends(view, style)
+    lines.append("")
+    lines += _first(view, evidence, style)
+    lines += _next(view, evidence, directory)
+    words = code_words(view.exit_code) if view.exit_code is not None else ""
+    lines.append(f"exit {view.exit_code}" + (f"  ({words})" if words else ""))
+    return lines
+
+
+def _headline(view: RunView) -> str:
+    text = f"failed after {duration(view.seconds(view.last_at or 0.0))}"
+    echoes = sum(group.count for group in followers(view))
+    if view.failure is not None and view.failure.fault is Fault.RANK and echoes:
+        text += f": 1 rank failed first, {plural(echoes, 'other')} followed"
+    return text
+
+
+def _follower_lines(view: RunView) -> list[str]:
+    lines = []
+    groups = followers(view)
+    for group in groups[:GROUPS]:
+        ranks = f" ranks {fold_numbers(group.ranks)}" if group.ranks and group.count <= 64 else ""
+        where = counted(clean_text(node) for node in group.nodes)
+        lines.append(f"     {where}{ranks}   {group.words}")
+    if len(groups) > GROUPS:
+        lines.append(f"     … and {len(groups) - GROUPS} more kinds of end")
+    return lines
+
+
+def _case_table(view: RunView, style: Style) -> list[str]:
+    """A line per case, when there is more than one."""
+    if len(view.case_names) <= 1:
+        return []
+    return [_case_line(view.cases.get(name) or CaseView(name), style) for name in view.case_names]
+
+
+def _case_line(case: CaseView, style: Style) -> str:
+    mark = {"SUCCESS": "done", "FAILURE": "failed"}.get(case.status, "warn")
+    status = case.status or "not run"
+    reason = f"   {clean_text(case.reason)}" if case.reason and case.status != "SUCCESS" else ""
+    return (
+        f"     {style.mark(mark)} {clean_text(case.name)}  {status}  {plural(len(case.rows), 'row')}{reason}"
+    )
+
+
+def _loose_ends(view: RunView, style: Style) -> list[str]:
+    """What is left over, what was not written, what is missing in a log: never passed over in silence."""
+    lines = []
+    if view.leftovers:
+        left = "; ".join(clean_text(words) for words in view.leftovers[:4])
+        lines.append(f"  {style.mark('warn')} left over    {left}")
+    for case in view.cases.values():
+        if case.error:
+            lines.append(
+                f"  {style.mark('warn')} rows         {clean_text(case.name)}: {clean_text(case.error)}"
+            )
+        if case.left_out:
+            some = "; ".join(clean_text(words) for words in case.left_out[:3])
+            lines.append(f"  {style.mark('warn')} left out     {some}")
+    if view.log_gaps:
+        total = sum(view.log_gaps.values())
+        where = next(iter(view.log_gaps))
+        lines.append(
+            f"  {style.mark('warn')} logs         {number(total)} bytes never came (first in {where})"
+        )
+    return lines
+
+
+def _first(view: RunView, evidence: Evidence, style: Style) -> list[str]:
+    first = view.failure
+    if first is None:
+        return [f"  {clean_text(view.reason) or 'the run failed'}"]
+    heading = f"  First failure {style.dash} {_place(first)} at {moment(first.at, millis=True)}"
+    lines = [style.paint(heading, "1")]
+    lines += [f"  {line}" for line in _cause_lines(first)]
+    if evidence.lines:
+        lines += [f"  {style.bar} {line}" for line in evidence.lines]
+        shown = len(evidence.lines)
+        total = f"last {shown} of {number(evidence.total)} lines" if evidence.total > shown else "all of it"
+        lines.append(f"  {style.bar} ({total}: {evidence.path})")
+    return lines
+
+
+def _place(first: Failure) -> str:
+    step = "" if first.step in ("", "main") else f", step {clean_text(first.step)}"
+    if first.fault is Fault.RANK and first.rank >= 0:
+        return f"{clean_text(first.node)} rank {first.rank} (local {first.local}){step}"
+    if first.fault is Fault.CASE and not first.node:
+        return f"case {clean_text(first.case)}"
+    return (clean_text(first.node) or first.fault.value) + step
+
+
+def _cause_lines(first: Failure) -> list[str]:
+    detail = clean_text(first.detail)
+    if first.fault is Fault.RANK:
+        words = end_words(first.status, first.cause)
+        return [f"{words}: {detail}" if detail else words]
+    if first.fault is Fault.NODE:
+        return [f"the node was lost: {detail}" if detail else "the node was lost"]
+    return [detail or f"{first.fault.value} failed"]
+
+
+def _next(view: RunView, evidence: Evidence, directory: str) -> list[str]:
+    first = view.failure
+    if first is None:
+        return [f"  next   less {directory}/logs/controller.log"]
+    if first.fault is Fault.RANK and first.rank >= 0:
+        return [f"  next   phalanx logs {view.run_id} --rank {first.rank}"]
+    if first.fault in (Fault.RANK, Fault.NODE) and evidence.lines:
+        return [f"  next   phalanx logs {view.run_id} -w {clean_text(first.node)}"]
+    if first.fault in (Fault.IMAGE, Fault.NODE):
+        return [f"  next   phalanx nodes {view.run_id}"]
+    if first.fault is Fault.CASE:
+        return [f"  next   phalanx logs {view.run_id}"]
+    return [f"  next   phalanx status {view.run_id}"]

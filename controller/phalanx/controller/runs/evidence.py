@@ -1,0 +1,73 @@
+"""The last lines that explain a failure, read from the log files of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from phalanx.controller.logs.clean import clean, cut
+from phalanx.controller.logs.paths import MAIN_STEP, StreamName, log_path
+from phalanx.controller.logs.reader import tail_offset
+from phalanx.controller.runs.directory import RunDirectory
+from phalanx.controller.runs.model import Failure, Fault, RunView
+
+#: Lines of a rank that a failure screen shows.
+LINES = 20
+#: A shown line is cut here: a screen is no pager.
+LINE_BYTES = 400
+#: Never read more of the end of a file than this for the screen.
+_READ_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The end of the file that has the cause. ``path`` as one would type it; ``total`` counts its lines."""
+
+    path: str = ""
+    lines: tuple[str, ...] = ()
+    total: int = 0
+
+
+def gather(run: RunDirectory, view: RunView) -> Evidence:
+    """The evidence for the first failure: what the rank wrote, standard error before output."""
+    if view.failure is None:
+        return Evidence()
+    for stream in _streams(view, view.failure):
+        found = _tail(run, str(log_path(stream, single_case=len(view.case_names) <= 1)))
+        if found.lines:
+            return found
+    return Evidence()
+
+
+def _streams(view: RunView, failure: Failure) -> list[StreamName]:
+    if failure.fault is Fault.RANK:
+        return [
+            StreamName(failure.node, failure.case, failure.step, failure.rank, output)
+            for output in ("err", "out")
+        ]
+    if failure.fault in (Fault.NODE, Fault.ALLOCATION) or (failure.fault is Fault.CASE and not failure.node):
+        ranks = [rank for rank in view.ranks.values() if failure.node in ("", rank.node)]
+        if not ranks:
+            return []
+        last = next((rank for rank in ranks if rank.step == MAIN_STEP), ranks[0])
+        return [StreamName(last.node, last.case, last.step, last.rank, output) for output in ("err", "out")]
+    return []
+
+
+def _tail(run: RunDirectory, relative: str) -> Evidence:
+    path = run.path / relative
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            total = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+            start = max(tail_offset(path, LINES, size), size - _READ_LIMIT)
+            file.seek(start)
+            data = file.read(size - start)
+    except OSError:
+        return Evidence()
+    if data and not data.endswith(b"\n"):
+        total += 1
+    text = cut(clean(data), LINE_BYTES).decode("utf-8", "replace").rstrip("\n")
+    if not text.strip():
+        return Evidence()
+    shown = RunDirectory(run.path).shown()
+    return Evidence(f"{shown}/{relative}", tuple(text.split("\n")[-LINES:]), total)

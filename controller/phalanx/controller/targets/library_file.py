@@ -1,0 +1,109 @@
+"""The engine's client for nodes that do not have it: aiodocker and all it needs, as one pure-Python zip.
+
+C modules stay behind, so that one file serves every architecture and every Python; aiohttp, multidict, yarl,
+frozenlist and propcache each fall back to Python when theirs is absent. The file follows the agent over the
+protocol, only to a node that asks for it, and carries the licences of what is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .bundle import cached, content_key, zip_bytes
+
+_ROOT = "aiodocker"
+
+#: PEP 508: the name that a requirement begins with.
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CONDITIONED_ON_EXTRA = re.compile(r"\bextra\s*==")
+
+#: Parts that only a test run or a C build needs.
+_LEFT_OUT = frozenset({"aiohttp/pytest_plugin.py", "aiohttp/test_utils.py", "aiohttp/worker.py"})
+
+
+class LibraryIncomplete(Exception):
+    """The bundle cannot be made from what is installed here. The message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryFile:
+    """The bundle on this machine: ``sha256`` is hex, ``size`` is in bytes."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+def library_zip(cache: Path) -> LibraryFile:
+    """The bundle, from the cache or built. Raises CacheError and LibraryIncomplete."""
+    files = library_sources(_ROOT)
+    name = f"phalanx-library-{content_key(files)[:16]}.zip"
+    path, data = cached(cache, name, 0o600, lambda: zip_bytes(files))
+    return LibraryFile(path, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def library_sources(root: str) -> dict[str, bytes]:
+    """Sources, metadata and licences of the distribution ``root`` and all that it needs, by path.
+
+    Raises LibraryIncomplete.
+    """
+    files: dict[str, bytes] = {}
+    for distribution in _closure(root):
+        if distribution.files is None:
+            raise LibraryIncomplete(
+                f"cannot bundle {distribution.name}: it is installed without a list of its files (RECORD); "
+                "reinstall it with pip"
+            )
+        for path in distribution.files:
+            if wanted(path):
+                files[path.as_posix()] = Path(str(path.locate())).read_bytes()
+    return files
+
+
+def wanted(path: PurePosixPath) -> bool:
+    """Whether an installed file belongs into the bundle: Python sources, METADATA and licences."""
+    if path.is_absolute() or ".." in path.parts or path.as_posix() in _LEFT_OUT:
+        return False
+    if path.parts[0].endswith(".dist-info"):
+        licence = path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE", "COPYING"))
+        return path.name == "METADATA" or licence or "licenses" in path.parts
+    return path.suffix == ".py"
+
+
+def requirements(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """(name, conditional) of each requirement that is not an extra's; conditional: it has a marker."""
+    for line in lines:
+        specifier, _, marker = line.partition(";")
+        name = _REQUIREMENT.match(specifier.strip())
+        if name and not _CONDITIONED_ON_EXTRA.search(marker):
+            yield name.group(), bool(marker.strip())
+
+
+def _closure(root: str) -> Iterator[importlib.metadata.Distribution]:
+    """``root`` and everything it needs, each once.
+
+    What a marker asks for and is not installed was not wanted on this machine, hence not on its nodes.
+    """
+    seen: set[str] = set()
+    waiting = [(root, False)]
+    while waiting:
+        name, conditional = waiting.pop()
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            if conditional:
+                continue
+            raise LibraryIncomplete(
+                f"cannot bundle {root}: {name} is not installed here; run `pip install {name}`"
+            ) from None
+        yield distribution
+        waiting.extend(requirements(distribution.requires or ()))

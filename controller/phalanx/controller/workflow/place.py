@@ -1,0 +1,77 @@
+"""Reading what users wrote: bounded, strict, and with an error that names the file.
+
+A project is other people's input. A file is read up to a limit, JSON must be JSON (no NaN, no key twice), and
+nothing is looked for outside the project's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .errors import InputError
+
+#: Largest models.json, context or credential file, in bytes; the largest public collection has 0.3 MB.
+FILE_LIMIT = 16 * 1024 * 1024
+
+
+def read_text(path: Path, shown: str = "", limit: int = FILE_LIMIT) -> str:
+    """The text of a regular file of at most ``limit`` bytes. Raises InputError."""
+    name = shown or str(path)
+    try:
+        with path.open("rb") as file:
+            if not path.is_file():
+                raise InputError(f"cannot read {name}: it is not a regular file")
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {os.strerror(error.errno or 0)}") from error
+    if len(data) > limit:
+        raise InputError(f"cannot read {name}: it is larger than {limit // (1024 * 1024)} MiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {name}: byte {error.start} is not UTF-8 text") from error
+
+
+def parse_json(text: str, name: str) -> Any:
+    """The value of a JSON text. Raises InputError that says line and column."""
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"cannot read {name}: line {error.lineno} column {error.colno}: {error.msg}"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"cannot read {name}: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"cannot read {name}: it is nested too deeply") from error
+
+
+def read_json(path: Path, shown: str = "") -> Any:
+    """The value of a JSON file. Raises InputError."""
+    return parse_json(read_text(path, shown), shown or str(path))
+
+
+def inside(root: PurePosixPath, path: str) -> PurePosixPath | None:
+    """``root/path`` normalised by its words alone; None when it is absolute or leaves the project."""
+    if path.startswith("/") or "\0" in path:
+        return None
+    joined = os.path.normpath(str(root / path))
+    if joined == ".." or joined.startswith("../"):
+        return None
+    return PurePosixPath(joined)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is given twice in one object")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

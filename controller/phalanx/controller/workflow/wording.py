@@ -1,0 +1,111 @@
+"""A schema's complaints in words: ``cannot read models.json: [3].args: expected text, found a list``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+#: Complaints of one input that are shown; the rest are counted.
+SHOWN = 5
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "mapping_type": "an object",
+}
+#: Names that pydantic puts into a location for the branch of a union; they are no keys of the user.
+_BRANCHES = {"str", "int", "float", "bool"}
+KeyPath = tuple[int | str, ...]
+
+
+def key_path(location: Sequence[int | str]) -> str:
+    """``(3, "slurm", "nodes")`` as ``[3].slurm.nodes``."""
+    words = ""
+    for part in location:
+        words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
+    return words
+
+
+def kind_of(value: object) -> str:
+    """What a value is, as JSON calls it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"text {value[:40]!r}"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    return "an object" if isinstance(value, dict) else type(value).__name__
+
+
+def explain(
+    source: str,
+    error: ValidationError,
+    keys: Mapping[tuple[str, ...], Sequence[str]],
+    hints: Mapping[str, str],
+) -> InputError:
+    """The InputError for a failed validation.
+
+    ``keys``: the keys that are known at a place (list indexes left out). ``hints``: for a top-level key that
+    belongs elsewhere, where.
+    """
+    grouped: dict[KeyPath, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        place = tuple(part for part in detail["loc"] if not _is_branch(part))
+        grouped.setdefault(place, []).append(detail)
+    words = [_complaint(place, details, keys, hints) for place, details in grouped.items()]
+    more = f" (and {len(words) - SHOWN} more)" if len(words) > SHOWN else ""
+    return InputError(f"cannot read {source}: " + "; ".join(words[:SHOWN]) + more)
+
+
+def _is_branch(part: int | str) -> bool:
+    return isinstance(part, str) and (part in _BRANCHES or "[" in part)
+
+
+def _complaint(
+    place: KeyPath,
+    details: Sequence[ErrorDetails],
+    keys: Mapping[tuple[str, ...], Sequence[str]],
+    hints: Mapping[str, str],
+) -> str:
+    first = details[0]
+    where = key_path(place) or "the whole"
+    if first["type"] == "extra_forbidden":
+        return _unknown(place, where, keys, hints)
+    if first["type"] == "missing":
+        return f"{where}: it is required and missing"
+    expected = list(dict.fromkeys(_EXPECTED.get(detail["type"], "") for detail in details))
+    if all(expected):
+        return f"{where}: expected {' or '.join(expected)}, found {kind_of(first['input'])}"
+    said = next(detail for detail in details if detail["type"] not in _EXPECTED)
+    reason = said["msg"].removeprefix("Value error, ")
+    return f"{where}: {reason[:1].lower()}{reason[1:]}, found {kind_of(said['input'])}"
+
+
+def _unknown(
+    place: KeyPath, where: str, keys: Mapping[tuple[str, ...], Sequence[str]], hints: Mapping[str, str]
+) -> str:
+    name = str(place[-1])
+    if len(place) == 1 and name in hints:
+        return f"{where}: it is not a key of the top level; {hints[name]}"
+    parent = tuple(part for part in place[:-1] if isinstance(part, str))
+    return f"{where}: it is not a known key{did_you_mean(name, keys.get(parent, ()))}"

@@ -1,0 +1,254 @@
+"""Write the parts of docs/ that derive from the code, or check that they are current.
+
+    python docs/generate.py            write
+    python docs/generate.py --check    say what is stale; exit status 1
+
+``protocol.md``: every frame kind with its cap, every message with its fields and limits.
+``states.md``: each state machine as a diagram, from its table of transitions and the comments of its Enum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import enum
+import importlib
+import inspect
+import sys
+import textwrap
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any
+
+from phalanx.protocol import VERSION, VERSION_MIN, schema
+from phalanx.protocol.frames import CAPS
+from phalanx.protocol.messages import MESSAGES, Kind, Message
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Made by docs/generate.py from the code. Do not edit: run `make docs`. -->\n"
+
+#: module and its table of transitions -> what the machine is
+MACHINES = {
+    ("phalanx.controller.fleet.states", "PHASES"): "A run",
+    ("phalanx.controller.fleet.states", "CASE_PHASES"): "A case",
+    ("phalanx.protocol.membership", "TRANSITIONS"): "An agent in the fleet",
+    ("phalanx.protocol.connection", "TRANSITIONS"): "A connection",
+}
+
+KINDS = {
+    Kind.HANDSHAKE: "all that a peer may send before it has proved itself",
+    Kind.CONTROL: "everything that decides; never waits behind the other kinds",
+    Kind.LOG: "a msgpack header and raw bytes of a log stream",
+    Kind.BULK: "a msgpack header and raw bytes of a blob, on connections of their own",
+}
+
+
+def bytes_in_words(count: int) -> str:
+    """1048576 -> 1 MiB; what is not whole stays a sum."""
+    for size, unit in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= size:
+            whole, rest = divmod(count, size)
+            return f"{whole} {unit}" + (f" + {bytes_in_words(rest)}" if rest else "")
+    return f"{count} B"
+
+
+def _range(bounds: schema.Range) -> str:
+    def end(value: float) -> str:
+        for power in (16, 31, 32, 63, 64):
+            if value == 2**power - 1:
+                return f"2^{power}-1"
+        return f"{value:g}"
+
+    return f"{end(bounds.low)}..{end(bounds.high)}"
+
+
+def _plain(kind: type, marks: list[Any]) -> str:
+    """A scalar with its limit."""
+    for mark in marks:
+        if mark is schema.RAW:
+            return "raw bytes"
+        if isinstance(mark, schema.Range):
+            return f"{kind.__name__} {_range(mark)}"
+        if isinstance(mark, schema.Text):
+            return f"text ≤ {mark.longest}"
+        if isinstance(mark, schema.Octets):
+            return f"bytes {'=' if mark.exact else '≤'} {mark.longest}"
+    if kind is str:
+        return f"text ≤ {schema.DEFAULT_TEXT.longest}"
+    if kind is bytes:
+        return f"bytes ≤ {schema.DEFAULT_OCTETS.longest}"
+    return kind.__name__
+
+
+def type_in_words(annotation: Any) -> str:
+    """An annotation as a reader of the table sees it."""
+    marks: list[Any] = []
+    if typing.get_origin(annotation) is Annotated:
+        annotation, *marks = typing.get_args(annotation)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    most = next((m.most for m in marks if isinstance(m, schema.Items)), schema.DEFAULT_ITEMS.most)
+    if origin is tuple:
+        return f"list ≤ {most} of ({type_in_words(arguments[0])})"
+    if origin is dict:
+        return f"map ≤ {most} of ({type_in_words(arguments[0])}) to ({type_in_words(arguments[1])})"
+    if origin in (typing.Union, types.UnionType):
+        return f"{type_in_words(arguments[0])} or nil"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " / ".join(f'"{member.value}"' for member in annotation)
+    if dataclasses.is_dataclass(annotation):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"  # type: ignore[union-attr]
+    return _plain(annotation, marks)
+
+
+def fields_table(kind: Any) -> str:
+    """The fields of a record, in the order of the wire."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    lines = ["| field | on the wire | |", "|---|---|---|"]
+    for field in dataclasses.fields(kind):
+        has_default = (
+            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        )
+        note = "may be left out" if has_default else ""
+        lines.append(f"| `{field.name}` | {type_in_words(hints[field.name])} | {note} |")
+    return "\n".join(lines)
+
+
+def records() -> list[type]:
+    """Dataclasses that messages are made of, in the order in which they are first needed."""
+    found: list[type] = []
+
+    def look(annotation: Any) -> None:
+        for part in typing.get_args(annotation):
+            look(part)
+        if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) and annotation not in found:
+            found.append(annotation)
+            look_into(annotation)
+
+    def look_into(kind: type) -> None:
+        for annotation in typing.get_type_hints(kind, include_extras=True).values():
+            look(annotation)
+
+    for kind in MESSAGES.values():
+        look_into(kind)
+    return found
+
+
+def _words(kind: type) -> str:
+    return inspect.cleandoc(kind.__doc__ or "")
+
+
+def _section(kind: type[Message]) -> str:
+    title = f"### {kind.CODE} {kind.__name__}"
+    return f"{title}\n\n{kind.DIRECTION.value} · {kind.KIND.name}\n\n{_words(kind)}\n\n{fields_table(kind)}\n"
+
+
+def protocol_page() -> str:
+    """docs/protocol.md."""
+    parts = [
+        NOTE,
+        "# The protocol\n",
+        f"Version {VERSION} (oldest still spoken: {VERSION_MIN}). C is the controller, A an agent.\n",
+        "A frame is a 4-byte big-endian length, a kind byte and a body; the length counts kind and body.\n"
+        "The body is msgpack: `[code, [fields in order]]`. LOG and BULK bodies are a 2-byte header length,\n"
+        "that msgpack as header, then raw bytes. A kind or length that is not allowed ends the\n"
+        "connection at the fifth byte, before anything is held. Fields are only ever appended, with a\n"
+        "default; a receiver ignores those it does not know. See `tests/protocol/codes.txt` for the record.\n",
+        "## Frames\n",
+        "| kind | byte | largest body | carries |\n|---|---|---|---|",
+    ]
+    parts[-1] += "".join(
+        f"\n| {kind.name} | {kind.value} | {bytes_in_words(CAPS[kind])} | {KINDS[kind]} |" for kind in Kind
+    )
+    parts.append("\n## Messages\n")
+    overview = ["| code | message | direction | kind | |", "|---|---|---|---|---|"]
+    for _, kind in sorted(MESSAGES.items()):
+        first = _words(kind).split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+        link = f"[{kind.__name__}](#{kind.CODE}-{kind.__name__.lower()})"
+        overview.append(f"| {kind.CODE} | {link} | {kind.DIRECTION.value} | {kind.KIND.name} | {first} |")
+    parts.append("\n".join(overview) + "\n")
+    parts += [_section(kind) for _, kind in sorted(MESSAGES.items())]
+    parts.append("## Records\n")
+    parts += [f"### {kind.__name__}\n\n{_words(kind)}\n\n{fields_table(kind)}\n" for kind in records()]
+    return "\n".join(parts)
+
+
+def member_words(kind: type[enum.Enum]) -> dict[str, str]:
+    """What the ``#:`` comments above an Enum's members, or the strings below them, say."""
+    source = textwrap.dedent(inspect.getsource(kind))
+    lines = source.splitlines()
+    said: dict[str, str] = {}
+    body = ast.parse(source).body[0]
+    members = getattr(body, "body", [])
+    for place, node in enumerate(members):
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+            continue
+        words: list[str] = []
+        above = node.lineno - 2
+        while above >= 0 and lines[above].strip().startswith("#:"):
+            words.insert(0, lines[above].strip()[2:].strip())
+            above -= 1
+        after = members[place + 1] if place + 1 < len(members) else None
+        if not words and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            words.append(" ".join(str(after.value.value).split()))
+        said[node.targets[0].id] = " ".join(words)
+    return said
+
+
+def diagram(transitions: dict[Any, dict[Any, Any]]) -> str:
+    """A table of transitions as a mermaid state diagram."""
+    targets = {after for row in transitions.values() for after in row.values()}
+    lines = ["```mermaid", "stateDiagram-v2"]
+    lines += [f"    [*] --> {state.value}" for state in transitions if state not in targets]
+    for before, row in transitions.items():
+        by_target: dict[Any, list[str]] = {}
+        for trigger, after in row.items():
+            by_target.setdefault(after, []).append(str(getattr(trigger, "value", trigger)))
+        for after, triggers in by_target.items():
+            if after is not before:
+                lines.append(f"    {before.value} --> {after.value}: {', '.join(triggers)}")
+    lines += [
+        f"    {state.value} --> [*]" for state, row in transitions.items() if set(row.values()) <= {state}
+    ]
+    return "\n".join([*lines, "```"])
+
+
+def states_page() -> str:
+    """docs/states.md."""
+    parts = [NOTE, "# State machines\n"]
+    for (name, table_name), title in MACHINES.items():
+        transitions = getattr(importlib.import_module(name), table_name)
+        kind = type(next(iter(transitions)))
+        rows = [f"| {kind[member].value} | {said} |" for member, said in member_words(kind).items()]
+        table = "\n".join(["| state | |", "|---|---|", *rows])
+        parts.append(
+            f"## {title}\n\n{_words(kind)} (`{name}.{table_name}`)\n\n{diagram(transitions)}\n\n{table}\n"
+        )
+    return "\n".join(parts)
+
+
+PAGES = {"protocol.md": protocol_page, "states.md": states_page}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="generated documentation")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a page is stale")
+    check = parser.parse_args().check
+    stale = []
+    for name, make in PAGES.items():
+        page, text = HERE / name, make().rstrip() + "\n"
+        if page.exists() and page.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if not check:
+            page.write_text(text, encoding="utf-8")
+            print(f"wrote docs/{name}")
+    if check and stale:
+        print(f"stale: {', '.join('docs/' + name for name in stale)}; run `make docs`", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

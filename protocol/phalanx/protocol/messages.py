@@ -1,0 +1,843 @@
+"""Every message that crosses the wire, declared once.
+
+The annotations are the schema (see ``schema``): encoder, decoder, the table in ``docs/protocol.md`` and the
+property tests derive from them. A code is never reused and never changes its meaning; a new field goes to
+the end of its message and has a default, so that an older peer still understands the rest. ONLY APPEND.
+
+Directions: C is the controller, A the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from .schema import (
+    U16,
+    U32,
+    U63,
+    Digest,
+    Items,
+    Name,
+    Octets,
+    Path,
+    Payload,
+    Range,
+    Seconds,
+    Text,
+    Words,
+)
+
+
+class Kind(IntEnum):
+    """The kind byte of a frame. It decides the size cap and the lane, before anything is decoded."""
+
+    HANDSHAKE = 1
+    CONTROL = 2
+    LOG = 3
+    BULK = 4
+
+
+class Direction(Enum):
+    """Who may send a message; the other direction is refused."""
+
+    CONTROLLER = "C→A"
+    AGENT = "A→C"
+    BOTH = "C↔A"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Base of every message. ``CODE`` and ``KIND`` are set by the ``message`` decorator."""
+
+    CODE: ClassVar[int]
+    KIND: ClassVar[Kind]
+    DIRECTION: ClassVar[Direction]
+
+
+MESSAGES: dict[int, type[Message]] = {}
+
+M = TypeVar("M", bound=type[Message])
+
+
+def message(code: int, kind: Kind, direction: Direction) -> Callable[[M], M]:
+    """Register a message class under its code. Raises ValueError for a code that is taken."""
+
+    def register(cls: M) -> M:
+        if code in MESSAGES:
+            raise ValueError(f"message code {code} is taken by {MESSAGES[code].__name__}")
+        cls.CODE, cls.KIND, cls.DIRECTION = code, kind, direction
+        MESSAGES[code] = cls
+        return cls
+
+    return register
+
+
+C, A, BOTH = Direction.CONTROLLER, Direction.AGENT, Direction.BOTH
+Nonce = Annotated[bytes, Octets(32, exact=True)]
+Mac = Annotated[bytes, Octets(32, exact=True)]
+Env = Annotated[dict[Annotated[str, Text(256)], Annotated[str, Text(131072)]], Items(2048)]
+Argv = Annotated[tuple[Annotated[str, Text(131072)], ...], Items(4096)]
+#: A global rank, or -1 for a step that runs once on its node.
+RankOrNode = Annotated[int, Range(-1, 2**31 - 1)]
+NODE_LEVEL = -1
+
+
+# --- handshake -----------------------------------------------------------------------------------------
+
+
+class Channel(Enum):
+    """What a connection carries: control and logs, or blobs, so that heartbeats never wait behind bulk."""
+
+    CONTROL = "control"
+    BULK = "bulk"
+
+
+@message(1, Kind.HANDSHAKE, C)
+@dataclass(frozen=True, slots=True)
+class Challenge(Message):
+    """First words of the controller on a new connection: the versions it speaks and a fresh nonce."""
+
+    version_min: U16
+    version_max: U16
+    nonce: Nonce
+
+
+@message(2, Kind.HANDSHAKE, A)
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    """Who the agent is, and the proof: an HMAC over the transcript with the join or the resume key."""
+
+    version: U16
+    run_id: Name
+    channel: Channel
+    node: Name
+    node_rank: U32
+    incarnation: Annotated[str, Text(64)]
+    epoch_seen: U63
+    resume: bool
+    agent_build: Annotated[str, Text(64)]
+    features: Annotated[tuple[Annotated[str, Text(32)], ...], Items(32)]
+    nonce: Nonce
+    mac: Mac
+    #: control messages of the controller that this incarnation has received (see ``lifeline``)
+    received: U63 = 0
+
+
+@message(3, Kind.HANDSHAKE, C)
+@dataclass(frozen=True, slots=True)
+class Welcome(Message):
+    """The controller's proof, and the key for what follows.
+
+    ``lease_s``: how long the agent may act without hearing from the controller, in seconds.
+    """
+
+    version: U16
+    epoch: U63
+    session_key: Annotated[bytes, Octets(32, exact=True)]
+    heartbeat_s: Seconds
+    lease_s: Seconds
+    features: Annotated[tuple[Annotated[str, Text(32)], ...], Items(32)]
+    mac: Mac
+    #: control messages of this incarnation that the controller has received (see ``lifeline``)
+    received: U63 = 0
+
+
+# --- liveness and leaving ------------------------------------------------------------------------------
+
+
+@message(10, Kind.CONTROL, BOTH)
+@dataclass(frozen=True, slots=True)
+class Heartbeat(Message):
+    """I am here, and this is the last of yours that I heard; so each side sees a one-way break.
+
+    ``sent_at`` is the sender's wall clock in seconds (for the clock offset only, never for a decision).
+    """
+
+    seq: U63
+    heard: U63
+    sent_at: float
+    heard_sent_at: float = 0.0
+    held_s: Seconds = 0.0
+    #: control messages of the peer received in all (see ``lifeline``)
+    received: U63 = 0
+
+
+@message(11, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class Fence(Message):
+    """You are stale (a newer incarnation or epoch exists): stop what you run and exit."""
+
+    reason: Words
+
+
+@message(12, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class Leave(Message):
+    """The run is over for you: end containers within ``grace_s`` seconds, send what is left, exit."""
+
+    reason: Words
+    grace_s: Seconds
+
+
+@message(13, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class Left(Message):
+    """Last words of an agent: nothing of the run is left on this node, or what is."""
+
+    leftovers: Annotated[tuple[Words, ...], Items(64)]
+
+
+@message(14, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class Draining(Message):
+    """The node is being taken from under the agent (SIGTERM from the scheduler); it is saving what it can."""
+
+    reason: Words
+
+
+@message(15, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class Notice(Message):
+    """Something a person should know; never a verdict."""
+
+    text: Words
+
+
+# --- facts ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Free and total bytes of the filesystem under a path that matters (spool, engine, tmp)."""
+
+    purpose: Name
+    path: Path
+    free_bytes: U63
+    total_bytes: U63
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as the node's own tools or sysfs name it; ``source`` says which."""
+
+    index: U16
+    vendor: Name
+    model: Name
+    bus: Name
+    memory_bytes: U63
+    source: Name
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A container engine: ``kind`` docker or podman, or "" with ``error`` saying why there is none."""
+
+    kind: Name
+    version: Name
+    api: Name
+    storage: Name
+    error: Words = ""
+
+
+@message(20, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class Facts(Message):
+    """What a node is. Sent once after joining and again when something of it changes."""
+
+    hostname: Name
+    arch: Name
+    kernel: Name
+    python: Name
+    cpus: U32
+    memory_bytes: U63
+    memory_free_bytes: U63
+    addresses: Annotated[tuple[Name, ...], Items(64)]
+    #: a TCP port that was free a moment ago, for MASTER_PORT when this node is node rank 0
+    free_port: U16
+    disks: Annotated[tuple[Disk, ...], Items(16)]
+    gpus: Annotated[tuple[Gpu, ...], Items(64)]
+    engine: Engine
+    #: CPUs of the node; ``cpus`` are those that the scheduler leaves to the agent
+    cpus_total: U32 = 0
+
+
+# --- barriers and key-value exchange -------------------------------------------------------------------
+
+BarrierName = Annotated[str, Text(255)]
+#: Members as ranges of ranks, both ends in: ((0, 127),) for all of 128. Short whatever N is.
+Ranges = Annotated[tuple[Annotated[tuple[U32, ...], Items(2)], ...], Items(4096)]
+
+
+@message(30, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class BarrierEnter(Message):
+    """A member arrives. The same arrival twice counts once.
+
+    ``expected``: how many members this generation has; 0 means all ranks of the case.
+    """
+
+    case: Name
+    name: BarrierName
+    generation: U63
+    member: U32
+    expected: U32 = 0
+
+
+@message(31, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class BarrierRelease(Message):
+    """All arrived: go. The same member list for all."""
+
+    case: Name
+    name: BarrierName
+    generation: U63
+    members: Ranges
+
+
+@message(32, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class BarrierFail(Message):
+    """It will never be complete; ``reason`` names who left or what is wrong."""
+
+    case: Name
+    name: BarrierName
+    generation: U63
+    reason: Words
+
+
+@message(33, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class KvPut(Message):
+    """Set a key of a case; waiting readers wake."""
+
+    request: U32
+    case: Name
+    key: Name
+    value: Annotated[bytes, Octets(65536)]
+
+
+@message(34, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class KvGet(Message):
+    """Read a key of a case, waiting up to ``wait_s`` seconds for it to be set."""
+
+    request: U32
+    case: Name
+    key: Name
+    wait_s: Seconds
+
+
+@message(35, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class KvReply(Message):
+    """Answer to KvPut or KvGet; ``error`` is empty when it worked."""
+
+    request: U32
+    value: Annotated[bytes, Octets(65536)] | None
+    error: Words
+
+
+@message(36, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class WorkloadReady(Message):
+    """The workload of this rank says that it is ready (serving, warmed up)."""
+
+    case: Name
+    rank: RankOrNode
+
+
+@message(37, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class WorkloadMetric(Message):
+    """A number that the workload reports while it runs."""
+
+    case: Name
+    rank: RankOrNode
+    name: Name
+    value: float
+    unit: Annotated[str, Text(64)] = ""
+
+
+# --- blobs: images, workspaces, libraries, results ------------------------------------------------------
+
+#: Bytes of a chunk: small enough to verify before writing and to resend, large enough to be cheap.
+CHUNK_BYTES = 4 * 1024 * 1024
+#: Digests of chunks per BlobChunks message (128 KiB of digests, under the control cap).
+CHUNKS_PER_PAGE = 4096
+
+
+@message(40, Kind.CONTROL, BOTH)
+@dataclass(frozen=True, slots=True)
+class BlobChunks(Message):
+    """A page of a blob's manifest: digests of its chunks from index ``first`` on.
+
+    ``blob`` is the sha256 of the whole, ``size`` its bytes; every chunk has CHUNK_BYTES but the last.
+    """
+
+    blob: Digest
+    size: U63
+    first: U32
+    digests: Annotated[tuple[Digest, ...], Items(CHUNKS_PER_PAGE)]
+
+
+@message(41, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class BlobFetch(Message):
+    """Get this blob (its manifest came before) into the node's store and say so with BlobHave."""
+
+    request: U32
+    blob: Digest
+    size: U63
+
+
+@message(42, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class BlobHave(Message):
+    """The node holds the whole blob, verified; or ``error`` says why not."""
+
+    request: U32
+    blob: Digest
+    error: Words
+
+
+@message(43, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class FetchProgress(Message):
+    """Verified bytes so far of a fetch; at most twice a second."""
+
+    request: U32
+    received: U63
+
+
+@message(44, Kind.BULK, BOTH)
+@dataclass(frozen=True, slots=True)
+class ChunkGet(Message):
+    """Send me this chunk. The reader asks for a few at a time: that is the flow control."""
+
+    blob: Digest
+    index: U32
+
+
+@message(45, Kind.BULK, BOTH)
+@dataclass(frozen=True, slots=True)
+class Chunk(Message):
+    """The bytes of one chunk; verified against the manifest before they are written."""
+
+    blob: Digest
+    index: U32
+    payload: Payload = b""
+
+
+@message(46, Kind.BULK, BOTH)
+@dataclass(frozen=True, slots=True)
+class ChunkRefused(Message):
+    """The chunk cannot be had here (not held, read error)."""
+
+    blob: Digest
+    index: U32
+    reason: Words
+
+
+# --- images --------------------------------------------------------------------------------------------
+
+ImageRef = Annotated[str, Text(512)]
+ImageId = Annotated[str, Text(128)]
+
+
+@message(50, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class ImageQuery(Message):
+    """Does this node's engine have the image? Answered with ImageStatus."""
+
+    request: U32
+    reference: ImageRef
+
+
+@message(51, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class ImageLoad(Message):
+    """Load the docker-archive held as ``blob`` and make sure that ``reference`` then has ``image_id``."""
+
+    request: U32
+    reference: ImageRef
+    image_id: ImageId
+    blob: Digest
+
+
+@message(52, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class ImageExport(Message):
+    """Save the image to a docker-archive on this node and offer it (BlobChunks, then ImageExported)."""
+
+    request: U32
+    reference: ImageRef
+
+
+@message(53, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class ImageStatus(Message):
+    """What the engine has under the reference: its image id, "" when it has none; or ``error``."""
+
+    request: U32
+    reference: ImageRef
+    image_id: ImageId
+    error: Words
+
+
+@message(54, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class ImageExported(Message):
+    """The archive is ready to be read as ``blob``; or ``error`` (blob is then all zero)."""
+
+    request: U32
+    reference: ImageRef
+    image_id: ImageId
+    blob: Digest
+    size: U63
+    error: Words
+
+
+# --- cases and steps -----------------------------------------------------------------------------------
+
+
+class Runtime(Enum):
+    """What a workload runs in."""
+
+    PROCESS = "process"
+    DOCKER = "docker"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A bind mount: a path of the node at a path of the container."""
+
+    source: Path
+    target: Path
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device node of the host given to the container with permissions such as "rwm"."""
+
+    source: Path
+    target: Path
+    permissions: Annotated[str, Text(3)] = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """A resource limit by its setrlimit name in lower case (nofile, memlock); -1 is unlimited."""
+
+    name: Name
+    soft: Annotated[int, Range(-1, 2**63 - 1)]
+    hard: Annotated[int, Range(-1, 2**63 - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Resources of a case on one node; 0 or "" means: no limit of ours."""
+
+    memory_bytes: U63 = 0
+    cpus: Annotated[float, Range(0, 65536)] = 0.0
+    cpuset: Annotated[str, Text(1024)] = ""
+    pids: U32 = 0
+    shm_bytes: U63 = 0
+    ulimits: Annotated[tuple[Ulimit, ...], Items(32)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """Everything about the container of a case on one node, typed. Ignored parts are refused, not dropped."""
+
+    runtime: Runtime
+    image: ImageRef = ""
+    image_id: ImageId = ""
+    workdir: Path = ""
+    user: Annotated[str, Text(128)] = ""
+    network: Annotated[str, Text(64)] = "host"
+    ipc: Annotated[str, Text(64)] = ""
+    mounts: Annotated[tuple[Mount, ...], Items(256)] = ()
+    devices: Annotated[tuple[Device, ...], Items(256)] = ()
+    cap_add: Annotated[tuple[Annotated[str, Text(64)], ...], Items(64)] = ()
+    security_opt: Annotated[tuple[Annotated[str, Text(256)], ...], Items(32)] = ()
+    group_add: Annotated[tuple[Annotated[str, Text(64)], ...], Items(32)] = ()
+    #: GPU request for NVIDIA's runtime: "all", or comma-separated indexes; "" for none
+    gpus: Annotated[str, Text(256)] = ""
+    limits: Limits = Limits()
+
+
+@message(60, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class CaseOpen(Message):
+    """Make the place where a case runs on this node: workspace, spool, workload socket, container.
+
+    ``ranks`` are the global ranks of this node, ``world_size`` those of all nodes. ``workspace`` is a tar
+    blob that the node already holds, unpacked into the working directory; None for an empty one.
+    """
+
+    request: U32
+    case: Name
+    spec: ContainerSpec
+    ranks: Annotated[tuple[U32, ...], Items(1024)]
+    world_size: U32
+    workspace: Digest | None
+    env: Env = field(default_factory=dict)
+
+
+@message(61, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class CaseOpened(Message):
+    """The case can take steps on this node; or ``error`` says what could not be made."""
+
+    request: U32
+    case: Name
+    container: Name
+    error: Words
+
+
+@message(62, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class StepStart(Message):
+    """Run a command: once per rank of ``ranks``, or once on the node when that is empty.
+
+    ``deadline_s`` 0 means none. The agent adds RANK, LOCAL_RANK and the like to ``env``. ``secrets`` reach
+    the process's environment and nothing else: no file that outlives the step, no container metadata.
+    ``where`` "host" runs beside the container, as the agent itself (phalanx exec --host).
+    """
+
+    case: Name
+    step: Name
+    argv: Argv
+    env: Env
+    secrets: Env
+    ranks: Annotated[tuple[U32, ...], Items(1024)]
+    deadline_s: Seconds
+    grace_s: Seconds = 10.0
+    where: Annotated[str, Text(16)] = "case"
+
+
+class Cause(Enum):
+    """Why a step of a rank ended. A sentence each, for people: see ``CAUSE_WORDS``."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    OOM = "oom"
+    DEADLINE = "deadline"
+    STOPPED = "stopped"
+    NOT_STARTED = "not_started"
+    ENGINE = "engine"
+    LOST = "lost"
+
+
+CAUSE_WORDS = {
+    Cause.EXITED: "ended by itself",
+    Cause.SIGNALED: "killed by a signal that phalanx did not send",
+    Cause.OOM: "killed because the container was out of memory",
+    Cause.DEADLINE: "stopped at its deadline",
+    Cause.STOPPED: "stopped by phalanx",
+    Cause.NOT_STARTED: "could not be started",
+    Cause.ENGINE: "lost with the container engine",
+    Cause.LOST: "lost with its node",
+}
+
+
+@message(63, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class StepStarted(Message):
+    """The process of a rank runs."""
+
+    case: Name
+    step: Name
+    rank: RankOrNode
+
+
+@message(64, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class StepExited(Message):
+    """The process of a rank is over and all that it wrote is spooled.
+
+    ``status``: exit status as a shell gives it (128+n for signal n). ``detail``: words for people.
+    """
+
+    case: Name
+    step: Name
+    rank: RankOrNode
+    status: Annotated[int, Range(0, 255)]
+    cause: Cause
+    seconds: Seconds
+    detail: Words = ""
+
+
+@message(65, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class StepStop(Message):
+    """End the step's processes: TERM, then KILL after ``grace_s`` seconds (0: KILL at once)."""
+
+    case: Name
+    step: Name
+    grace_s: Seconds
+
+
+@message(66, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class Diagnose(Message):
+    """Write process table, sockets, memory and dmesg's OOM lines to the case's diagnostics stream."""
+
+    request: U32
+    case: Name
+
+
+@message(67, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class Diagnosed(Message):
+    """Diagnostics are spooled (or could not be had: ``error``)."""
+
+    request: U32
+    case: Name
+    error: Words
+
+
+@message(68, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class Collect(Message):
+    """Offer the files of the case's results directory and those of its workspace that match ``patterns``."""
+
+    request: U32
+    case: Name
+    patterns: Annotated[tuple[Name, ...], Items(256)]
+
+
+@message(69, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class FileOffer(Message):
+    """A file to be read as ``blob`` (its BlobChunks came before). ``path`` is relative, without ``..``."""
+
+    request: U32
+    case: Name
+    path: Path
+    size: U63
+    blob: Digest
+
+
+@message(70, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class Collected(Message):
+    """All offers of a Collect are out: how many, and what was left out and why."""
+
+    request: U32
+    case: Name
+    files: U32
+    left_out: Annotated[tuple[Words, ...], Items(64)]
+
+
+@message(71, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class CaseClose(Message):
+    """End the case on this node: processes, container, directories. Answered with CaseClosed."""
+
+    request: U32
+    case: Name
+    grace_s: Seconds
+
+
+@message(72, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class CaseClosed(Message):
+    """Nothing of the case is left on this node, or ``error`` says what is."""
+
+    request: U32
+    case: Name
+    error: Words
+
+
+@message(73, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class RuntimeOpen(Message):
+    """Make the runtime ready. ``library``: a blob with the engine's client, for nodes without it."""
+
+    request: U32
+    runtime: Runtime
+    library: Digest | None
+
+
+@message(74, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class RuntimeOpened(Message):
+    """The runtime answers; ``needs_library`` asks for the engine's client; else ``error`` says why not."""
+
+    request: U32
+    needs_library: bool
+    error: Words
+    engine: Engine
+
+
+# --- logs ----------------------------------------------------------------------------------------------
+
+
+@message(80, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class LogOpen(Message):
+    """A stream exists: ``stream`` is its number in this incarnation. Sent again after each reconnect."""
+
+    stream: U32
+    case: Name
+    step: Name
+    rank: RankOrNode
+    output: Annotated[str, Text(8)]
+
+
+@message(81, Kind.LOG, A)
+@dataclass(frozen=True, slots=True)
+class LogData(Message):
+    """Bytes of a stream from ``offset`` on, whole lines where possible. ``at`` is the agent's wall clock."""
+
+    stream: U32
+    offset: U63
+    at: float
+    payload: Payload = b""
+
+
+@message(82, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class LogAck(Message):
+    """Everything before ``offset`` is on the controller's disk; send up to ``credit`` bytes beyond it."""
+
+    stream: U32
+    offset: U63
+    credit: U63
+
+
+@message(83, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class LogGap(Message):
+    """Bytes of a stream that are lost, declared: from ``offset``, ``length`` of them, and why."""
+
+    stream: U32
+    offset: U63
+    length: U63
+    reason: Words
+
+
+@message(84, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class LogEnd(Message):
+    """The stream is over and has ``length`` bytes in all."""
+
+    stream: U32
+    length: U63
+
+
+def registry() -> dict[int, type[Message]]:
+    """Every message by its code, in the order of declaration."""
+    return dict(MESSAGES)
+
+
+def fields_of(kind: type[Message]) -> Any:
+    """The compiled schema of a message class."""
+    from .schema import compile_fields
+
+    return compile_fields(kind)

@@ -1,0 +1,98 @@
+"""Tiers of tests by what they need, and the rule that a tier which can run here does run.
+
+    unit     nothing but Python
+    local    agents and controllers as processes of this machine
+    docker   a real Docker engine of its own (root)
+    lab      real Slurm, and Docker engines where a test says so, on namespaces of this machine (root)
+
+``unit`` is what no marker names. A skipped test of a tier whose parts are all here is a failure of the
+session: a green run that left something out would be a lie.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+
+from tests.lab.parts import missing_parts
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A tier: its marker, what it proves, and words for what this machine lacks for it."""
+
+    name: str
+    proves: str
+    missing: Callable[[], list[str]]
+
+
+def _nothing() -> list[str]:
+    return []
+
+
+@cache
+def _docker() -> tuple[str, ...]:
+    return tuple(missing_parts(docker=True, slurm=False))
+
+
+@cache
+def _lab() -> tuple[str, ...]:
+    return tuple(missing_parts(docker=True))
+
+
+TIERS = (
+    Tier("unit", "decisions, formats and the protocol, without a process", _nothing),
+    Tier("local", "agents and controllers as processes of this machine", _nothing),
+    Tier("docker", "containers in a real Docker engine", lambda: list(_docker())),
+    Tier("lab", "runs on a real Slurm cluster with real Docker engines", lambda: list(_lab())),
+)
+BY_NAME = {tier.name: tier for tier in TIERS}
+
+
+def tier_of(markers: set[str]) -> Tier:
+    """The tier of a test with these markers: the most demanding one that is named, else ``unit``."""
+    return next((tier for tier in reversed(TIERS) if tier.name in markers), TIERS[0])
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the tests of a session, by tier."""
+
+    collected: Counter[str] = field(default_factory=Counter)
+    outcomes: dict[str, Counter[str]] = field(
+        default_factory=lambda: {tier.name: Counter() for tier in TIERS}
+    )
+    skipped: dict[str, list[str]] = field(default_factory=lambda: {tier.name: [] for tier in TIERS})
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, tier: str, test: str, outcome: str, why: str = "") -> None:
+        """Count one test; ``outcome`` is passed, failed or skipped."""
+        self.outcomes[tier][outcome] += 1
+        if outcome == "skipped":
+            self.skipped[tier].append(f"{test}: {why}")
+
+    def wrongly_skipped(self) -> list[str]:
+        """Tests that were skipped although this machine has all that their tier needs."""
+        return [test for tier in TIERS if not tier.missing() for test in self.skipped[tier.name]]
+
+    def never_ran(self) -> list[str]:
+        """Tiers that can run here, of which tests were collected and none was run."""
+        return [
+            tier.name
+            for tier in TIERS
+            if self.collected[tier.name]
+            and not tier.missing()
+            and not self.outcomes[tier.name]["passed"] + self.outcomes[tier.name]["failed"]
+        ]
+
+    def table(self) -> list[str]:
+        """One line per tier, for people."""
+        lines = [f"{'tier':8} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}  "]
+        for tier in TIERS:
+            seen, lacking = self.outcomes[tier.name], tier.missing()
+            note = f"cannot run here: {', '.join(lacking)}" if lacking else tier.proves
+            counts = f"{seen['passed']:7} {seen['failed']:7} {seen['skipped']:8}"
+            lines.append(f"{tier.name:8} {counts} {self.seconds[tier.name]:8.1f}  {note}")
+        return lines
