@@ -154,7 +154,7 @@ def protocol_page() -> str:
         "The body is msgpack: `[code, [fields in order]]`. LOG and BULK bodies are a 2-byte header length,\n"
         "that msgpack as header, then raw bytes. A kind or length that is not allowed ends the\n"
         "connection at the fifth byte, before anything is held. Fields are only ever appended, with a\n"
-        "default; a receiver ignores those it does not know. See `tests/protocol/codes.txt` for the record.\n",
+        "default; a receiver ignores those it does not know. The record: `tests/protocol/codes.txt`.\n",
         "## Frames\n",
         "| kind | byte | largest body | carries |\n|---|---|---|---|",
     ]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.tiers import TIERS, Tally, tier_of
 
@@ -15,6 +15,9 @@ settings.register_profile(
     "default", max_examples=100, deadline=None, print_blob=True, suppress_health_check=_SLOW
 )
 settings.register_profile("ci", settings.get_profile("default"), max_examples=200, stateful_step_count=50)
+settings.register_profile(
+    "unshrunk", settings.get_profile("default"), phases=[Phase.explicit, Phase.generate]
+)
 settings.register_profile("nightly", settings.get_profile("ci"), max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
 
@@ -51,7 +54,7 @@ def pytest_runtest_makereport(
     else:
         outcome = report.outcome
     if call.when == "call" or outcome in ("skipped", "failed"):
-        why = report.longrepr[2] if isinstance(getattr(report, "longrepr", None), tuple) else ""
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
         tally.add(tier, item.nodeid, outcome, why)
     return report
 

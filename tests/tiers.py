@@ -65,7 +65,7 @@ class Tally:
         default_factory=lambda: {tier.name: Counter() for tier in TIERS}
     )
     skipped: dict[str, list[str]] = field(default_factory=lambda: {tier.name: [] for tier in TIERS})
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: {tier.name: 0.0 for tier in TIERS})
 
     def add(self, tier: str, test: str, outcome: str, why: str = "") -> None:
         """Count one test; ``outcome`` is passed, failed or skipped."""

@@ -9,17 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phalanx.protocol import handshake
 from phalanx.protocol.connection import (
-    CONTROL_BACKLOG,
     TRANSITIONS,
     ControllerConnection,
     PeerDead,
-    SlowPeer,
     State,
     Timers,
 )
 from phalanx.protocol.errors import LocalError, ProtocolError, RemoteError
 from phalanx.protocol.frames import encode
-from phalanx.protocol.lifeline import Lifeline
+from phalanx.protocol.lifeline import KEPT_BYTES, Lifeline, Overflow
 from phalanx.protocol.liveness import Health
 from phalanx.protocol.messages import (
     BarrierEnter,
@@ -159,8 +157,8 @@ def test_sending_before_the_handshake_is_a_bug_of_this_side() -> None:
 def test_a_peer_that_does_not_read_costs_a_bounded_backlog_and_its_connection() -> None:
     pair = Pair().shake()
     frame = encode(Notice("x" * 8000))
-    with pytest.raises(SlowPeer, match="does not read"):
-        for _ in range(2 * CONTROL_BACKLOG // len(frame)):
+    with pytest.raises(Overflow, match="does not confirm"):
+        for _ in range(2 * KEPT_BYTES // len(frame)):
             pair.agent.send_encoded(Kind.CONTROL, frame)
     assert pair.agent.state is State.CLOSED
     assert pair.agent.waiting(Kind.CONTROL) == 0

@@ -178,7 +178,7 @@ def nested(opening: bytes, innermost: bytes) -> Callable[[int], bytes]:
     return body
 
 
-BOMBS = {
+BOMBS: dict[str, Callable[[int], bytes]] = {
     "arrays in arrays": nested(b"\x91", b"\x90"),
     "maps in maps": nested(b"\x81\xa0", b"\x80"),
     "wide arrays in wide arrays": nested(b"\xdc\x20\x00", b"\x90"),

@@ -121,7 +121,12 @@ def test_a_recorded_welcome_does_not_convince_an_agent_that_asks_again() -> None
 
 
 def test_someone_in_the_middle_with_another_certificate_is_noticed_by_the_controller() -> None:
-    refused(Pair(agent_sees=b"m" * 32))
+    pair = Pair(agent_sees=b"m" * 32)
+    pair.controller_speaks()
+    pair.agent_speaks()
+    with pytest.raises(AuthError, match="wrong proof"):
+        pair.controller.welcome(JOIN_KEY, WELCOME, Lifeline(), pair.now)
+    assert pair.controller.data_to_send() == []
 
 
 def test_someone_in_the_middle_is_noticed_by_the_agent_even_when_the_controller_is_fooled() -> None:
@@ -240,7 +245,7 @@ def test_a_stranger_may_say_one_hello_and_nothing_more() -> None:
     (hello,) = pair.agent.data_to_send()
     pair.controller.receive_data(hello, pair.now)
     with pytest.raises(RemoteError):
-        pair.controller.receive_data(hello, pair.now)
+        pair.controller.receive_data(hello[:5], pair.now)
     assert pair.controller.state is State.CLOSED
 
 

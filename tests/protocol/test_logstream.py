@@ -26,7 +26,8 @@ class LogStream(RuleBasedStateMachine):
         self.sender = LogSender(credit=SMALL_CREDIT)
         self.receiver = LogReceiver()
         self.file: list[int | None] = []
-        self.to_controller: list[LogData | LogGap | LogEnd] = []
+        #: lanes on their way: control frames overtake log frames, and reach the other side whatever breaks
+        self.lanes: dict[Kind, list[LogData | LogGap | LogEnd]] = {Kind.CONTROL: [], Kind.LOG: []}
         self.to_agent: list[LogAck] = []
         self.old: list[LogData | LogGap | LogEnd] = []
 
@@ -58,23 +59,31 @@ class LogStream(RuleBasedStateMachine):
         while run < length and (start + run in self.lost) == (start in self.lost):
             run += 1
         if start in self.lost:
-            self.to_controller.append(LogGap(1, start, run, "spool lost"))
+            self.say(LogGap(1, start, run, "spool lost"))
         else:
-            self.to_controller.append(LogData(1, start, 0.0, bytes(self.written[start : start + run])))
+            self.say(LogData(1, start, 0.0, bytes(self.written[start : start + run])))
         self.sender.took(run)
 
     @precondition(lambda self: self.sender.drained and not self.sender.end_sent)
     @rule()
     def the_agent_says_that_it_is_over(self) -> None:
         self.sender.end_sent = True
-        self.to_controller.append(LogEnd(1, len(self.written)))
+        self.say(LogEnd(1, len(self.written)))
+
+    def say(self, message: LogData | LogGap | LogEnd) -> None:
+        self.lanes[message.KIND].append(message)
 
     # --- the controller
 
-    @precondition(lambda self: self.to_controller)
+    @precondition(lambda self: self.lanes[Kind.LOG])
     @rule()
-    def the_controller_takes_the_next_message(self) -> None:
-        self.take(self.to_controller.pop(0))
+    def the_controller_takes_the_next_log_frame(self) -> None:
+        self.take(self.lanes[Kind.LOG].pop(0))
+
+    @precondition(lambda self: self.lanes[Kind.CONTROL])
+    @rule()
+    def a_control_frame_comes_before_the_logs(self) -> None:
+        self.take(self.lanes[Kind.CONTROL].pop(0))
 
     def take(self, message: LogData | LogGap | LogEnd) -> None:
         if isinstance(message, LogData):
@@ -103,8 +112,8 @@ class LogStream(RuleBasedStateMachine):
 
     @rule()
     def the_connection_breaks(self) -> None:
-        self.old = [*self.old, *self.to_controller][-20:]
-        self.to_controller.clear()
+        self.old = [*self.old, *self.lanes[Kind.LOG]][-20:]
+        self.lanes[Kind.LOG].clear()
         self.to_agent.clear()
         self.sender.reconnected()
 
@@ -118,16 +127,17 @@ class LogStream(RuleBasedStateMachine):
             self.the_connection_breaks()
 
     @rule()
-    def the_controller_crashes_and_starts_again(self) -> None:
+    def the_controller_crashes_and_both_start_again(self) -> None:
         del self.file[self.receiver.durable :]
         self.receiver = LogReceiver(
             received=len(self.file), durable=len(self.file), missing=self.file.count(HOLE)
         )
-        self.the_connection_breaks()
+        self.the_agent_crashes_and_another_reads_its_spool()
 
     @rule()
     def the_agent_crashes_and_another_reads_its_spool(self) -> None:
         self.the_connection_breaks()
+        self.lanes[Kind.CONTROL].clear()
         self.sender = LogSender(credit=SMALL_CREDIT)
         self.sender.grown(len(self.written))
         if self.closed:
@@ -162,8 +172,9 @@ class LogStream(RuleBasedStateMachine):
                 self.the_agent_sends(50)
             elif self.sender.drained and not self.sender.end_sent:
                 self.the_agent_says_that_it_is_over()
-            while self.to_controller:
-                self.the_controller_takes_the_next_message()
+            for lane in self.lanes.values():
+                while lane:
+                    self.take(lane.pop(0))
             self.the_controller_syncs_and_acks()
             self.the_agent_takes_the_next_ack()
         assert self.sender.done

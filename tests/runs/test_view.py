@@ -104,7 +104,7 @@ def test_a_cause_from_a_newer_version_leaves_the_status_to_speak() -> None:
 def test_phases_begin_and_end_with_their_events() -> None:
     view = fold(recorded(success()))
     assert {name: phase.mark for name, phase in view.phases.items()} == {
-        "allocation": Mark.DONE,
+        "allocation": Mark.WAITING,
         "agents": Mark.DONE,
         "image": Mark.WAITING,
         "run": Mark.DONE,

@@ -11,10 +11,36 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-APPLETS = (
-    "sleep cat mv rm ls ps id env grep chown chmod mkdir head tail dd yes true false seq kill mkfifo printf test "
-    "setsid touch pwd wc nproc"
-).split()
+APPLETS = [
+    "sleep",
+    "cat",
+    "mv",
+    "rm",
+    "ls",
+    "ps",
+    "id",
+    "env",
+    "grep",
+    "chown",
+    "chmod",
+    "mkdir",
+    "head",
+    "tail",
+    "dd",
+    "yes",
+    "true",
+    "false",
+    "seq",
+    "kill",
+    "mkfifo",
+    "printf",
+    "test",
+    "setsid",
+    "touch",
+    "pwd",
+    "wc",
+    "nproc",
+]
 
 
 def busybox() -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ class Bench:
 
     def places(self, case: str = "case") -> CasePlaces:
         base = self.root / "cases" / case
-        return CasePlaces(base, base / "work", base / "results", base / "spool", base / "sock" / "phalanx.sock")
+        return CasePlaces(
+            base, base / "work", base / "results", base / "spool", base / "sock" / "phalanx.sock"
+        )
 
     def owner(self, lease_s: float = 60.0, **other: Any) -> Owner:
         values = {"run_id": "20260101-run-abcd", "node": "n1", "node_rank": 0, "incarnation": "cafe01"}
@@ -77,3 +80,15 @@ def text(running: Running, name: str) -> str:
         return (running.directory / name).read_text(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def running(command: str) -> bool:
+    """True while a process of this machine has these words in its command line."""
+    wanted = command.replace(" ", "\0").encode()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if wanted in entry.read_bytes() and entry.parent.name != str(os.getpid()):
+                return True
+        except OSError:
+            continue
+    return False

@@ -41,6 +41,24 @@ def engine() -> Iterator[dockerd.Dockerd]:
 
 
 @pytest.fixture
+def own_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[dockerd.Dockerd]:
+    """An engine that may be killed."""
+    if reason := dockerd.missing():
+        pytest.skip(f"no engine: {reason}")
+    directory = Path(tempfile.mkdtemp(prefix="phx-dockerd-"))
+    daemon = dockerd.Dockerd(directory)
+    monkeypatch.setenv("DOCKER_HOST", daemon.url)
+    try:
+        daemon.start()
+        archives.write_image(directory / "image.tar", IMAGE)
+        daemon.load(directory / "image.tar")
+        yield daemon
+    finally:
+        daemon.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
 def docker_host(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """The engine under test: PHALANX_TEST_DOCKER_HOST, else the private one."""
     url = os.environ.get("PHALANX_TEST_DOCKER_HOST") or request.getfixturevalue("engine").url
@@ -55,12 +73,24 @@ async def docker(docker_host: str, tmp_path: Path) -> AsyncIterator[Bench]:
         yield bench
 
 
-@pytest.fixture(params=["process", "docker"])
+@pytest.fixture(
+    params=[
+        pytest.param("process", marks=pytest.mark.local),
+        pytest.param("docker", marks=pytest.mark.docker),
+    ]
+)
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     """Each runtime in turn."""
     if request.param == "docker":
         request.getfixturevalue("docker_host")
     async with _bench(messages.Runtime(request.param), tmp_path) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def docker_bench_of_own(own_engine: dockerd.Dockerd, tmp_path: Path) -> AsyncIterator[Bench]:
+    """The docker runtime on an engine that the test may kill."""
+    async with _bench(messages.Runtime.DOCKER, tmp_path) as bench:
         yield bench
 
 

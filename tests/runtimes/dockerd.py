@@ -71,7 +71,15 @@ class Dockerd:
         (self.directory / "daemon.json").write_text("{}")
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec dockerd "$@"', "dockerd", *flags.split()]
+                [
+                    "unshare",
+                    "-n",
+                    "sh",
+                    "-c",
+                    'ip link set lo up; exec dockerd "$@"',
+                    "dockerd",
+                    *flags.split(),
+                ]
                 + [f"--{name}={path}" for name, path in paths.items()]
                 + [f"--host={self.url}", "--cgroup-parent=/phalanx-test"],
                 stdin=subprocess.DEVNULL,
@@ -121,8 +129,8 @@ class Dockerd:
     def stop(self) -> None:
         """End it with all that it started."""
         if self._process.poll() is None:
-            for entry in self.containers() if self.answers() else []:
-                self.get(f"/v1.41/containers/{entry['Id']}?force=1", "DELETE")
+            for left in self.containers() if self.answers() else []:
+                self.get(f"/v1.41/containers/{left['Id']}?force=1", "DELETE")
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)
             try:
@@ -133,10 +141,10 @@ class Dockerd:
         for entry in Path("/proc").glob("[0-9]*"):
             # only what was started by this engine names its directory in its arguments
             try:
-                if mark in (entry / "cmdline").read_bytes() and int(entry.name) != os.getpid():
-                    if (entry / "comm").read_text().startswith(("containerd", "dockerd", "runc")):
-                        os.kill(int(entry.name), signal.SIGKILL)
-            except (OSError, ValueError):
+                ours = mark in (entry / "cmdline").read_bytes()
+                if ours and (entry / "comm").read_text().startswith(("containerd", "dockerd", "runc")):
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except OSError:
                 continue
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in reversed([path for path in mounts if path.startswith(str(self.directory))]):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from phalanx.agent.lease import boottime
-from phalanx.agent.runtimes.base import RuntimeUnavailable
-from phalanx.protocol.messages import Cause
+from phalanx.agent.runtimes.base import Running, RuntimeUnavailable
+from phalanx.protocol.messages import Cause, Limits, Ulimit
 
-from tests.runtimes.cases import Bench, text
+from tests.runtimes.cases import Bench, running, text
 
 
 async def test_a_command_runs_and_its_output_is_in_the_files(bench: Bench) -> None:
@@ -83,7 +83,14 @@ async def test_the_environment_is_case_then_step_then_rank_then_secrets(bench: B
 
 async def test_values_and_names_of_every_kind_reach_the_environment(bench: Bench) -> None:
     place = await bench.open()
-    odd = {"QUOTES": "it's \"$x\" `y`", "LINES": "a\nb\n", "dir": "D", "phx": "P", "with.dot": "dot", "UID": "77"}
+    odd = {
+        "QUOTES": 'it\'s "$x" `y`',
+        "LINES": "a\nb\n",
+        "dir": "D",
+        "phx": "P",
+        "with.dot": "dot",
+        "UID": "77",
+    }
     ended, out, _ = await bench.run(place, "env", env=odd)
     assert ended.status == 0
     for name, value in odd.items():
@@ -123,9 +130,9 @@ async def test_all_output_is_in_the_files_when_wait_returns(bench: Bench) -> Non
 
 async def test_a_gibibyte_of_output_hangs_nothing(bench: Bench) -> None:
     place = await bench.open()
-    running = await bench.start(place, "head", "-c", str(1 << 30), "/dev/zero")
-    ended = await asyncio.wait_for(running.wait(), 120)
-    out = running.directory / "out"
+    step = await bench.start(place, "head", "-c", str(1 << 30), "/dev/zero")
+    ended = await asyncio.wait_for(step.wait(), 120)
+    out = step.directory / "out"
     assert (ended.status, out.stat().st_size) == (0, 1 << 30)
     digest = hashlib.file_digest(out.open("rb"), "sha256").hexdigest()
     assert digest == "49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14"
@@ -134,24 +141,26 @@ async def test_a_gibibyte_of_output_hangs_nothing(bench: Bench) -> None:
 
 async def test_a_polite_command_is_stopped_by_term(bench: Bench) -> None:
     place = await bench.open()
-    running = await bench.start(place, "sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done")
-    await _says(running, "up")
+    step = await bench.start(
+        place, "sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
+    )
+    await _says(step, "up")
     started = time.monotonic()
-    await running.stop(20)
-    ended = await running.wait()
+    await step.stop(20)
+    ended = await step.wait()
     assert (ended.status, ended.cause) == (3, Cause.STOPPED)
-    assert text(running, "out") == "up\nbye\n"
+    assert text(step, "out") == "up\nbye\n"
     assert time.monotonic() - started < 5
 
 
 async def test_a_stubborn_command_is_killed_after_its_grace_with_all_its_children(bench: Bench) -> None:
     place = await bench.open()
     script = "trap '' TERM; setsid sh -c \"trap '' TERM; echo up; sleep 300\" & (sleep 301 &) ; wait"
-    running = await bench.start(place, "sh", "-c", script)
-    await _says(running, "up")
+    step = await bench.start(place, "sh", "-c", script)
+    await _says(step, "up")
     started = time.monotonic()
-    await running.stop(1)
-    ended = await running.wait()
+    await step.stop(1)
+    ended = await step.wait()
     took = time.monotonic() - started
     assert (ended.status, ended.cause) == (137, Cause.STOPPED)
     assert 0.9 < took < 6
@@ -171,10 +180,10 @@ async def test_stopping_one_rank_leaves_the_other_alone(bench: Bench) -> None:
 
 async def test_stopping_what_has_ended_changes_nothing(bench: Bench) -> None:
     place = await bench.open()
-    running = await bench.start(place, "true")
-    await running.wait()
-    await running.stop(0)
-    assert (await running.wait()).cause is Cause.EXITED
+    step = await bench.start(place, "true")
+    await step.wait()
+    await step.stop(0)
+    assert (await step.wait()).cause is Cause.EXITED
 
 
 async def test_a_command_that_signals_its_own_group_still_has_a_status(bench: Bench) -> None:
@@ -188,14 +197,14 @@ async def test_closing_ends_everything_that_a_step_left_behind(bench: Bench) -> 
     await bench.shell(place, "setsid sleep 302 >/dev/null 2>&1 & exit 0")
     assert "sleep 302" in await place.diagnose()
     await place.close(1)
-    assert not _running("sleep 302")
+    assert not running("sleep 302")
 
 
 async def test_an_unrenewed_lease_ends_the_processes(bench: Bench) -> None:
     place = await bench.open(lease_s=3)
-    running = await bench.start(place, "sh", "-c", "setsid sleep 303 & sleep 304")
+    step = await bench.start(place, "sh", "-c", "setsid sleep 303 & sleep 304")
     opened = time.monotonic()
-    ended = await asyncio.wait_for(running.wait(), 20)
+    ended = await asyncio.wait_for(step.wait(), 20)
     assert time.monotonic() - opened < 3 + 2 + 1
     assert ended.cause is Cause.STOPPED
     assert "lease" in ended.detail
@@ -219,27 +228,25 @@ async def test_a_file_of_the_node_has_a_path_for_the_workload(bench: Bench) -> N
 
 async def test_diagnostics_show_processes_memory_sockets_and_the_ends_of_output(bench: Bench) -> None:
     place = await bench.open()
-    running = await bench.start(place, "sh", "-c", "echo last words; exec sleep 305")
-    await _says(running, "last words")
+    step = await bench.start(place, "sh", "-c", "echo last words; exec sleep 305")
+    await _says(step, "last words")
     report = await place.diagnose()
     for part in ("sleep 305", "MemAvailable", "== sockets", "last words", "== kernel"):
         assert part in report
     assert len(report.encode()) <= 256 * 1024
-    await running.stop(0)
+    await step.stop(0)
 
 
 async def test_the_spool_is_closed_to_other_users(bench: Bench) -> None:
     place = await bench.open()
-    running = await bench.start(place, "true")
-    await running.wait()
-    for path in (running.directory, running.directory.parent):
+    step = await bench.start(place, "true")
+    await step.wait()
+    for path in (step.directory, step.directory.parent):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
-    assert not (running.directory / "env").exists()
+    assert not (step.directory / "env").exists()
 
 
 async def test_a_limit_that_cannot_be_had_is_named_with_what_the_node_allows(bench: Bench) -> None:
-    from phalanx.protocol.messages import Limits, Ulimit
-
     if _has_sys_resource():
         pytest.skip("this user may raise every limit")
     with pytest.raises(RuntimeUnavailable) as caught:
@@ -249,16 +256,13 @@ async def test_a_limit_that_cannot_be_had_is_named_with_what_the_node_allows(ben
 
 
 async def test_a_limit_that_can_be_had_is_set(bench: Bench) -> None:
-    from phalanx.protocol.messages import Limits, Ulimit
-
     place = await bench.open(limits=Limits(ulimits=(Ulimit("nofile", 100, 200),)))
     _, out, _ = await bench.shell(place, "ulimit -Sn; ulimit -Hn")
     assert out.split() == ["100", "200"]
 
 
+@pytest.mark.docker
 async def test_memory_that_runs_out_is_named(docker: Bench) -> None:
-    from phalanx.protocol.messages import Limits
-
     place = await docker.open(limits=Limits(memory_bytes=64 << 20))
     # tail keeps all that it reads, for there is no newline in it
     ended, _, _ = await docker.shell(place, "tail -n 1 /dev/zero >/dev/null; exit $?")
@@ -270,26 +274,15 @@ async def test_memory_that_runs_out_is_named(docker: Bench) -> None:
     assert (ended.status, ended.cause, out) == (0, Cause.EXITED, "alive\n")
 
 
-async def _says(running: object, words: str) -> None:
+async def _says(step: Running, words: str) -> None:
     async with asyncio.timeout(10):
-        while words not in text(running, "out"):  # type: ignore[arg-type]
+        while words not in text(step, "out"):
             await asyncio.sleep(0.02)
-
-
-def _running(command: str) -> bool:
-    wanted = command.replace(" ", "\0").encode()
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if wanted in entry.read_bytes():
-                return True
-        except OSError:
-            continue
-    return False
 
 
 async def _gone(command: str, within_s: float) -> None:
     async with asyncio.timeout(within_s):
-        while _running(command):
+        while running(command):
             await asyncio.sleep(0.05)
 
 

@@ -47,7 +47,7 @@ async def case(tmp_path: Path) -> AsyncIterator[Case]:
 async def until(true: Callable[[], bool]) -> None:
     """Wait for something that happens in another thread and cannot be awaited."""
     async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110
+        while not true():
             await asyncio.sleep(0.005)
 
 
@@ -314,7 +314,6 @@ async def test_curl_can_do_all_of_it(case: Case) -> None:
         out, _ = await process.communicate()
         return out
 
-    assert await curl("-T-", "-H", "Transfer-Encoding:", "http://x/kv/none") != b""
     assert await curl("-X", "PUT", "-d", "10.0.0.1", "http://x/kv/address") == b""
     assert await curl("http://x/kv/address") == b"10.0.0.1"
     ask = partial(curl, "-X", "POST")

@@ -263,6 +263,11 @@ class Duties:
                 exchange.give_up("the case is over on this node")
             server.stop()
 
+    async def close(self) -> None:
+        """Let go of the engines' clients."""
+        for runtime in self.runtimes.values():
+            await runtime.close()
+
     # --- facts
 
     async def report_facts(self) -> None:

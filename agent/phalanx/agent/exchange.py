@@ -69,7 +69,7 @@ class CaseExchange:
 
     def on_release(self, message: BarrierRelease) -> None:
         """All have arrived."""
-        members = from_ranges(message.members)
+        members = from_ranges(message.members)  # a RemoteError here drops the link, as it should
         for waiter in self._barriers.get((message.name, message.generation), ()):
             if not waiter.done():
                 waiter.set_result(members)

@@ -52,6 +52,8 @@ def _unpacked(zip_path: Path, cache_dir: Path) -> Path:
         directory = cache_dir / f"library-{digest[:32]}"
         with zipfile.ZipFile(stream) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
+            if any(name.startswith("/") or ".." in name.split("/") for name in archive.namelist()):
+                raise LibraryUnusable(f"cannot unpack {zip_path}: it names files outside itself")
             if sum(member.file_size for member in members) > _MOST_BYTES:
                 raise LibraryUnusable(f"cannot unpack {zip_path}: it holds more than {_MOST_BYTES} bytes")
             if not _is_whole(directory, members):

@@ -94,7 +94,10 @@ class Link(asyncio.Protocol):
         if self.is_open and not was_open and not self.opened.done():
             self.opened.set_result(None)
         for message in messages:
-            self._on_message(message)
+            try:
+                self._on_message(message)
+            except ProtocolError as error:
+                self.drop(str(error))
         self.flush()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -74,7 +74,10 @@ async def live(session: Session) -> int:
         await duties.report_facts()
 
     loop.add_signal_handler(signal.SIGTERM, drain)
-    return await session.run(background)
+    try:
+        return await session.run(background)
+    finally:
+        await duties.close()
 
 
 def main(argv: list[str]) -> int:

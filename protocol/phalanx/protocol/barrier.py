@@ -12,10 +12,14 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .errors import RemoteError
+
 #: Outcomes remembered for late and repeated arrivals, per book.
 REMEMBERED = 4096
 #: Barriers that may be waiting at one time: names come from the workload.
 MOST_OPEN = 1024
+#: Members of one barrier: ranks of the largest case that is thought of.
+MOST_MEMBERS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class BarrierBook:
         barrier.arrived.add(member)
         if wrong:
             return self._fail(key, f"rank {member} expects {wrong}")
-        if self._gone and barrier.everyone:
+        if any(self._needs(barrier, gone) for gone in self._gone):
             return self._fail(key, self._who_left())
         if len(barrier.arrived) >= barrier.expected:
             return self._release(key)
@@ -149,5 +153,13 @@ def to_ranges(members: Iterable[int]) -> tuple[tuple[int, int], ...]:
 
 
 def from_ranges(ranges: Iterable[tuple[int, ...]]) -> list[int]:
-    """The members of ranges, both ends in."""
-    return [member for low, high in ranges for member in range(low, high + 1)]
+    """The members of ranges, both ends in.
+
+    Raises RemoteError for what is no range, or for more than MOST_MEMBERS members.
+    """
+    members: list[int] = []
+    for pair in ranges:
+        if len(pair) != 2 or pair[0] > pair[1] or len(members) + pair[1] - pair[0] >= MOST_MEMBERS:
+            raise RemoteError(f"{pair} is not a range of at most {MOST_MEMBERS} members")
+        members.extend(range(pair[0], pair[1] + 1))
+    return members

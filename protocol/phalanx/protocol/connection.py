@@ -14,7 +14,7 @@ from enum import Enum
 from . import VERSION, VERSION_MIN, handshake
 from .errors import AuthError, FrameError, LocalError, RemoteError, SchemaError
 from .frames import FrameDecoder, decode, encode
-from .lifeline import Lifeline
+from .lifeline import Lifeline, Overflow
 from .liveness import Health, Liveness
 from .messages import (
     Challenge,
@@ -55,8 +55,6 @@ TRANSITIONS: dict[State, dict[str, State]] = {
 }
 
 _LANES = (Kind.HANDSHAKE, Kind.CONTROL, Kind.LOG, Kind.BULK)
-#: Most bytes of control frames that wait for a peer that does not read (NATS: 64 MiB; ours are small).
-CONTROL_BACKLOG = 8 * 1024 * 1024
 #: Which frames an open connection may carry, by channel.
 _CARRIES = {
     Channel.CONTROL: frozenset({Kind.CONTROL, Kind.LOG}),
@@ -70,10 +68,6 @@ class Timers:
 
     heartbeat_s: float = 2.0
     dead_after_s: float = 10.0
-
-
-class SlowPeer(RemoteError):
-    """The peer does not read what it is sent."""
 
 
 class PeerDead(RemoteError):
@@ -112,6 +106,8 @@ class Connection:
         try:
             self._drain(messages, now, wall)
         except RemoteError:
+            # What is not given out was not received: it comes again on the next connection.
+            self.lifeline.received -= sum(message.KIND is Kind.CONTROL for message in messages)
             self.close()
             raise
         return messages
@@ -141,7 +137,7 @@ class Connection:
     # --- sending
 
     def send(self, message: Message) -> None:
-        """Queue a message. Raises LocalError before the handshake, SlowPeer when too much is waiting."""
+        """Queue a message. Raises LocalError before the handshake, Overflow for a peer that reads nothing."""
         self.send_encoded(message.KIND, encode(message))
 
     def send_encoded(self, kind: Kind, frame: bytes) -> None:
@@ -151,11 +147,12 @@ class Connection:
         if kind not in _CARRIES[self.channel]:
             raise LocalError(f"a {self.channel.value} connection does not carry {kind.name} frames")
         if kind is Kind.CONTROL:
-            self.lifeline.keep(frame)
+            try:
+                self.lifeline.keep(frame)
+            except Overflow:
+                self.close()
+                raise
         self._queue(kind, frame)
-        if self._waiting[Kind.CONTROL] > CONTROL_BACKLOG:
-            self.close()
-            raise SlowPeer(f"{self._waiting[Kind.CONTROL]} bytes wait for a peer that does not read")
 
     def _queue(self, kind: Kind, frame: bytes) -> None:
         self._lanes[kind].append(frame)

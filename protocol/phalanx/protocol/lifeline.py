@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from .errors import RemoteError
 
 #: Bytes kept for a peer that does not confirm them. Beyond that it is given up rather than waited for.
-KEPT_BYTES = 64 * 1024 * 1024
+KEPT_BYTES = 16 * 1024 * 1024
 
 
 class Overflow(RemoteError):

@@ -38,7 +38,7 @@ class LogSender:
 
     def room(self) -> int:
         """Bytes that may be read from ``sent`` on and sent now, at most one batch."""
-        return max(0, min(self.size, self.acked + self.credit) - self.sent) if self.credit else 0
+        return max(0, min(self.size, self.acked + self.credit, self.sent + BATCH) - self.sent)
 
     def took(self, length: int) -> None:
         """A batch of ``length`` bytes was queued."""
@@ -59,7 +59,6 @@ class LogSender:
     def reconnected(self) -> None:
         """A new connection: what was in flight is sent again."""
         self.sent = self.acked
-        self.end_sent = False
 
     @property
     def drained(self) -> bool:
@@ -68,8 +67,8 @@ class LogSender:
 
     @property
     def done(self) -> bool:
-        """Whether everything is on the controller's disk."""
-        return self.final is not None and self.acked >= self.final
+        """Whether everything is on the controller's disk, and it was told that this is all."""
+        return self.end_sent and self.final is not None and self.acked >= self.final
 
 
 @dataclass(slots=True)
@@ -100,6 +99,8 @@ class LogReceiver:
         """Bytes that never come, declared by the sender; how many of them are new to us."""
         if offset > self.received:
             raise RemoteError(f"a gap from {offset} on, {self.received} expected")
+        if self.final is not None and offset + length > self.final:
+            raise RemoteError(f"a gap beyond the declared end at {self.final}")
         new = max(0, offset + length - self.received)
         self.received += new
         self.missing += new

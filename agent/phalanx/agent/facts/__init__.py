@@ -1,5 +1,1 @@
-"""Facts: what a node is, as it can tell itself. Unknown is a value, never an error."""
-
-from .gather import gather
-
-__all__ = ["gather"]
+"""Facts: what a node is, as it can tell itself. Unknown is a value, never an error. See ``gather``."""

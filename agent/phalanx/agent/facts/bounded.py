@@ -7,7 +7,10 @@ and not waited for.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -66,6 +69,16 @@ def tool_output(argv: Sequence[str], seconds: float = TOOL_S) -> str:
     try:
         out, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
+        _abandon(process)
         return ""
     return out[:_MOST_OUTPUT].decode(errors="replace")
+
+
+def _abandon(process: subprocess.Popen[bytes]) -> None:
+    """Kill a tool and what it started; one that the kernel holds fast is left to it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdout is not None:
+        process.stdout.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.2)

@@ -66,7 +66,7 @@ async def _check_disk(engine: EngineClient, archive: Path, reference: str) -> No
     if engine.url.startswith("unix:") and free < needed:
         raise ImageError(
             f"cannot load image {reference}: it needs {size(needed)} under {root}, of which "
-            f"{size(int(free))} are free; remove images that are not used (docker image prune) or use another node"
+            f"{size(int(free))} are free; remove unused images (docker image prune) or use another node"
         )
 
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from phalanx.protocol.membership import Member
 from ..images.transfer import ImageTransfer
 from ..logs.store import LogStore, StoredStream
 from ..plan.model import Plan
-from ..results.outcome import judge
+from ..results.outcome import Circumstances, Evidence, judge
 from ..targets.agent_file import agent_file
 from ..targets.base import (
     Allocation,
@@ -105,6 +106,7 @@ class Conductor:
         self._spawn_lines = 0
         self._scheduler_asked = False
         self._case_began: dict[str, float] = {}
+        self._evidence: defaultdict[str, Evidence] = defaultdict(Evidence)
 
     # --- the tree of tasks
 
@@ -156,6 +158,8 @@ class Conductor:
         """An event is in the log: what follows from it."""
         event = recorded.event
         self._keep_exchange(event)
+        if case := getattr(event, "case", ""):
+            self._evidence[case].add(event)
         now = time.monotonic()
         for instruction in self.engine.handle(event, now):
             self._perform(instruction)
@@ -339,10 +343,17 @@ class Conductor:
         await self._logs_are_whole(instruction.case)
         began = self._case_began.get(instruction.case, time.monotonic())
         seconds = time.monotonic() - began
-        end, job_id = instruction.outcome, self.engine.job_id
-        image_id = self.engine.preparation.image_id if self.engine.preparation else ""
+        engine = self.engine
+        image_id = engine.preparation.image_id if engine.preparation else ""
+        facts = {name: one.facts for name, one in engine.roster.nodes.items() if one.facts is not None}
         event = await asyncio.to_thread(
-            judge, self.plan, instruction.case, self.run_dir, end, seconds, job_id, image_id
+            judge,
+            self.plan,
+            instruction.case,
+            self.run_dir,
+            instruction.outcome,
+            self._evidence[instruction.case],
+            Circumstances(engine.job_id, image_id, seconds, facts),
         )
         self.record(event)
 

@@ -173,7 +173,7 @@ def _check(inputs: RunInputs, cases: tuple[CasePlan, ...]) -> None:
     if not _RUN_ID.fullmatch(inputs.run_id):
         raise InputError(f"cannot use the run id {inputs.run_id!r}: letters, digits, '.', '-' and '_' only")
     if inputs.ranks_per_node is not None and not 1 <= inputs.ranks_per_node <= MOST_RANKS:
-        raise InputError(f"cannot use --ranks-per-node {inputs.ranks_per_node}: expected 1 to {MOST_RANKS}")
+        raise InputError(f"cannot use --ntasks-per-node {inputs.ranks_per_node}: expected 1 to {MOST_RANKS}")
     if inputs.master_port is not None and not 1 <= inputs.master_port <= 65535:
         raise InputError(f"cannot use --master-port {inputs.master_port}: expected 1 to 65535")
     for case in cases:

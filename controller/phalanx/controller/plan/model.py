@@ -1,7 +1,7 @@
 """The Plan: everything a run will do, typed, immutable, with the origin of each value.
 
-It is made before anything is touched, printed by ``--dry-run``, stored as ``plan.json`` and is the very object
-that the controller runs. It holds no secret: a secret's value travels to the controller over stdin, under
+It is made before anything is touched, printed by ``--dry-run``, stored as ``plan.json`` and is the very
+object that the controller runs. It holds no secret: a secret's value travels to the controller over stdin, under
 the name that ``EnvValue.secret`` marks here.
 """
 
@@ -60,7 +60,7 @@ class ResultRule:
 class CasePlan:
     """What yields result rows: one model of a run, or one command.
 
-    ``workspace``: a folder of the login node whose content becomes the working directory on every node, or "".
+    ``workspace``: a folder of the login node whose content is the working directory on every node, or "".
     ``collect``: patterns of files to bring back, beside the results directory.
     ``columns``: what the row of perf.csv says about the model (name, args, tags, ...), by column name.
     """
@@ -79,7 +79,7 @@ class CasePlan:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """The image that every node must have: its reference, and an archive to take it from ("" for an engine)."""
+    """The image that every node must have: its reference, and an archive to take it from (or "")."""
 
     reference: str
     archive: str = ""

@@ -1,17 +1,93 @@
-"""From how a case went on the nodes to its verdict in the event log."""
+"""From the event log to the outcome of a case, and from its verdict back to an event."""
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..fleet.events import CaseFinished
+from ..fleet.events import CaseFinished, Event, FileCollected, RankStarted
 from ..fleet.instructions import CaseEnd
+from ..logs.paths import MAIN_STEP, StreamName, log_path
 from ..plan.model import Plan
+from .case import CaseOutcome, CollectedFile, RankLog, finish_case, record_rows
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What the event log says about one case that its verdict needs."""
+
+    files: list[FileCollected] = field(default_factory=list)
+    started: dict[int, str] = field(default_factory=dict)
+
+    def add(self, event: Event) -> None:
+        """Take an event of the case."""
+        if isinstance(event, FileCollected) and not event.error:
+            self.files.append(event)
+        elif isinstance(event, RankStarted) and event.step == MAIN_STEP and event.rank >= 0:
+            self.started[event.rank] = event.node
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the run knows beside the case. ``facts``: as the nodes reported them, by node."""
+
+    job_id: str
+    image_id: str
+    seconds: float
+    facts: Mapping[str, dict[str, Any]]
+
+
+def outcome_of(
+    plan: Plan, case: str, end: CaseEnd, evidence: Evidence, circumstances: Circumstances
+) -> CaseOutcome:
+    """How a case went, in the words of the results."""
+    rank_of = {node: rank for rank, node in enumerate(end.nodes)}
+    return CaseOutcome(
+        failure=end.failure,
+        cancelled=end.cancelled,
+        nodes=end.nodes,
+        job_id=circumstances.job_id,
+        seconds=circumstances.seconds,
+        hostname=socket.gethostname(),
+        image_id=circumstances.image_id,
+        gpus_per_node=_gpus_per_node(circumstances.facts, end.nodes),
+        files=tuple(
+            CollectedFile(file.node, rank_of.get(file.node, 0), file.path, file.kept)
+            for file in evidence.files
+        ),
+        logs=tuple(_rank_logs(evidence.started, case, len(plan.cases) == 1)),
+    )
+
+
+def _gpus_per_node(facts: Mapping[str, dict[str, Any]], nodes: tuple[str, ...]) -> int | None:
+    """GPUs that every node has; None when that is not known of one of them."""
+    counts = [len(facts[node].get("gpus", ())) for node in nodes if node in facts]
+    return min(counts) if counts and len(counts) == len(nodes) else None
+
+
+def _rank_logs(started: Mapping[int, str], case: str, single: bool) -> Iterable[RankLog]:
+    for rank, node in started.items():
+        out, err = (
+            str(log_path(StreamName(node, case, MAIN_STEP, rank, output), single_case=single))
+            for output in ("out", "err")
+        )
+        yield RankLog(rank, node, out, err)
 
 
 def judge(
-    plan: Plan, case: str, run_dir: Path, end: CaseEnd, seconds: float, job_id: str, image_id: str
+    plan: Plan, case: str, run_dir: Path, end: CaseEnd, evidence: Evidence, circumstances: Circumstances
 ) -> CaseFinished:
-    """The verdict of a case and its rows, written where they belong. Blocks; never raises for a bad result."""
-    status = "CANCELLED" if end.cancelled else "SUCCESS" if end.completed else "FAILURE"
-    return CaseFinished(case, status, end.failure, ())
+    """The verdict of a case; its rows are written where they belong. Blocks on files and their locks.
+
+    Rows that cannot be written make no success: the case is then a FAILURE that says so.
+    """
+    planned = next(one for one in plan.cases if one.name == case)
+    outcome = outcome_of(plan, case, end, evidence, circumstances)
+    verdict = finish_case(plan, planned, run_dir, outcome)
+    error = record_rows(plan, run_dir, verdict.rows)
+    status = "FAILURE" if error and verdict.status.value == "SUCCESS" else verdict.status.value
+    reason = f"{verdict.reason}; {error}" if error else verdict.reason
+    return CaseFinished(case, status, reason, verdict.rows, error)

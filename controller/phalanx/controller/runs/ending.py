@@ -112,7 +112,8 @@ def _follower_lines(view: RunView) -> list[str]:
     lines = []
     groups = followers(view)
     for group in groups[:GROUPS]:
-        ranks = f" ranks {fold_numbers(group.ranks)}" if group.ranks and group.count <= 64 else ""
+        noun = "rank" if len(group.ranks) == 1 else "ranks"
+        ranks = f" {noun} {fold_numbers(group.ranks)}" if group.ranks else ""
         where = counted(clean_text(node) for node in group.nodes)
         lines.append(f"     {where}{ranks}   {group.words}")
     if len(groups) > GROUPS:

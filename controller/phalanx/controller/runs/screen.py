@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.nodesets import counted, fold
-from phalanx.controller.runs.model import PHASES, CaseView, Mark, NodeView, PhaseView, RankView, RunView
+from phalanx.controller.runs.model import PHASES, CaseView, Mark, NodeView, PhaseView, RunView
 from phalanx.controller.runs.words import Style, clip, clock, duration, number, plural, short_image, size
+from phalanx.protocol.messages import Cause
 
 #: Lines of the live area, at most.
 AREA = 12
@@ -129,11 +130,11 @@ def rank_counts(view: RunView, case: CaseView) -> str:
     over = [rank for rank in ranks if rank.cause is not None]
     if not over:
         return f"{step}{plural(len(ranks), noun)} running"
-    failed = sum(1 for rank in over if rank.failed)
-    text = f"{step}{number(len(over) - failed)}/{plural(total, noun)} ok"
-    if failed:
-        text += f", {number(failed)} failed"
-    return text + (f", {number(len(ranks) - len(over))} running" if len(over) < len(ranks) else "")
+    stopped = sum(1 for rank in over if rank.cause is Cause.STOPPED)
+    failed = sum(1 for rank in over if rank.failed) - stopped
+    rest = {"failed": failed, "stopped": stopped, "running": len(ranks) - len(over)}
+    text = f"{step}{number(len(over) - failed - stopped)}/{plural(total, noun)} ok"
+    return text + "".join(f", {number(count)} {word}" for word, count in rest.items() if count)
 
 
 def _results(view: RunView, style: Style, done: Mapping[str, tuple[int, int]]) -> str:
@@ -172,11 +173,6 @@ def trouble_lines(view: RunView, style: Style) -> list[str]:
         line = f"  {style.mark('warn')} {_TROUBLE[state]:<12} {where}   {detail}"
         lines.append(line.rstrip())
     return lines
-
-
-def where_words(rank: RankView) -> str:
-    """``node3 rank 11`` or ``node3`` for what runs once per node."""
-    return f"{rank.node} rank {rank.rank}" if rank.rank >= 0 else rank.node
 
 
 def outstanding(view: RunView) -> str:

@@ -116,7 +116,8 @@ def _allocation_granted(view: RunView, at: float, event: ev.AllocationGranted) -
     view.state = "starting"
     view.job_id, view.owned = event.job_id, event.owned
     view.expected = len(event.nodes) or view.expected
-    view.phases["allocation"].end(at)
+    if event.job_id:
+        view.phases["allocation"].end(at)
     for node_rank, name in enumerate(event.nodes):
         _node(view, name).node_rank = node_rank
 
@@ -362,7 +363,8 @@ def _case_finished(view: RunView, at: float, event: ev.CaseFinished) -> None:
     if all(name in view.cases and view.cases[name].status for name in view.case_names):
         failed = any(case.status not in ("SUCCESS", "SKIPPED") for case in view.cases.values())
         view.phases["run"].end(at, Mark.FAILED if failed else Mark.DONE)
-        view.phases["results"].end(at)
+        if view.rows or view.phases["results"].mark is not Mark.WAITING:
+            view.phases["results"].end(at)
 
 
 @_on(ev.LogEnded)

@@ -23,6 +23,10 @@ from .words import Sayings, WordsFile, follow
 
 #: Seconds that slurmd has to kill the tasks and srun to notice, before srun itself is killed.
 KILL_S = 10.0
+#: Seconds for finding and signalling the step: an end must not hang on a slurmctld that does not answer.
+ASK_S = 15.0
+#: Pause between looks for a step whose srun is gone, in seconds.
+LOOK_S = 0.5
 #: Seconds for removing the agent file from the nodes at the end.
 REMOVE_S = 5.0
 
@@ -118,12 +122,11 @@ class SlurmSpawned:
     async def end(self, grace_s: float) -> None:
         """TERM to the agents that are left, KILL after the grace, then nothing of srun is left either."""
         try:
-            if self._process.returncode is None and grace_s > 0 and await self._signal_agents("TERM"):
-                await exited_within(self._process, grace_s)
-            # An srun that was killed may have left its tasks: the step is looked for whether or not srun is
-            # there.
+            # An srun that was killed may have left its tasks: the step is looked for with or without it.
+            if grace_s > 0 and await self._signal_agents("TERM"):
+                await self._gone_within(grace_s)
             if await self._signal_agents("KILL"):
-                await exited_within(self._process, KILL_S)
+                await self._gone_within(KILL_S)
             elif self._process.returncode is None:
                 # It is over in this moment, or waits for a step that it has not got.
                 signal_group(self._process, signal.SIGTERM)
@@ -145,13 +148,26 @@ class SlurmSpawned:
             async with asyncio.timeout(REMOVE_S):
                 await self._commands.ask(command)
 
+    async def _gone_within(self, seconds: float) -> None:
+        """Wait for srun to be over, or for the step when srun is so already; at most so long."""
+        if self._process.returncode is None:
+            await exited_within(self._process, seconds)
+            return
+        with contextlib.suppress(TimeoutError, CommandError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    if not await step_of_run(self._commands, self._step.job_id, self._step.run_id):
+                        return
+                    await asyncio.sleep(LOOK_S)
+
     async def _signal_agents(self, number: str) -> bool:
         """Signal the tasks of our step; False when there is none, or Slurm cannot be asked."""
         try:
-            step = await step_of_run(self._commands, self._step.job_id, self._step.run_id)
-            if step:
-                await self._commands.ask(argv.signal_step(step, number))
-        except CommandError:
+            async with asyncio.timeout(ASK_S):
+                step = await step_of_run(self._commands, self._step.job_id, self._step.run_id)
+                if step:
+                    await self._commands.ask(argv.signal_step(step, number))
+        except (CommandError, TimeoutError):
             return False
         return bool(step)
 

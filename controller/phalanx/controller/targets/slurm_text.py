@@ -257,7 +257,7 @@ def _something(value: str) -> str:
 def _fields(text: str) -> dict[str, str]:
     """KEY=VALUE pairs of scontrol; a value reaches to the next key, so that it may hold blanks."""
     marks = list(_FIELD.finditer(text))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    ends = [*(mark.start() for mark in marks), len(text)][1:] if marks else []
     found: dict[str, str] = {}
     for mark, end in zip(marks, ends, strict=True):
         found.setdefault(mark[1], text[mark.end() : end].strip())

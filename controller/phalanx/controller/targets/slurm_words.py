@@ -31,11 +31,11 @@ _OWN_WORDS = re.compile(
 _STEP_NEWS = re.compile(r"\*\*\* (?:STEP|JOB) ")
 
 _COMMAND = re.compile(
-    r"^(?:srun|salloc|scancel|scontrol|squeue|sacct|sinfo|slurm_load_\w+)(?: (?:error|fatal))?: "
+    r"^(?:(?:srun|salloc|scancel|scontrol|squeue|sacct|sinfo): |slurm_load_\w+ )(?:(?:error|fatal): )?"
 )
 _PROGRESS = re.compile(
-    r"^salloc: (?:Requested partition configuration not available now|Pending job allocation|job \d+ (?:queued|has been)"
-    r"|Granted job allocation|Waiting for resource|Nodes .* are ready)"
+    r"^salloc: (?:Requested partition configuration not available now|Pending job allocation"
+    r"|job \d+ (?:queued|has been)|Granted job allocation|Waiting for resource|Nodes .* are ready)"
 )
 _LAUNCH_FAILED = re.compile(
     r"Task launch for \S+ failed on node ([A-Za-z0-9_.\[\],-]+)|REQUEST_FILE_BCAST\(([A-Za-z0-9_.\[\],-]+)\)"
@@ -77,7 +77,7 @@ LINE_HINTS = (
     ("Node failure", "Slurm has lost the node"),
     ("Permission denied", "the agent file could not be executed there: is /tmp mounted noexec?"),
     ("No space left on device", "the disk of the node is full"),
-    ("has expired", "the allocation is over"),
+    ("xpired", "the allocation is over"),
     ("Invalid job id", "the allocation is over"),
     ("Out Of Memory", "the node's memory limit ended the agent"),
     ("oom", "the node's memory limit ended the agent"),
@@ -168,11 +168,10 @@ def failed_nodes(line: str) -> tuple[str, ...]:
 
 
 def explain(said: Sequence[str], general: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
-    """Why a node's agent is not there: Slurm's last words, and the agent's own or what Slurm's mean; "" for
-    none.
+    """Why a node's agent is not there: Slurm's last words, and the agent's own or what those mean, or "".
 
-    ``general``: srun's lines about no node, taken when nothing was said of this one. ``failed``: other nodes, for
-    whose sake srun ended the agents of all.
+    ``general``: srun's lines about no node, taken when nothing was said of this one. ``failed``: other nodes,
+    for whose sake srun ended the agents of all.
     """
     slurm = [line for line in said if _OWN_WORDS.match(line)]
     own = [line for line in said if not _OWN_WORDS.match(line)]

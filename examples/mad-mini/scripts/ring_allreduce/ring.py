@@ -1,8 +1,8 @@
 """A ring of ranks and the all-reduce over it: each sends to the next and receives from the one before.
 
 The vector is cut into as many chunks as there are ranks. In n-1 steps of reduce-scatter every rank comes to
-own the sum of one chunk, in n-1 steps of all-gather the sums go round. Each rank sends 2(n-1)/n of the vector,
-whatever n is. A thread does the sending, so that a full socket buffer never stops two neighbours for good.
+own the sum of one chunk, in n-1 steps of all-gather the sums go round. Each rank sends 2(n-1)/n of the
+vector, whatever n is. A thread does the sending: a full socket buffer never stops two neighbours for good.
 """
 
 import operator

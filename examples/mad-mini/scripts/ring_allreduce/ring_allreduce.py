@@ -1,7 +1,8 @@
 """A multi-node program in miniature: ranks meet, form a ring, sum vectors over it, check every sum.
 
 Runs anywhere the environment contract is kept (see ``contract``). With an agent (PHALANX_SOCKET) the ranks
-meet at its barrier, without one at a barrier of their own. Each rank writes a CSV, rank 0 prints the performance.
+meet at its barrier, without one at a barrier of their own. Each rank writes a CSV, rank 0 prints
+the performance.
 """
 
 import argparse

@@ -1,0 +1,226 @@
+"""A plan as text for people: what ``--dry-run`` prints. Nothing is started, asked or written.
+
+Values stand with where they are from. What only the cluster can tell is marked ``?`` and listed at the end.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from phalanx.protocol.messages import ContainerSpec, Mount, Runtime
+
+from .model import CasePlan, EnvValue, Plan, TargetPlan
+from .secrets import MASK
+
+LABEL = 11
+_TIMES = ((3600.0, "h"), (60.0, "m"), (1.0, "s"))
+
+
+def describe(plan: Plan) -> str:
+    """The text, lines ended by a newline."""
+    lines = [f"plan  {plan.name} · {plan.run_id} · nothing will be started", ""]
+    lines += _line("nodes", _nodes(plan))
+    lines += _line("allocation", _allocation(plan))
+    lines += _line("image", _image(plan))
+    for case in plan.cases:
+        lines += ["", f"case  {case.name}", *_case(plan, case)]
+    lines.append("")
+    lines += _line("limits", _limits_of_time(plan))
+    lines += _line("writes", _writes(plan))
+    lines += [f"  ! {warning}" for warning in plan.warnings]
+    assumed = _assumptions(plan)
+    if assumed:
+        lines += ["", *(f"  ? {words}" for words in assumed)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(label: str, values: Iterable[str]) -> Iterator[str]:
+    """The label before the first value, the others below it."""
+    for value in values:
+        yield f"  {label:<{LABEL}} {value}".rstrip()
+        label = ""
+
+
+def _nodes(plan: Plan) -> Iterator[str]:
+    target = plan.target
+    names = _node_names(target)
+    yield f"{target.nodes} on {target.kind}: {names}{_from(plan, 'target.nodes')}"
+    if target.min_nodes:
+        yield f"goes on with {target.min_nodes} when not all join"
+    if target.kind == "slurm" or plan.origins.get("target.kind", "default") != "default":
+        yield f"target {target.kind}{_from(plan, 'target.kind')}"
+
+
+def _node_names(target: TargetPlan) -> str:
+    """Local nodes have their names; those of a scheduler are placeholders."""
+    if target.slurm.nodelist:
+        return target.slurm.nodelist
+    stem = "? node" if target.kind == "slurm" else "local"
+    return f"{stem}1" if target.nodes == 1 else f"{stem}[1-{target.nodes}]"
+
+
+def _allocation(plan: Plan) -> Iterator[str]:
+    target = plan.target
+    if target.kind != "slurm":
+        return
+    if target.slurm.job_id:
+        yield f"job {target.slurm.job_id} is used as it is{_from(plan, 'target.slurm.job_id')}"
+    for argv in _slurm_commands(plan):
+        yield shlex.join(argv)
+    if target.slurm.job_id:
+        return
+    for name in (
+        "partition",
+        "time",
+        "account",
+        "qos",
+        "reservation",
+        "nodelist",
+        "exclude",
+        "constraint",
+        "gres",
+    ):
+        value = getattr(target.slurm, name)
+        if value:
+            yield f"{name} {value}{_from(plan, f'target.slurm.{name}')}"
+
+
+def _slurm_commands(plan: Plan) -> Iterator[tuple[str, ...]]:
+    """The scheduler's commands, as the target itself would give them; ``?`` for what only it knows."""
+    from ..targets.slurm_argv import agents_step, salloc
+
+    target = plan.target
+    options = target.slurm
+    if not options.job_id:
+        yield salloc(options, nodes=target.nodes, name=plan.name, run_id=plan.run_id)
+    step = agents_step(
+        options,
+        job_id=options.job_id or "?",
+        nodes=["?"],
+        run_id=plan.run_id,
+        agent=Path("phalanx-agent.pyz"),
+        python=target.agent_python,
+        export=(),
+    )
+    counts = {"--nodes=1": f"--nodes={target.nodes}", "--ntasks=1": f"--ntasks={target.nodes}"}
+    yield tuple(counts.get(word, word) for word in step)
+
+
+def _image(plan: Plan) -> Iterator[str]:
+    if plan.image is None:
+        return
+    where = f"from {plan.image.archive}" if plan.image.archive else "from the engine here or of a node"
+    yield f"{plan.image.reference}  {where}, to every node that lacks it"
+
+
+def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
+    ranks = case.ranks_per_node * plan.target.nodes
+    each = f" ({case.ranks_per_node} on each node)" if case.ranks_per_node > 1 else ""
+    yield from _line("ranks", [f"0-{ranks - 1}{each}" if ranks > 1 else "0"])
+    why = plan.origins.get(f"cases.{case.name}.runtime", "")
+    yield from _line("runtime", [f"{case.container.runtime.value}{f'  ({why})' if why else ''}"])
+    yield from _line("steps", _steps(plan, case))
+    if case.workspace:
+        yield from _line("workspace", [f"{case.workspace} → a copy on every node"])
+    yield from _line("env", _env(case.env))
+    yield from _line("", ["RANK LOCAL_RANK NODE_RANK and PHALANX_* on each rank   phalanx"])
+    port = str(case.master_port) if case.master_port else "? a free port of the first node"
+    yield from _line("", [f"MASTER_ADDR=? the first node  MASTER_PORT={port}   phalanx"])
+    yield from _line("mounts", map(_mount, case.container.mounts))
+    yield from _line("devices", [device.source for device in case.container.devices])
+    yield from _line("container", _container(case.container))
+    yield from _line("results", [_results(case)])
+
+
+def _steps(plan: Plan, case: CasePlan) -> Iterator[str]:
+    for step in case.steps:
+        end = f"  within {_time(step.deadline_s)}" if step.deadline_s else ""
+        origin = _from(plan, f"cases.{case.name}.timeout") if step.name == "main" and end else ""
+        yield f"{step.name}, once per {step.per}: {shlex.join(step.argv)}{end}{origin}"
+
+
+def _env(env: dict[str, EnvValue]) -> Iterator[str]:
+    for name in sorted(env):
+        value = env[name]
+        shown = MASK if value.secret else shlex.quote(value.value)
+        yield f"{name}={shown}   {value.origin}"
+
+
+def _mount(mount: Mount) -> str:
+    return f"{mount.source} → {mount.target}{' (ro)' if mount.read_only else ''}"
+
+
+def _container(spec: ContainerSpec) -> Iterator[str]:
+    if spec.runtime is not Runtime.DOCKER:
+        return
+    words = [f"network {spec.network}"]
+    words += [
+        f"{name} {value}"
+        for name, value in (("ipc", spec.ipc), ("user", spec.user), ("gpus", spec.gpus))
+        if value
+    ]
+    words += [f"cap {name}" for name in spec.cap_add] + [f"security {name}" for name in spec.security_opt]
+    words += [f"group {name}" for name in spec.group_add]
+    limits = spec.limits
+    words += [
+        f"{name} {value}"
+        for name, value in (
+            ("memory", limits.memory_bytes), ("cpus", limits.cpus), ("cpuset", limits.cpuset),
+            ("pids", limits.pids), ("shm", limits.shm_bytes),
+        )
+        if value
+    ]  # fmt: skip
+    words += [f"ulimit {limit.name}={limit.soft}:{limit.hard}" for limit in limits.ulimits]
+    yield ", ".join(words)
+
+
+def _results(case: CasePlan) -> str:
+    if case.result.multiple_results:
+        return f"a row for each row of {case.result.multiple_results}"
+    if case.result.require_performance:
+        return "a row with the first 'performance: VALUE METRIC' of the logs"
+    return "a row; a performance value is not needed"
+
+
+def _limits_of_time(plan: Plan) -> Iterator[str]:
+    timing = plan.timing
+    joined, dead = _time(timing.join_timeout_s), _time(timing.dead_after_s)
+    yield f"all nodes have joined within {joined}; a node is lost after {dead} of silence"
+    yield f"without the controller, workloads end after {_time(timing.lease_s)}"
+
+
+def _writes(plan: Plan) -> Iterator[str]:
+    yield f"the run directory {plan.run_id}/: plan.json events.jsonl logs/ results/ perf.csv"
+    if plan.output_csv:
+        yield f"{plan.output_csv} (rows are appended)"
+
+
+def _assumptions(plan: Plan) -> list[str]:
+    """What this text takes for granted."""
+    words = []
+    slurm = plan.target.kind == "slurm" and not plan.target.slurm.job_id
+    if slurm and not plan.target.slurm.nodelist:
+        words.append("names of nodes: the scheduler chooses them")
+    if slurm and not plan.target.slurm.partition:
+        words.append("partition: the cluster's default")
+    if slurm and not plan.target.slurm.time:
+        words.append("time limit: the partition's default")
+    if plan.image is not None and not plan.image.archive:
+        words.append(f"image {plan.image.reference}: not looked for")
+    if plan.origins.get("target.nodes") == "default":
+        words.append("1 node: none was asked for (-N COUNT)")
+    return words
+
+
+def _from(plan: Plan, path: str) -> str:
+    origin = plan.origins.get(path, "")
+    return f"   ({origin})" if origin else ""
+
+
+def _time(seconds: float) -> str:
+    for size, unit in _TIMES:
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"

@@ -1,0 +1,207 @@
+"""The verdict of a case and its rows: exit statuses, files and logs have to agree before it is a SUCCESS.
+
+Every case that was asked for gets at least one row, whatever became of it. The rules are madengine's: what
+failed, failed; a model without a performance value failed as well; a plain command needs none. Searching logs
+for error patterns is not part of the verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path, PurePosixPath
+
+from ..plan.model import CasePlan, Plan
+from .extract import first_performance
+from .perf_csv import COLUMNS, PerfCsvError, append_rows, guarded
+from .table import Candidate, Choice, best, has_value
+
+PERF_CSV = "perf.csv"
+
+
+class Status(Enum):
+    """The column ``status``."""
+
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    SKIPPED = "SKIPPED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedFile:
+    """A file that came back from a node: ``path`` as it was offered, ``kept`` in the run directory."""
+
+    node: str
+    node_rank: int
+    path: str
+    kept: str
+
+
+@dataclass(frozen=True, slots=True)
+class RankLog:
+    """The log files of a rank's main step, in the run directory."""
+
+    rank: int
+    node: str
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaseOutcome:
+    """How a case went on its nodes.
+
+    ``failure``: words for the first failure, "" for none. ``skipped``: why it was not run, or "".
+    ``seconds``: how long its steps took. ``hostname``: of the login node. ``gpus_per_node``: what the nodes
+    have, None for unknown.
+    """
+
+    failure: str = ""
+    cancelled: bool = False
+    skipped: str = ""
+    nodes: tuple[str, ...] = ()
+    job_id: str = ""
+    seconds: float = 0.0
+    hostname: str = ""
+    image_id: str = ""
+    gpu_architecture: str = ""
+    gpus_per_node: int | None = None
+    files: tuple[CollectedFile, ...] = ()
+    logs: tuple[RankLog, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CaseVerdict:
+    """``reason``: a sentence for people. ``notes``: how results were chosen, what could not be read."""
+
+    status: Status
+    reason: str
+    rows: tuple[dict[str, str], ...]
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def finish_case(plan: Plan, case: CasePlan, run_dir: Path, outcome: CaseOutcome) -> CaseVerdict:
+    """Judge a case by its outcome and what is in the run directory. Reads files; writes nothing."""
+    base = _base_row(plan, case, outcome)
+    if outcome.cancelled:
+        return _single(base, Status.CANCELLED, outcome.failure or "cancelled")
+    if outcome.failure:
+        return _single(base, Status.FAILURE, outcome.failure)
+    if outcome.skipped:
+        return _single(base, Status.SKIPPED, outcome.skipped)
+    if case.result.multiple_results:
+        return _by_table(case, run_dir, outcome, base)
+    return _by_log(case, run_dir, outcome, base)
+
+
+def record_rows(plan: Plan, run_dir: Path, rows: tuple[dict[str, str], ...]) -> str:
+    """Append rows to the run's perf.csv and the plan's; "" or why that failed. Blocks on locks."""
+    errors: list[str] = []
+    for path in dict.fromkeys(filter(None, (str(run_dir / PERF_CSV), plan.output_csv))):
+        try:
+            append_rows(Path(path), rows)
+        except PerfCsvError as error:
+            errors.append(str(error))
+    return "; ".join(errors)
+
+
+def _by_table(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[str, str]) -> CaseVerdict:
+    """A row for each row of the best of the collected result files."""
+    wanted = case.result.multiple_results
+    candidates = [
+        Candidate(file.node, file.node_rank, run_dir / file.kept, f"{file.node}: {file.path}")
+        for file in outcome.files
+        if _is_result(file.path, wanted)
+    ]
+    if not candidates:
+        why = f"no node left {wanted}, the file that the model's multiple_results names"
+        return _unmeasured(case, base, why)
+    choice, unusable = best(candidates)
+    if choice is None:
+        return _unmeasured(case, base, f"cannot read {wanted}: {'; '.join(unusable[:3])}", tuple(unusable))
+    notes = (f"results from {choice.why}", *unusable)
+    if not choice.table.valued:
+        return _unmeasured(case, base, f"no row of {choice.candidate.shown} has a performance", notes)
+    rows = _rows_of(choice, base)
+    failed = len(rows) - choice.table.valued
+    reason = f"{len(rows)} results" + (f", {failed} without a performance" if failed else "")
+    return CaseVerdict(Status.SUCCESS, reason, rows, notes)
+
+
+def _rows_of(choice: Choice, base: dict[str, str]) -> tuple[dict[str, str], ...]:
+    """Rows with the model's name in front of their own; columns beyond madengine's are added."""
+    extra = {guarded(name): name for name in choice.table.columns if name not in COLUMNS}
+    rows: list[dict[str, str]] = []
+    for found in choice.table.rows:
+        valued = has_value(found["performance"])
+        rows.append(
+            {
+                **base,
+                "model": f"{base['model']}_{found['model']}",
+                "performance": found["performance"] if valued else "",
+                "metric": found["metric"],
+                "status": (Status.SUCCESS if valued else Status.FAILURE).value,
+                **{column: found[name] for column, name in extra.items()},
+            }
+        )
+    return tuple(rows)
+
+
+def _by_log(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[str, str]) -> CaseVerdict:
+    """The performance line of the lowest rank that printed one."""
+    logs = sorted(outcome.logs, key=lambda log: log.rank)
+    paths = [run_dir / path for log in logs for path in (log.out, log.err) if path]
+    try:
+        found = first_performance(paths)
+    except OSError as error:
+        return _unmeasured(case, base, f"cannot read {error.filename}: {error.strerror}")
+    if found is None:
+        return _unmeasured(
+            case, base, f"no line 'performance: VALUE METRIC' in the logs of {len(logs)} ranks"
+        )
+    path, performance = found
+    row = {
+        **base,
+        "performance": performance.value,
+        "metric": performance.metric,
+        "status": Status.SUCCESS.value,
+    }
+    note = f"performance from {path.relative_to(run_dir) if path.is_relative_to(run_dir) else path}"
+    return CaseVerdict(Status.SUCCESS, f"{performance.value} {performance.metric}", (row,), (note,))
+
+
+def _unmeasured(case: CasePlan, base: dict[str, str], why: str, notes: tuple[str, ...] = ()) -> CaseVerdict:
+    """All ranks ended well and there is no value: a failure where one is required."""
+    excused = case.env.get("MAD_COLLECT_METRICS")
+    if case.result.require_performance and not (excused and excused.value.lower() == "false"):
+        return _single(base, Status.FAILURE, why, notes)
+    return _single(base, Status.SUCCESS, "all ranks ended well", notes)
+
+
+def _single(base: dict[str, str], status: Status, reason: str, notes: tuple[str, ...] = ()) -> CaseVerdict:
+    return CaseVerdict(status, reason, ({**base, "status": status.value},), notes)
+
+
+def _base_row(plan: Plan, case: CasePlan, outcome: CaseOutcome) -> dict[str, str]:
+    """All columns, with what plan and outcome know."""
+    row = {name: case.columns.get(name, "") for name in COLUMNS}
+    nodes = len(outcome.nodes) or plan.target.nodes
+    per_node = outcome.gpus_per_node if row["gpus_per_node"] == "" else int(row["gpus_per_node"])
+    slurm = plan.target.kind == "slurm"
+    return {
+        **row,
+        "nnodes": str(nodes),
+        "gpus_per_node": "" if per_node is None else str(per_node),
+        "n_gpus": "" if per_node is None else str(per_node * nodes),
+        "machine_name": (outcome.job_id if slurm else "") or outcome.hostname,
+        "docker_sha": outcome.image_id,
+        "gpu_architecture": outcome.gpu_architecture,
+        "test_duration": f"{outcome.seconds:.2f}" if outcome.seconds else "",
+    }
+
+
+def _is_result(path: str, wanted: str) -> bool:
+    """Whether a collected file is the one that ``multiple_results`` names, in whatever folder it was left."""
+    parts, last = PurePosixPath(path).parts, PurePosixPath(wanted).parts
+    return parts[-len(last) :] == last
