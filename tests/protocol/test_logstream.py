@@ -11,6 +11,8 @@ from phalanx.protocol.frames import CAPS
 from phalanx.protocol.logstream import BATCH, CREDIT, LogReceiver, LogSender, whole_lines
 from phalanx.protocol.messages import Kind, LogAck, LogData, LogEnd, LogGap
 
+from .pair import Pair
+
 SMALL_CREDIT = 64
 HOLE = None
 
@@ -34,9 +36,11 @@ class LogStream(RuleBasedStateMachine):
     # --- the agent
 
     @precondition(lambda self: not self.closed)
-    @rule(data=st.binary(min_size=1, max_size=40))
-    def the_workload_writes(self, data: bytes) -> None:
+    @rule(data=st.binary(min_size=1, max_size=40), lost=st.integers(0, 40))
+    def the_workload_writes(self, data: bytes, lost: int) -> None:
+        """The last ``lost`` bytes are gone from the spool before they are sent (the file was truncated)."""
         self.written += data
+        self.lost |= set(range(len(self.written) - min(lost, len(data) - 1), len(self.written)))
         self.sender.grown(len(self.written))
 
     @precondition(lambda self: not self.closed)
@@ -44,11 +48,6 @@ class LogStream(RuleBasedStateMachine):
     def the_workload_ends(self) -> None:
         self.closed = True
         self.sender.finish(len(self.written))
-
-    @precondition(lambda self: self.sender.sent < len(self.written))
-    @rule(length=st.integers(1, 30))
-    def the_spool_loses_bytes_that_were_not_sent(self, length: int) -> None:
-        self.lost |= set(range(self.sender.sent, min(len(self.written), self.sender.sent + length)))
 
     @precondition(lambda self: self.sender.room() > 0)
     @rule(most=st.integers(1, 50))
@@ -110,12 +109,28 @@ class LogStream(RuleBasedStateMachine):
 
     # --- what goes wrong
 
-    @rule()
+    @rule(fault=st.sampled_from(["connection", "agent", "controller"]))
+    def something_breaks(self, fault: str) -> None:
+        if fault == "controller":
+            del self.file[self.receiver.durable :]
+            held = len(self.file)
+            self.receiver = LogReceiver(received=held, durable=held, missing=self.file.count(HOLE))
+        self.the_connection_breaks()
+        if fault != "connection":
+            self.another_agent_reads_the_spool()
+
     def the_connection_breaks(self) -> None:
         self.old = [*self.old, *self.lanes[Kind.LOG]][-20:]
         self.lanes[Kind.LOG].clear()
         self.to_agent.clear()
         self.sender.reconnected()
+
+    def another_agent_reads_the_spool(self) -> None:
+        self.lanes[Kind.CONTROL].clear()
+        self.sender = LogSender(credit=SMALL_CREDIT)
+        self.sender.grown(len(self.written))
+        if self.closed:
+            self.sender.finish(len(self.written))
 
     @precondition(lambda self: self.old)
     @rule(data=st.data())
@@ -125,23 +140,6 @@ class LogStream(RuleBasedStateMachine):
             self.take(message)
         except RemoteError:
             self.the_connection_breaks()
-
-    @rule()
-    def the_controller_crashes_and_both_start_again(self) -> None:
-        del self.file[self.receiver.durable :]
-        self.receiver = LogReceiver(
-            received=len(self.file), durable=len(self.file), missing=self.file.count(HOLE)
-        )
-        self.the_agent_crashes_and_another_reads_its_spool()
-
-    @rule()
-    def the_agent_crashes_and_another_reads_its_spool(self) -> None:
-        self.the_connection_breaks()
-        self.lanes[Kind.CONTROL].clear()
-        self.sender = LogSender(credit=SMALL_CREDIT)
-        self.sender.grown(len(self.written))
-        if self.closed:
-            self.sender.finish(len(self.written))
 
     # --- what must hold
 
@@ -191,6 +189,15 @@ def test_a_hole_that_was_not_declared_is_refused_and_nothing_is_written() -> Non
     with pytest.raises(RemoteError, match="undeclared gap"):
         receiver.on_data(4, b"e")
     assert receiver.received == 3
+
+
+def test_a_gap_that_is_declared_behind_data_comes_behind_it() -> None:
+    pair = Pair().shake()
+    pair.agent.send(LogData(1, 0, 0.0, b"abc"))
+    pair.agent.send(LogGap(1, 3, 2, "the file was truncated"))
+    pair.agent.send(LogData(1, 5, 0.0, b"def"))
+    pair.agent_speaks()
+    assert [message.offset for message in pair.at_controller] == [0, 3, 5]  # type: ignore[attr-defined]
 
 
 def test_a_repeat_that_overlaps_gives_only_the_new_bytes() -> None:

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,8 +81,7 @@ class FakeController:
     async def __aexit__(self, *what: object) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
-        self.socket.unlink(missing_ok=True)
-        Path(self._folder).rmdir()
+        shutil.rmtree(self._folder)
 
     async def play(self) -> None:
         """All acts, one after another."""
@@ -113,9 +115,8 @@ class FakeController:
         event = ev.EVENTS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
         async with self._changed:
             self._seq += 1
-            moment = asyncio.get_running_loop().time()
             with (self.run / "events.jsonl").open("ab") as file:
-                file.write(ev.to_line(self.run.name, ev.Recorded(self._seq, moment, event)))
+                file.write(ev.to_line(self.run.name, ev.Recorded(self._seq, time.time(), event)))
             self._changed.notify_all()
 
     async def _until(self, what: str) -> None:
@@ -123,7 +124,7 @@ class FakeController:
             async with self._changed:
                 await self._changed.wait_for(lambda: any(c["level"] >= int(what[-1]) for c in self.cancels))
             return
-        while not Path(what).exists():
+        while not os.path.exists(what):  # noqa: ASYNC240, PTH110 - a look at a local file
             await asyncio.sleep(LOOK_S)
 
     # --- the control socket --------------------------------------------------------------------------
@@ -199,17 +200,21 @@ class FakeController:
         return reply
 
 
-async def _main(run: Path) -> None:
-    # As the real one: the secrets are one line on standard input.
-    (run / "secrets-seen.json").write_bytes(sys.stdin.buffer.read())
+async def _perform(run: Path, acts: list[dict[str, Any]]) -> None:
+    async with FakeController(run, acts) as controller:
+        await controller.play()
+
+
+def main(run: Path) -> None:
+    """Play the part in $PHALANX_FAKE_PART; as the real one, read the secrets from standard input first."""
+    digest = hashlib.sha256(sys.stdin.buffer.read()).hexdigest()
+    (run / "stdin.sha256").write_text(digest)
     acts = json.loads(Path(os.environ["PHALANX_FAKE_PART"]).read_text())
     if acts and "die" in acts[0]:
         sys.stderr.write("cannot listen on 10.2.0.4: no such address; see --advertise\n")
         sys.exit(1)
-    async with FakeController(run, acts) as controller:
-        await controller.play()
-        (run / "cancels-seen.json").write_text(json.dumps(controller.cancels))
+    asyncio.run(_perform(run, acts))
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

@@ -73,6 +73,13 @@ async def docker(docker_host: str, tmp_path: Path) -> AsyncIterator[Bench]:
         yield bench
 
 
+@pytest.fixture
+async def process(tmp_path: Path) -> AsyncIterator[Bench]:
+    """The process runtime."""
+    async with _bench(messages.Runtime.PROCESS, tmp_path) as bench:
+        yield bench
+
+
 @pytest.fixture(
     params=[
         pytest.param("process", marks=pytest.mark.local),

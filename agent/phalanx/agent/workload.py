@@ -31,7 +31,7 @@ MOST_CONNECTIONS = 512
 
 #: Seconds until connections are taken again after the process ran out of descriptors, and in which a client
 #: that is turned away can send what it wanted to.
-_PAUSE_S = 0.2
+_PAUSE_S = 0.5
 
 #: Barrier names times ranks whose round is remembered; the longest unused is forgotten first.
 _MOST_ROUNDS = 65536

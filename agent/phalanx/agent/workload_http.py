@@ -9,7 +9,7 @@ import json
 import os
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -22,6 +22,9 @@ from .workload_calls import MOST_BODY_BYTES, Call, Refused, read_call
 
 #: Seconds in which a client has to send its request, and to take the answer.
 CLIENT_S = 30.0
+
+#: Bytes of a body that is too large, taken in so that its client hears why; the rest costs it the answer.
+_MOST_DISCARDED = 16 * 1024 * 1024
 
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n"
@@ -137,17 +140,48 @@ class _Handler(BaseHTTPRequestHandler):
         return self._perform(call)
 
     def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "0").strip()
-        if "Transfer-Encoding" in self.headers or not _is_length(length):
+        """The body, with its length or in chunks. One that is too large is taken in before it is refused: a
+        client that is still sending would not see the answer.
+        """
+        body, size = bytearray(), 0
+        for part in self._parts():
+            size += len(part)
+            if size > _MOST_DISCARDED:
+                break
+            if size <= MOST_BODY_BYTES:
+                body += part
+        if size > MOST_BODY_BYTES:
+            self.close_connection = True
+            raise Refused(413, f"the body is too large: at most {MOST_BODY_BYTES} bytes are taken")
+        return bytes(body)
+
+    def _parts(self) -> Iterator[bytes]:
+        if "Transfer-Encoding" not in self.headers:
+            yield from self._exactly(self._length(self.headers.get("Content-Length", "0"), 10))
+            return
+        while length := self._length(self.rfile.readline(64).partition(b";")[0].decode("latin-1"), 16):
+            yield from self._exactly(length)
+            self.rfile.readline(2)
+        while self.rfile.readline(1024).strip():  # trailers
+            pass
+
+    def _length(self, text: str, base: int) -> int:
+        try:
+            length = int(text.strip()[:16], base)
+        except ValueError:
+            length = -1
+        if length < 0:
             self.close_connection = True  # where the next request begins is not known
-            raise Refused(411, "send the body with its Content-Length")
-        if int(length) > MOST_BODY_BYTES:
-            self.close_connection = True  # the body is in its way
-            raise Refused(413, f"the body has {length} bytes; at most {MOST_BODY_BYTES} are taken")
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
-            raise ConnectionResetError("the client ended in the middle of its request")
-        return body
+            raise Refused(400, f"cannot read the length of the body: {text[:100]!r}")
+        return length
+
+    def _exactly(self, length: int) -> Iterator[bytes]:
+        while length > 0:
+            part = self.rfile.read(min(length, MOST_BODY_BYTES))
+            if not part:
+                raise ConnectionResetError("the client ended in the middle of its request")
+            length -= len(part)
+            yield part
 
     def _write(self, answer: Answer) -> None:
         self.send_response(answer.status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,9 @@ from phalanx.protocol.messages import CaseOpen, Cause, StepStart
 
 #: From the answer of the engine that a step runs to its own first word.
 _FIRST_WORD_S = 15.0
+
+#: For a container's root to give a large working directory back to the agent's user.
+_HAND_OVER_S = 60.0
 
 _LEASE_WORDS = "its lease was over: the agent heard nothing from the controller for too long"
 
@@ -67,7 +71,7 @@ class Life:
             await asyncio.to_thread(_append, self.lease.path.parent / supervisor.REQUESTS, line)
         with contextlib.suppress(EngineError, OSError):  # it looks by itself within a second
             try:
-                os.kill(self.pid, 10)
+                os.kill(self.pid, signal.SIGUSR1)
             except PermissionError:
                 await self.engine.call("signal", self.container.kill(signal="SIGUSR1"), PING_S)
 
@@ -127,9 +131,8 @@ class ContainerPlace:
         try:
             held.wrapper = await self._exec(directory)
         except EngineError as error:
-            with contextlib.suppress(OSError):
-                (directory / spool.ENV).unlink()
-            return steps.NeverStarted(directory, 126, Cause.ENGINE, str(error))
+            if not await held.runs_after_all():
+                return steps.NeverStarted(directory, 126, Cause.ENGINE, str(error))
         await steps.started(directory, held.alive, _FIRST_WORD_S)
         return steps.Followed(directory, held, f"step {step.step} of rank {rank}", since)
 
@@ -195,8 +198,10 @@ class ContainerPlace:
         problem: Exception | None = None
         if life.alive():
             try:
-                await life.request(f"end {max(0, round(grace_s))} {life.user.owner_on_return()}")
-                await steps.until(lambda: not life.alive(), grace_s + 3.0)
+                owner = life.user.owner_on_return()
+                handing_over = 0.0 if owner == "-" else _HAND_OVER_S
+                await life.request(f"end {max(0, round(grace_s))} {owner}")
+                await steps.until(lambda: not life.alive(), grace_s + handing_over + 3.0)
             except OSError as error:
                 problem = error
         with contextlib.suppress(OSError):
@@ -251,12 +256,20 @@ class _HeldExec:
         await steps.until(lambda: gone.exists() or not life.alive(), grace_s + steps.KILL_WAIT_S + 2.0)
         return gone.exists() or not life.alive()
 
-    def _first_pid(self) -> int:
-        """The wrapper's pid in the container, 0 while it has not said it."""
+    def _first_pid(self) -> str:
+        """The wrapper's pid in the container, "-" while it is not known (0 would be the parent of many)."""
         try:
-            return int((self.directory / spool.PID).read_text())
+            return str(int((self.directory / spool.PID).read_text()))
         except (OSError, ValueError):
-            return 0
+            return "-"
+
+    async def runs_after_all(self) -> bool:
+        """The engine failed to answer: True if the command runs all the same, else it never will."""
+        try:
+            (self.directory / spool.ENV).unlink()
+        except FileNotFoundError:
+            return True  # the wrapper has taken it
+        return False
 
     async def explain(self, status: steps.Status | None) -> steps.Status:
         life = self.place.life

@@ -68,6 +68,8 @@ def explained(error: EngineError, spec: ContainerSpec) -> RuntimeUnavailable:
             f"image {spec.image or spec.image_id} has no /bin/sh: phalanx needs a shell with sleep, cat, mv "
             "and rm in an image to hold a container by its lease; add busybox or coreutils to it"
         )
+    if error.status == 404 and "no such image" in lower:
+        return RuntimeUnavailable(f"image {spec.image} ({spec.image_id[:19]}) is not on this node")
     if spec.gpus and "could not select device driver" in lower:
         return RuntimeUnavailable(
             f"gpus={spec.gpus}: this node's engine has no driver for them; "

@@ -21,7 +21,7 @@ from phalanx.agent.runtimes.base import LibraryMissing, RuntimeUnavailable
 T = TypeVar("T")
 
 #: Deadlines in seconds. A ping is answered by a busy engine too; making a container may pull in a cold disk.
-PING_S, CALL_S, CREATE_S = 5.0, 15.0, 60.0
+PING_S, CALL_S, CREATE_S = 5.0, 15.0, 30.0
 
 _SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
 _USER_SOCKETS = ("docker.sock", "podman/podman.sock")

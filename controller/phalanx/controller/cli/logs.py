@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 from phalanx.controller.cli.selecting import (
@@ -16,6 +17,13 @@ from phalanx.controller.cli.selecting import (
     run_argument,
 )
 from phalanx.controller.exits import Exit
+
+if TYPE_CHECKING:
+    from phalanx.controller.cli.attending import Showing
+    from phalanx.controller.logs.follow import LogTail
+    from phalanx.controller.logs.sources import Source
+    from phalanx.controller.runs.directory import RunDirectory
+    from phalanx.controller.runs.model import RunView
 
 EPILOG = """\b
 Examples:
@@ -53,7 +61,6 @@ def command(run: str, **given: Any) -> int:
     """Show what the ranks of RUN wrote."""
     from phalanx.controller.cli.attending import Showing, log_tail
     from phalanx.controller.logs.sources import Selection
-    from phalanx.controller.runs.model import RunView
     from phalanx.controller.runs.records import read_all
     from phalanx.controller.runs.view import fold
 
@@ -74,25 +81,27 @@ def command(run: str, **given: Any) -> int:
         selection=selection,
     )
     known = fold(read_all(found.events), found.run_id)
-    view = RunView(run_id=found.run_id) if given["follow"] and not known.finished else known
     since = moment(given["since"], time.time()) if given["since"] else None
     logs = log_tail(found, known, showing)
     logs.start(given["tail"], since)
     if not given["follow"] or known.finished:
-        for _, data in logs.drain(final=known.finished):
-            sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        _write(logs.drain(final=known.finished))
         return Exit.OK
-    return _follow(found, showing, logs, view, given["reconnect_timeout"])
+    return _follow(found, showing, logs, known, given["reconnect_timeout"])
 
 
-def _follow(found: Any, showing: Any, logs: Any, view: Any, patience_s: float) -> int:
+def _write(pieces: Iterable[tuple[Source, bytes]]) -> None:
+    for _, data in pieces:
+        sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _follow(found: RunDirectory, showing: Showing, logs: LogTail, view: RunView, patience_s: float) -> int:
     from phalanx.controller.cli.attending import attend
     from phalanx.controller.runs.attend import Manners
 
-    for _, data in logs.drain(final=False):
-        sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    if view.cases:
+        _write(logs.drain(final=False))
     code = attend(found, showing, Manners(owns=False, patience_s=patience_s), logs, view)
     return Exit.OK if view.finished else code
 

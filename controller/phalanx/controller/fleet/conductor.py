@@ -293,7 +293,7 @@ class Conductor:
             await self._ask_scheduler()
 
     async def _ask_scheduler(self) -> None:
-        late = (Phase.ENDING, Phase.RELEASING, Phase.FINISHED)
+        late = (Phase.ENDING, Phase.RELEASING, Phase.RELEASED, Phase.FINISHED)
         if self._allocation is None or self._scheduler_asked or self.engine.phase in late:
             return
         report = await self.target.report(self._allocation)

@@ -69,6 +69,9 @@ ORPHAN_S = 3.0
 #: Grace when the scheduler is taking the nodes: its own KillWait is running (5-30 s).
 DRAIN_GRACE_S = 2.0
 
+#: Phases in which nothing more is started.
+_OVER = frozenset({Phase.ENDING, Phase.RELEASING, Phase.RELEASED, Phase.FINISHED})
+
 
 @dataclass(slots=True)
 class Engine:
@@ -92,6 +95,7 @@ class Engine:
     leftovers: list[str] = field(default_factory=list)
     nodes: tuple[str, ...] = ()
     _next_case: int = 0
+    _unjudged: set[str] = field(default_factory=set)
     _spawned_at: float = 0.0
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
@@ -112,6 +116,9 @@ class Engine:
             return [self._explain()]
         if name == "facts" and self.preparation is not None and self.phase is Phase.PREPARING:
             return self.preparation.go_without_facts()
+        if name == "prepare" and self.preparation is not None and self.phase is Phase.PREPARING:
+            self.preparation.give_up(self.plan.timing.image_timeout_s)
+            return self._prepared(now)
         if name == "leave" and self.phase is Phase.ENDING:
             return [EndAgents(0.0)]
         if name.startswith("lost:"):
@@ -166,7 +173,8 @@ class Engine:
         self.nodes = self.roster.present
         known = {name for name in self.nodes if self.roster.nodes[name].facts is not None}
         self.preparation = Preparation(self.plan, self.nodes, now)
-        return [DropTimer("join"), SetTimer("facts", FACTS_S), *self.preparation.begin(known)]
+        limit = SetTimer("prepare", self.plan.timing.image_timeout_s)
+        return [DropTimer("join"), SetTimer("facts", FACTS_S), limit, *self.preparation.begin(known)]
 
     def _on_join_timeout(self, event: JoinTimeout, now: float) -> list[Instruction]:
         if self.phase is not Phase.JOINING:
@@ -224,7 +232,7 @@ class Engine:
         return self._taken(words)
 
     def _taken(self, words: str) -> list[Instruction]:
-        if self.verdict is not None or self.phase in (Phase.ENDING, Phase.RELEASING, Phase.FINISHED):
+        if self.verdict is not None or self.phase in _OVER:
             return []
         trouble = Trouble(words, SCHEDULER)
         if self.flow is None or self.flow.finished:
@@ -256,19 +264,16 @@ class Engine:
         if not preparation.done:
             return []
         self._advance("prepared")
-        return [DropTimer("facts"), *self._start_case(now)]
+        return [DropTimer("facts"), DropTimer("prepare"), *self._start_case(now)]
 
     def _start_case(self, now: float) -> list[Instruction]:
         if self._next_case >= len(self.plan.cases):
             return self._all_cases_over()
         case = self.plan.cases[self._next_case]
         self._next_case += 1
-        gone = [node for node in self.nodes if node not in self.roster.present]
+        gone = tuple(node for node in self.nodes if node not in self.roster.present)
         if self.verdict is not None or self.cancel_level or gone:
-            why = self._why_not_run(gone)
-            ending = CaseEnding(self.nodes, 0, False, why, bool(self.cancel_level), 0.0)
-            self.flow = None
-            return [JudgeCase(case.name, ending)]
+            return [self._not_run(case.name, gone)]
         head = self.roster.nodes[self.nodes[0]]
         port = case.master_port or (head.facts or {}).get("free_port") or 29500
         env = {
@@ -280,7 +285,7 @@ class Engine:
         self.flow = CaseFlow(case, self.plan.timing, self.nodes, image_id, env, self.secret_of, now)
         return self.flow.begin()
 
-    def _why_not_run(self, gone: list[str]) -> str:
+    def _why_not_run(self, gone: tuple[str, ...]) -> str:
         if self.cancel_level:
             return "not run: the run was cancelled"
         if self.verdict is not None:
@@ -292,6 +297,9 @@ class Engine:
             self.failed_cases.append(event.case)
         if self.flow is None and self.phase is Phase.RUNNING:
             return self._start_case(now)
+        if self.phase is Phase.RELEASED and event.case in self._unjudged:
+            self._unjudged.discard(event.case)
+            return [] if self._unjudged else self._finish()
         return []
 
     def _case_over(self, now: float) -> list[Instruction]:
@@ -329,7 +337,7 @@ class Engine:
     # --- cancel and end
 
     def _on_cancel(self, event: CancelRequested, now: float) -> list[Instruction]:
-        if event.level <= self.cancel_level or self.phase in (Phase.RELEASING, Phase.FINISHED):
+        if event.level <= self.cancel_level or self.phase in _OVER - {Phase.ENDING}:
             return []
         self.cancel_level = event.level
         trouble = Trouble(f"cancelled by {event.by}", INTERRUPTED)
@@ -349,7 +357,7 @@ class Engine:
             self.verdict = trouble
 
     def _end(self, trouble: Trouble) -> list[Instruction]:
-        if self.phase in (Phase.ENDING, Phase.RELEASING, Phase.FINISHED):
+        if self.phase in _OVER:
             return []
         self._decide(trouble)
         self._advance("end")
@@ -358,6 +366,7 @@ class Engine:
         out: list[Instruction] = [
             DropTimer("join"),
             DropTimer("facts"),
+            DropTimer("prepare"),
             Record(RunEnding(reason)),
             Tell(self.roster.of(Member.JOINED), Leave(reason, grace)),
             SetTimer("leave", grace + LEAVE_SLACK_S),
@@ -380,6 +389,18 @@ class Engine:
         self._advance("released")
         if event.error:
             self.leftovers.append(f"allocation {event.job_id}: {event.error}")
+        rest = self.plan.cases[self._next_case :]
+        self._next_case = len(self.plan.cases)
+        self._unjudged = {case.name for case in rest}
+        return [self._not_run(case.name, ()) for case in rest] or self._finish()
+
+    def _not_run(self, case: str, gone: tuple[str, ...]) -> Instruction:
+        """A case that never started still gets its row."""
+        why = self._why_not_run(gone)
+        return JudgeCase(case, CaseEnding(self.nodes, 0, False, why, bool(self.cancel_level), 0.0))
+
+    def _finish(self) -> list[Instruction]:
+        self._advance("finished")
         verdict = self.verdict or Trouble("", OK)
         state = "cancelled" if self.cancel_level else "succeeded" if verdict.exit_code == OK else "failed"
         code, reason = verdict.exit_code, verdict.reason

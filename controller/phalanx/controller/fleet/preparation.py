@@ -61,6 +61,16 @@ class Preparation:
         self.facts = set(self.nodes)
         return self._after_facts()
 
+    def give_up(self, seconds: float) -> None:
+        """Too much time has passed: name who is not ready, and with what."""
+        if len(self.runtime) < len(self.nodes):
+            late, what, code = set(self.nodes) - self.runtime, "no answer from its runtime", RUNTIME_FAILED
+        else:
+            wanted = self.image_id
+            late = {node for node in self.nodes if not wanted or self.images.get(node) != wanted}
+            what, code = "the image is not there", IMAGE_FAILED
+        self._fail(f"{', '.join(sorted(late))}: {what} after {seconds:g} s", code)
+
     def on(self, event: Event) -> list[Instruction]:
         """Take an event; what to do next."""
         if self.done or self.trouble or getattr(event, "node", self.nodes[0]) not in self.nodes:

@@ -27,6 +27,8 @@ class Phase(Enum):
     ENDING = "ending"
     #: the allocation is being given back
     RELEASING = "releasing"
+    #: nothing is held any more; cases that never ran get their rows
+    RELEASED = "released"
     #: the last event is written
     FINISHED = "finished"
 
@@ -39,7 +41,8 @@ PHASES: dict[Phase, dict[str, Phase]] = {
     Phase.RUNNING: {"idle": Phase.IDLE, "end": Phase.ENDING},
     Phase.IDLE: {"end": Phase.ENDING},
     Phase.ENDING: {"gone": Phase.RELEASING},
-    Phase.RELEASING: {"released": Phase.FINISHED},
+    Phase.RELEASING: {"released": Phase.RELEASED},
+    Phase.RELEASED: {"finished": Phase.FINISHED},
     Phase.FINISHED: {},
 }
 

@@ -10,6 +10,8 @@ from phalanx.protocol.messages import NODE_LEVEL
 
 #: The step that runs the model script or the command; its files carry no step name.
 MAIN_STEP = "main"
+#: What a node sees when a case failed. A file for people, not output of the workload: it ends in ``.txt``.
+DIAGNOSTICS = "diagnostics"
 _SAFE = re.compile(r"[^A-Za-z0-9_.@+=-]")
 
 
@@ -35,6 +37,8 @@ def log_path(stream: StreamName, *, single_case: bool) -> PurePosixPath:
     folder = PurePosixPath("logs", safe(stream.node))
     if not single_case and stream.case:
         folder /= safe(stream.case)
+    if stream.step == DIAGNOSTICS:
+        return folder / f"{DIAGNOSTICS}.txt"
     step = "" if stream.step == MAIN_STEP else safe(stream.step)
     rank = "" if stream.rank == NODE_LEVEL else f"rank{stream.rank}"
     stem = ".".join(part for part in (step, rank) if part) or MAIN_STEP

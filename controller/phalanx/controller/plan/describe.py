@@ -11,7 +11,8 @@ from pathlib import Path
 
 from phalanx.protocol.messages import ContainerSpec, Mount, Runtime
 
-from .model import CasePlan, EnvValue, Plan, TargetPlan
+from ..logs.clean import clean
+from .model import CasePlan, Plan, TargetPlan
 from .secrets import MASK
 
 LABEL = 11
@@ -33,7 +34,12 @@ def describe(plan: Plan) -> str:
     assumed = _assumptions(plan)
     if assumed:
         lines += ["", *(f"  ? {words}" for words in assumed)]
-    return "\n".join(lines) + "\n"
+    return "".join(_safe(line) + "\n" for line in lines)
+
+
+def _safe(line: str) -> str:
+    """One line without control characters: values come from files of other people."""
+    return clean(line.replace("\n", "⏎").encode("utf-8", "backslashreplace")).decode()
 
 
 def _line(label: str, values: Iterable[str]) -> Iterator[str]:
@@ -124,10 +130,7 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     yield from _line("steps", _steps(plan, case))
     if case.workspace:
         yield from _line("workspace", [f"{case.workspace} → a copy on every node"])
-    yield from _line("env", _env(case.env))
-    yield from _line("", ["RANK LOCAL_RANK NODE_RANK and PHALANX_* on each rank   phalanx"])
-    port = str(case.master_port) if case.master_port else "? a free port of the first node"
-    yield from _line("", [f"MASTER_ADDR=? the first node  MASTER_PORT={port}   phalanx"])
+    yield from _line("env", _env(case))
     yield from _line("mounts", map(_mount, case.container.mounts))
     yield from _line("devices", [device.source for device in case.container.devices])
     yield from _line("container", _container(case.container))
@@ -141,9 +144,14 @@ def _steps(plan: Plan, case: CasePlan) -> Iterator[str]:
         yield f"{step.name}, once per {step.per}: {shlex.join(step.argv)}{end}{origin}"
 
 
-def _env(env: dict[str, EnvValue]) -> Iterator[str]:
-    for name in sorted(env):
-        value = env[name]
+def _env(case: CasePlan) -> Iterator[str]:
+    yield "RANK LOCAL_RANK WORLD_SIZE NODE_RANK NNODES PHALANX_*   phalanx, for each rank"
+    if "MASTER_ADDR" not in case.env:
+        yield "MASTER_ADDR=? the first node   phalanx"
+    if "MASTER_PORT" not in case.env:
+        yield f"MASTER_PORT={case.master_port or '? a free port of the first node'}   phalanx"
+    for name in sorted(case.env):
+        value = case.env[name]
         shown = MASK if value.secret else shlex.quote(value.value)
         yield f"{name}={shown}   {value.origin}"
 
@@ -192,7 +200,7 @@ def _limits_of_time(plan: Plan) -> Iterator[str]:
 
 
 def _writes(plan: Plan) -> Iterator[str]:
-    yield f"the run directory {plan.run_id}/: plan.json events.jsonl logs/ results/ perf.csv"
+    yield "the run directory: plan.json run.json events.jsonl logs/ results/ perf.csv"
     if plan.output_csv:
         yield f"{plan.output_csv} (rows are appended)"
 

@@ -1,8 +1,8 @@
 """The Plan: everything a run will do, typed, immutable, with the origin of each value.
 
 It is made before anything is touched, printed by ``--dry-run``, stored as ``plan.json`` and is the very
-object that the controller runs. It holds no secret: a secret's value travels to the controller over stdin, under
-the name that ``EnvValue.secret`` marks here.
+object that the controller runs. It holds no secret: a secret's value travels to the controller over stdin,
+under the name that ``EnvValue.secret`` marks here.
 """
 
 from __future__ import annotations

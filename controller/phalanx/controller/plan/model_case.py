@@ -23,7 +23,7 @@ from .inputs import RunInputs
 from .launchers import launcher_column
 from .model import CasePlan, EnvValue, ResultRule, StepPlan
 from .placement import Placement
-from .quantities import duration
+from .quantities import duration, whole_number
 from .secrets import Secrets, looks_secret
 
 #: Seconds that a model may take when neither card nor command line says (madengine's figure).
@@ -62,7 +62,7 @@ def model_case(
         collect=((multiple,) if multiple else ()) + ARTEFACTS,
         result=ResultRule(multiple_results=multiple, require_performance=True),
         columns=_columns(inputs, model, placement, gpus, container.image),
-        master_port=master_port(inputs, env),
+        master_port=master_port(inputs, env) or _card_port(model),
     ), secrets
 
 
@@ -76,6 +76,12 @@ def master_port(inputs: RunInputs, env: dict[str, EnvValue]) -> int:
             raise InputError(f"cannot use {value.origin}: MASTER_PORT: {value.value!r} is no port")
         return int(value.value)
     return inputs.context.port or 0
+
+
+def _card_port(model: SelectedModel) -> int:
+    port = model.card.distributed.get("port")
+    where = f"{model.card.where}: distributed.port"
+    return 0 if port in (None, "") else whole_number(str(port), where, 1, 65535)
 
 
 def _refuse_unsupported(model: SelectedModel, placement: Placement) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from ..workflow.card import ModelCard
 from ..workflow.errors import InputError, did_you_mean
+from ..workflow.wording import kind_of
 from .inputs import RunInputs
 from .model import SlurmOptions, TargetPlan
 from .quantities import whole_number
@@ -83,8 +84,10 @@ def _kind(inputs: RunInputs, origins: dict[str, str]) -> Literal["local", "slurm
 def _slurm_options(inputs: RunInputs, origins: dict[str, str], warnings: list[str]) -> SlurmOptions:
     values: dict[str, object] = {}
     block = inputs.context.slurm
+    card, by_card = _card_slurm(inputs, warnings)
     for name in SlurmOptions.__dataclass_fields__:
         layers = (
+            (by_card.get(name), f"{card}: slurm.{name}"),
             (getattr(block, name, None), inputs.context.origin(f"slurm.{name}")),
             (getattr(inputs.slurm, name), f"--{name.replace('_', '-')}"),
         )
@@ -111,6 +114,25 @@ def _slurm_options(inputs: RunInputs, origins: dict[str, str], warnings: list[st
             f"allocation {job_id} is used as it is: {', '.join(ignored)} only matter for a new one"
         )
     return dataclasses.replace(options, job_id=job_id)
+
+
+def _card_slurm(inputs: RunInputs, warnings: list[str]) -> tuple[str, dict[str, str | bool]]:
+    """Options of the first card with a slurm block: one run has one allocation. Raises InputError."""
+    blocks = [(model.card.where, dict(model.card.slurm)) for model in inputs.models if model.card.slurm]
+    if not blocks:
+        return "", {}
+    where, block = blocks[0]
+    different = [other for other, values in blocks[1:] if values != block]
+    if different:
+        warnings.append(f"{where}: its slurm options are used for the whole run, not those of {different[0]}")
+    found: dict[str, str | bool] = {}
+    for name, value in block.items():
+        if name not in SlurmOptions.__dataclass_fields__ or name in ("job_id", "extra"):
+            continue
+        if not isinstance(value, bool if name == "exclusive" else (str, int)):
+            raise InputError(f"cannot use {where}: slurm.{name}: found {kind_of(value)}")
+        found[name] = value if isinstance(value, bool) else str(value)
+    return where, found
 
 
 def _nodes(inputs: RunInputs, kind: str, options: SlurmOptions, origins: dict[str, str]) -> int:

@@ -7,6 +7,7 @@ like a secret wherever it is given.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -115,13 +116,11 @@ def _mask_argument(argument: str, secrets: Secrets) -> str:
         for prefix in (f"{name}=", f"-e{name}=", f"--env={name}="):
             if argument.startswith(prefix):
                 return prefix + MASK
-        if name in argument and 0 < len(secret.value) < MASKABLE and secret.value in argument:
-            return MASK
+        if name in argument and ("{" in argument or 0 < len(secret.value) < MASKABLE):
+            return MASK  # a context with the value, however it is quoted; or a value too short to be found
     return secrets.mask(argument)
 
 
 def _in_json(value: str) -> str:
     """The value as it stands inside a JSON text."""
-    import json
-
     return json.dumps(value)[1:-1]

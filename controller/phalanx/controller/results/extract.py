@@ -1,9 +1,9 @@
 """The performance value in a log: ``performance: 123.4 tokens/s``, by madengine's rule.
 
-The first match of the log wins (the last on request). After ``performance:`` and white space comes
-a number, perhaps a separator such as ``/step`` or a comma, white space, and the metric: up to white space
-or a comma. No word boundary is asked for in front. A log without one may have ``train_samples_per_second`` and a number.
-Logs may be huge and without newlines: they are read in windows, and a match must lie within one.
+The first match of the log wins (the last on request). After ``performance:`` and white space comes a
+number, perhaps a separator such as ``/step`` or a comma, white space, and the metric: up to white space or
+a comma. No word boundary is asked for in front. A log without one may have ``train_samples_per_second`` and
+a number. Logs may be huge and without newlines: they are read in windows, and a match must lie within one.
 """
 
 from __future__ import annotations

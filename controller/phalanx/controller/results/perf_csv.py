@@ -21,10 +21,10 @@ from typing import BinaryIO
 #: The columns of madengine, in its order.
 COLUMNS = (
     "model", "n_gpus", "nnodes", "gpus_per_node", "training_precision", "pipeline", "args", "tags",
-    "docker_file", "base_docker", "docker_sha", "docker_image", "git_commit", "machine_name", "deployment_type",
-    "launcher", "gpu_architecture", "performance", "metric", "relative_change", "status",
-    "build_duration", "test_duration", "dataname", "data_provider_type", "data_size", "data_download_duration", "build_number",
-    "additional_docker_run_options",
+    "docker_file", "base_docker", "docker_sha", "docker_image", "git_commit", "machine_name",
+    "deployment_type", "launcher", "gpu_architecture", "performance", "metric", "relative_change",
+    "status", "build_duration", "test_duration", "dataname", "data_provider_type", "data_size",
+    "data_download_duration", "build_number", "additional_docker_run_options",
 )  # fmt: skip
 #: A header of somebody's perf.csv has at least these.
 KNOWN_BY = ("model", "performance", "status")

@@ -69,6 +69,7 @@ class Attendance:
         self._logs = logs
         self._manners = manners
         self._passing = Passing()
+        self._advanced: dict[str, int] = {}
         self._interrupts = 0
         self._asked: set[asyncio.Task[None]] = set()
         self._leave: asyncio.Future[Left] | None = None
@@ -110,18 +111,22 @@ class Attendance:
         if isinstance(seen, Recorded):
             await self._event(seen)
         elif isinstance(seen, LogAdvanced):
-            for path, size in seen.sizes.items():
-                await self._show(path, size, final=False)
+            self._advanced.update(seen.sizes)
+            await self._show_advanced()
         elif isinstance(seen, Progress):
             self._passing.progress.setdefault(seen.phase, {})[seen.node] = (seen.done, seen.total)
         elif isinstance(seen, Disconnected):
             if self.view.seq:
                 await self._screen.say(f"lost the controller ({seen.reason}), trying again")
-        elif isinstance(seen, Reconnected) and self.view.seq and seen.seconds > 1:
-            await self._screen.say(f"the controller is back after {seen.seconds:.0f} s, nothing was lost")
+        elif isinstance(seen, Reconnected):
+            # What was written meanwhile may not be announced again.
+            await self._drain(final=False)
+            if self.view.seq and seen.seconds > 1:
+                await self._screen.say(f"the controller is back after {seen.seconds:.0f} s, nothing was lost")
 
     async def _event(self, recorded: Recorded) -> None:
         advance(self.view, recorded)
+        await self._show_advanced()
         event = recorded.event
         if isinstance(event, LogEnded):
             await self._show(event.path, event.length, final=True)
@@ -130,17 +135,25 @@ class Attendance:
             await self._drain(final=True)
         await self._screen.event(self.view, recorded)
 
+    async def _show_advanced(self) -> None:
+        """Log bytes that were announced, once it is known how many ranks there are to tell apart."""
+        if self.view.cases and self._advanced:
+            sizes, self._advanced = self._advanced, {}
+            for path, size in sizes.items():
+                await self._show(path, size, final=False)
+
     async def _show(self, path: str, size: int, final: bool) -> None:
         if self._logs is not None:
             await self._put(self._logs.advance(path, size, final))
 
     async def _drain(self, final: bool) -> None:
-        if self._logs is not None:
+        if self._logs is not None and (self.view.cases or final):
             await self._put(self._logs.drain(final))
 
     async def _put(self, pieces: Iterator[tuple[Source, bytes]]) -> None:
         for source, data in pieces:
-            await self._screen.log(data, source.output)
+            # Who owns the run gets its two streams apart, as from srun; who only looks gets lines.
+            await self._screen.log(data, source.output if self._manners.owns else "out")
             if self._screen.stdout_closed and not self._manners.owns:
                 self._go(Left(BROKEN_PIPE, over=False))
                 return
@@ -197,7 +210,12 @@ class Attendance:
 
     async def _cancel(self, level: int, words: str, how: str) -> None:
         self._passing.note = words
-        await self._screen.say(words)
+        # Beside each other: a terminal that is stopped must not keep the request from being passed on.
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._screen.say(words), name="words about the cancel")
+            both.create_task(self._pass_on(level, how), name="request to cancel")
+
+    async def _pass_on(self, level: int, how: str) -> None:
         try:
             async with asyncio.timeout(CANCEL_S):
                 await cancel(self._run, level, f"{self._manners.by} ({how})")

@@ -9,6 +9,7 @@ thread of their own: a terminal that is stopped (Ctrl-S) or a full pipe must not
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -41,7 +42,10 @@ class Writer:
         try:
             while view:
                 view = view[os.write(descriptor, view) :]
-        except BrokenPipeError:
+        except OSError as error:
+            # The reader is gone, or the terminal was hung up: the run does not depend on either.
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
             self.closed = self.closed or descriptor == OUT
 
 

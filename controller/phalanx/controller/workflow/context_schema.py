@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 UNUSED = (
     "docker_build_arg", "MAD_ROCM_PATH", "tools", "pre_scripts", "post_scripts", "data",
     "gen_sys_env_details", "generate_sys_env_details", "rocenv_mode", "log_error_pattern_scan",
-    "log_error_benign_patterns", "log_error_patterns", "vllm", "debug", "deploy",
-    "deployment_config", "monitor", "cleanup_on_failure", "live_output", "session_start_row", "shared_data", "skip_perf_collection", "timeout", "ctx_test",
-    "host_os", "numa_balancing", "launcher",
+    "log_error_benign_patterns", "log_error_patterns", "vllm", "debug", "deploy", "deployment_config",
+    "monitor", "cleanup_on_failure", "live_output", "session_start_row", "shared_data",
+    "skip_perf_collection", "timeout", "ctx_test", "host_os", "numa_balancing", "launcher",
 )  # fmt: skip
 #: The same of the slurm block.
 UNUSED_SLURM = (

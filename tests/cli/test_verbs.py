@@ -1,0 +1,389 @@
+"""The verbs that look at runs, as programs, on runs whose event logs were made by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from phalanx.controller.fleet import events as ev
+from phalanx.controller.runs.directory import RunDirectory, create, point_latest
+
+from tests.runs.fake_controller import act
+from tests.runs.stories import RUN, STORIES, log_bytes, running, started, success
+
+from .driver import Phalanx, Terminal
+
+pytestmark = pytest.mark.local
+
+
+def made(phalanx: Phalanx, story: list[ev.Event], run_id: str = RUN) -> RunDirectory:
+    run = create(phalanx.runs, run_id)
+    run.events.write_bytes(log_bytes(story))
+    point_latest(run)
+    return run
+
+
+def write(run: RunDirectory, path: str, text: str, times: str = "") -> None:
+    file = run.path / "logs" / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    if times:
+        file.with_name(file.name + ".times").write_text(times)
+
+
+@pytest.fixture
+def logged(phalanx: Phalanx) -> RunDirectory:
+    """A finished run on two nodes with two ranks each, whose ranks wrote something."""
+    run = made(phalanx, success(2, 2))
+    now = time.time()
+    for rank in range(4):
+        node = f"node{rank // 2 + 1}"
+        write(run, f"{node}/rank{rank}.out", f"out of {rank}\nmore of {rank}\n", f"0 {now - 600}\n9 {now}\n")
+    write(run, "node2/rank3.err", "\x1b]0;x\x07error of 3\n")
+    write(run, "node1/pre-1.out", "preparing\n")
+    return run
+
+
+# --- ps, status ----------------------------------------------------------------------------------------
+
+
+def test_ps_lists_runs_newest_first_with_state_and_code(phalanx: Phalanx) -> None:
+    made(phalanx, STORIES["first_failure"], "20261122-020124-demo-7f3a")
+    made(phalanx, STORIES["success"], "20261122-020125-demo-0001")
+    made(phalanx, STORIES["unfinished"], "20261122-020126-demo-0002")
+    entries = json.loads(phalanx("ps", "--json").out)
+    assert [(one["id"][-4:], one["state"], one["exit_code"]) for one in entries] == [
+        ("0002", "lost", None),
+        ("0001", "succeeded", 0),
+        ("7f3a", "failed", 3),
+    ]
+    table = phalanx("ps").out.splitlines()
+    assert table[0].split() == ["RUN", "STATE", "EXIT", "NODES", "TOOK", "JOB"]
+    assert table[3].split()[:4] == ["20261122-020124-demo-7f3a", "failed", "3", "8"]
+    assert phalanx("ps", "-q").out.splitlines()[0].endswith("0002")
+
+
+def test_ps_of_an_empty_folder_says_how_to_begin(phalanx: Phalanx) -> None:
+    done = phalanx("ps")
+    assert (done.code, done.out) == (0, "")
+    assert "phalanx run" in done.err
+    assert json.loads(phalanx("ps", "--json").out) == []
+
+
+def test_status_shows_the_last_screen_of_a_run_and_exits_well(phalanx: Phalanx) -> None:
+    run = made(phalanx, STORIES["first_failure"])
+    write(run, "node2/rank3.err", "RuntimeError: boom\n")
+    done = phalanx("status")
+    assert done.code == 0
+    assert "First failure — node2 rank 3 (local 1)" in done.out
+    assert "│ RuntimeError: boom" in done.out
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_status_json_of_every_story_has_the_same_keys(phalanx: Phalanx, story: str) -> None:
+    made(phalanx, STORIES[story])
+    document = json.loads(phalanx("status", RUN, "--json").out)
+    assert list(document)[:5] == ["v", "id", "name", "state", "exit_code"]
+    assert {"nodes", "cases", "first_failure", "followers", "phases", "missing", "leftovers"} <= set(document)
+
+
+def test_the_json_of_a_failure_names_node_rank_and_cause(phalanx: Phalanx) -> None:
+    made(phalanx, STORIES["first_failure"])
+    first = json.loads(phalanx("status", "--json").out)["first_failure"]
+    assert (first["node"], first["rank"], first["lrank"], first["status"]) == ("node2", 3, 1, 7)
+
+
+# --- logs ----------------------------------------------------------------------------------------------
+
+
+def test_logs_shows_all_with_node_and_local_rank(phalanx: Phalanx, logged: RunDirectory) -> None:
+    done = phalanx("logs")
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        "node1: preparing",
+        "node1/0: out of 0",
+        "node1/0: more of 0",
+        "node1/1: out of 1",
+        "node1/1: more of 1",
+        "node2/0: out of 2",
+        "node2/0: more of 2",
+        "node2/1: error of 3",
+        "node2/1: out of 3",
+        "node2/1: more of 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (["--rank", "3"], ["error of 3", "out of 3", "more of 3"]),
+        (["--rank", "3", "--stream", "out"], ["out of 3", "more of 3"]),
+        (["--rank", "0-1", "--tail", "1"], ["node1/0: more of 0", "node1/1: more of 1"]),
+        (["-w", "node2", "--stream", "err"], ["node2/1: error of 3"]),
+        (["--step", "pre-1"], ["node1: preparing"]),
+        (["--rank", "2", "--since", "1m"], ["more of 2"]),
+        (["--rank", "2", "--prefix", "rank"], ["2: out of 2", "2: more of 2"]),
+        (["--rank", "2", "--prefix", "{node}#{lrank} "], ["node2#0 out of 2", "node2#0 more of 2"]),
+        (["-w", "node[3-4]"], []),
+    ],
+)
+def test_logs_shows_what_is_asked_for(
+    phalanx: Phalanx, logged: RunDirectory, options: list[str], lines: list[str]
+) -> None:
+    assert phalanx("logs", *options).out.splitlines() == lines
+
+
+def test_logs_raw_gives_the_bytes_and_json_the_truth_about_each_line(
+    phalanx: Phalanx, logged: RunDirectory
+) -> None:
+    assert phalanx("logs", "--stream", "err", "-o", "raw").out == "\x1b]0;x\x07error of 3\n"
+    (line,) = phalanx("logs", "--stream", "err", "-o", "json").out.splitlines()
+    document = json.loads(line)
+    assert (document["node"], document["rank"], document["lrank"], document["stream"]) == (
+        "node2",
+        3,
+        1,
+        "stderr",
+    )
+
+
+def test_logs_with_times_says_when_each_line_came(phalanx: Phalanx, logged: RunDirectory) -> None:
+    lines = phalanx("logs", "--rank", "0", "-t").out.splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == ["out of 0", "more of 0"]
+    assert lines[0] < lines[1]
+
+
+def test_logs_follows_until_the_run_is_over_and_shows_each_line_once(
+    phalanx: Phalanx, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    line = {"log": "logs/node1/rank0.out", "text": "early\n"}
+    acts: list[dict[str, Any]] = [act(event) for event in [*started(), *running()]]
+    phalanx.part(
+        [*acts, line, {"until": str(gate)}, {**line, "text": "late\n"}, *map(act, success()[len(acts) :])]
+    )
+    assert phalanx("run", "-d", "-N", "2", "--", "x").code == 0
+    follow = phalanx.start("logs", "-f")
+    assert follow.stdout is not None
+    assert follow.stdout.readline() == b"node1: early\n"
+    gate.touch()
+    out, err = follow.communicate(timeout=20)
+    assert (out, err, follow.returncode) == (b"node1: late\n", b"", 0)
+
+
+def test_ctrl_c_while_following_leaves_and_the_run_goes_on(phalanx: Phalanx, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    acts = [act(event) for event in [*started(), *running()]]
+    line = {"log": "logs/node1/rank0.out", "text": "early\n"}
+    phalanx.part([*acts, line, {"until": str(gate)}, *map(act, success()[len(acts) :])])
+    assert phalanx("run", "-d", "-N", "2", "--", "x").code == 0
+    with Terminal(phalanx, "logs", "-f") as terminal:
+        terminal.until("early")
+        terminal.type(b"\x03")
+        assert terminal.ended() == 130
+    gate.touch()
+    assert phalanx("wait").code == 0
+
+
+def test_a_reader_that_leaves_ends_logs_without_words(phalanx: Phalanx) -> None:
+    run = made(phalanx, success())
+    write(run, "node1/rank0.out", "a line\n" * 200_000)
+    with phalanx.start("logs") as client:
+        assert client.stdout is not None and client.stderr is not None
+        client.stdout.readline()
+        client.stdout.close()
+        assert client.stderr.read() == b""
+        assert client.wait(20) == 141
+
+
+# --- nodes, exec, cancel -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def live(phalanx: Phalanx, tmp_path: Path) -> Any:
+    """A run that goes on until the test is over."""
+    gate = tmp_path / "gate"
+    acts = [act(event) for event in [*started(), *running()]]
+    phalanx.part([*acts, {"until": str(gate)}, *map(act, success()[len(acts) :])])
+    assert phalanx("run", "-d", "-N", "2", "--", "x").code == 0
+    yield phalanx
+    gate.touch()
+    assert phalanx("wait").code == 0
+
+
+def test_nodes_of_a_live_run_come_from_its_controller(live: Phalanx) -> None:
+    entries = json.loads(live("nodes", "--json").out)
+    assert [(one["node"], one["state"], one["last_heard_s"]) for one in entries] == [
+        ("node1", "joined", 0.1),
+        ("node2", "joined", 0.1),
+    ]
+    assert "node[1-2]" in live("nodes").out
+    assert len(live("nodes", "--wide", "-w", "node2").out.splitlines()) == 2
+
+
+def test_nodes_of_a_run_that_is_over_come_from_its_log(phalanx: Phalanx) -> None:
+    made(phalanx, STORIES["join_missing"])
+    entries = json.loads(phalanx("nodes", "--json").out)
+    assert [(one["node"], one["state"]) for one in entries] == [
+        ("node1", "joined"),
+        ("node2", "joined"),
+        ("node3", "missing"),
+        ("node4", "missing"),
+    ]
+    assert "python3 not found in PATH of the job" in phalanx("nodes").out
+
+
+def test_exec_streams_with_prefix_keeps_the_streams_apart_and_returns_the_highest_code(live: Phalanx) -> None:
+    done = live("exec", "--", "uname", "-r")
+    assert done.code == 3
+    assert sorted(done.out.splitlines()) == [
+        "node1: name of node1",
+        "node1: same",
+        "node2: name of node2",
+        "node2: same",
+    ]
+    assert "node1: to err" in done.err
+    assert done.err.splitlines()[-2:] == ["phalanx: node2: exit 3", "2 nodes: 1 ok, 1 failed"]
+
+
+def test_exec_on_one_node_has_no_prefix(live: Phalanx) -> None:
+    done = live("exec", "-w", "node1", "--", "uname")
+    assert (done.code, done.out) == (0, "same\nname of node1\n")
+
+
+def test_exec_gathers_what_was_said_alike(live: Phalanx) -> None:
+    out = live("exec", "-b", "--", "uname").out
+    assert out.startswith("---------------\nnode1\n---------------\nsame\n")
+
+
+def test_exec_on_a_node_that_is_not_there_is_refused_before_anything_runs(live: Phalanx) -> None:
+    done = live("exec", "-w", "node9", "--", "uname")
+    assert done.code == 4
+    assert "node9" in done.err
+
+
+def test_exec_shows_the_controllers_refusal(live: Phalanx) -> None:
+    done = live("exec", "--", "refuse")
+    assert done.code == 1
+    assert "no case is open" in done.err
+
+
+def test_cancel_asks_the_controller(phalanx: Phalanx) -> None:
+    acts = [act(event) for event in [*started(), *running()]]
+    phalanx.part([*acts, {"until": "cancel2"}, *map(act, STORIES["cancelled"][-4:])])
+    assert phalanx("run", "-d", "-N", "2", "--", "x").code == 0
+    assert phalanx("cancel").code == 0
+    assert phalanx("cancel", "--force").code == 0
+    assert phalanx("wait").code == 130
+    done = phalanx("cancel")
+    assert (done.code, "over already: cancelled" in done.err) == (0, True)
+
+
+def test_cancel_of_a_run_without_controller_is_lost_contact(phalanx: Phalanx) -> None:
+    made(phalanx, STORIES["unfinished"])
+    done = phalanx("cancel")
+    assert done.code == 75
+    assert "phalanx status" in done.err
+
+
+@pytest.mark.parametrize(("story", "code"), [("success", 0), ("first_failure", 3), ("join_missing", 8)])
+def test_wait_returns_the_code_of_a_run_that_is_over(phalanx: Phalanx, story: str, code: int) -> None:
+    made(phalanx, STORIES[story])
+    assert phalanx("wait").code == code
+
+
+# --- words of refusal, help, doctor --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rum"], "did you mean run?"),
+        (["ps", "--jsno"], "--json"),
+        (["run"], "either --tags TAG or -- COMMAND"),
+        (["run", "--tags", "a", "--", "b"], "two runs"),
+        (["run", "-N", "2", "-n", "3", "--", "x"], "cannot deal 3 ranks to 2 nodes"),
+        (["run", "-N", "0", "--", "x"], "-N"),
+        (["run", "--secret", "NOT_SET_HERE", "--", "x"], "NOT_SET_HERE"),
+        (["run", "--memory", "lots", "--", "x"], "lots"),
+        (["run", "--tags", "no-such-model"], "models.json"),
+        (["logs", "nothing-like-it"], "none"),
+        (["logs", "-w", "node[1-"], "none"),
+        ([], "Usage"),
+    ],
+)
+def test_bad_arguments_end_with_4_and_words_and_touch_nothing(
+    phalanx: Phalanx, words: list[str], said: str
+) -> None:
+    done = phalanx(*words)
+    assert done.code == 4
+    assert said in done.err + done.out
+    assert "Traceback" not in done.err
+    assert not phalanx.runs.exists()
+
+
+def test_a_dry_run_touches_nothing_and_shows_the_plan(phalanx: Phalanx) -> None:
+    done = phalanx("run", "--dry-run", "--json", "-N", "2", "--ntasks-per-node", "4", "--", "hostname")
+    plan = json.loads(done.out)
+    assert (plan["target"]["nodes"], plan["cases"][0]["ranks_per_node"]) == (2, 4)
+    assert "hostname" in phalanx("run", "--dry-run", "-N", "2", "--", "hostname").out
+    assert not phalanx.runs.exists()
+
+
+def test_ntasks_alone_is_that_many_ranks_on_one_node(phalanx: Phalanx) -> None:
+    plan = json.loads(phalanx("run", "--dry-run", "--json", "-n", "4", "--", "hostname").out)
+    assert (plan["target"]["nodes"], plan["cases"][0]["ranks_per_node"]) == (1, 4)
+
+
+def test_options_after_the_command_belong_to_the_command(phalanx: Phalanx) -> None:
+    plan = json.loads(phalanx("run", "--dry-run", "--json", "-N", "2", "hostname", "-s").out)
+    assert plan["cases"][0]["steps"][0]["argv"] == ["hostname", "-s"]
+
+
+@pytest.mark.parametrize("verb", ["run", "exec", "ps", "status", "nodes", "logs", "cancel", "wait", "doctor"])
+def test_every_verb_has_help(phalanx: Phalanx, verb: str) -> None:
+    done = phalanx(verb, "--help")
+    assert done.code == 0
+    assert f"{verb} [OPTIONS]" in done.out
+
+
+def test_doctor_is_calm_where_there_is_neither_slurm_nor_docker(phalanx: Phalanx) -> None:
+    env = {"PATH": os.path.dirname(sys.executable), "DOCKER_HOST": "unix:///nowhere/docker.sock"}  # noqa: PTH120
+    done = phalanx("doctor", env=env)
+    assert done.code == 0
+    assert "Everything needed for local runs is here" in done.out
+    document = json.loads(phalanx("doctor", "--json", env=env).out)
+    assert document["ok"] is True
+    assert {one["name"]: one["level"] for one in document["findings"]}["slurm"] == "absent"
+
+
+def test_help_answers_before_one_notices() -> None:
+    """At most 150 ms beyond the interpreter; three times that here, where the machine may be busy."""
+
+    def took(*argv: str) -> float:
+        best = 9.0
+        for _ in range(5):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *argv], check=True, capture_output=True)
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    assert took("-m", "phalanx.controller.cli", "--help") - took("-c", "pass") < 0.45
+
+
+@pytest.mark.parametrize("words", [["--help"], ["ps", "--help"], ["logs", "--help"], ["run", "--help"]])
+def test_nothing_heavy_is_imported_for_help(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom phalanx.controller.cli.main import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        "heavy = {'aiohttp', 'rich', 'pydantic', 'ClusterShell', 'aiodocker', 'jinja2', 'uvloop', 'cryptography'}\n"
+        "sys.stderr.write(' '.join(sorted(heavy & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -1,0 +1,10 @@
+"""The ``phalanx`` command, with the controller that plays a part in place of the real one."""
+
+from __future__ import annotations
+
+from phalanx.controller.cli.main import main
+from phalanx.controller.runs import launch
+
+if __name__ == "__main__":
+    launch.DAEMON = "tests.runs.fake_controller"
+    main()

@@ -1,0 +1,86 @@
+"""Thousands of runs in fake time with everything that can go wrong: each must end, and end right."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from phalanx.controller.fleet import events as ev
+from phalanx.controller.fleet.states import Phase
+from phalanx.controller.plan.model import StepPlan
+
+from .world import Odds, World, make_plan
+
+SEEDS = 6000
+#: Longest simulated time in which any run must be over: all timers together, with room.
+BOUND_S = 2000.0
+
+
+def hostile(seed: int) -> World:
+    """A world of the seed's own kind of trouble."""
+    dice = random.Random(seed)
+    odds = Odds(
+        refused=dice.choice([0, 0, 0.2]),
+        no_join=dice.choice([0, 0, 0.2]),
+        dies=dice.choice([0, 0.1, 0.5]),
+        error=dice.choice([0, 0, 0.1]),
+        rank_fails=dice.choice([0, 0.1, 0.5]),
+        hangs=dice.choice([0, 0, 0.1]),
+        blinks=dice.choice([0, 0.3]),
+        cancel=dice.choice([0, 0.4]),
+        taken=dice.choice([0, 0, 0.4]),
+        spawner_dies=dice.choice([0, 0, 0.3]),
+    )
+    steps = dice.choice(
+        [
+            (StepPlan("main", ("work",)),),
+            (
+                StepPlan("pre-1", ("pre",), "node"),
+                StepPlan("main", ("work",)),
+                StepPlan("post-1", ("post",), "node", always=True),
+            ),
+        ]
+    )
+    plan = make_plan(
+        dice.randint(1, 5),
+        dice.randint(1, 3),
+        docker=dice.random() < 0.5,
+        ranks_per_node=dice.randint(1, 2),
+        min_nodes=dice.choice([0, 0, 1]),
+        exit_policy=dice.choice(["workflow", "max", "first"]),
+        steps=steps,
+    )
+    return World(plan, seed, odds)
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_every_run_ends_in_bounded_time_with_a_row_for_every_case_and_a_true_code(block: int) -> None:
+    for seed in range(block, SEEDS, 10):
+        world = hostile(seed)
+        try:
+            finished = world.run(BOUND_S)
+            check(world, finished)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+
+
+def check(world: World, finished: ev.RunFinished) -> None:
+    """What must hold at the end of any run."""
+    planned = [case.name for case in world.plan.cases]
+    judged = [event.case for event in world.of(ev.CaseFinished)]
+    assert sorted(judged) == sorted(planned), f"rows for {judged}, planned {planned}"
+    assert world.engine.phase is Phase.FINISHED
+    assert len(world.of(ev.RunFinished)) == 1
+    good = all(event.status == "SUCCESS" for event in world.of(ev.CaseFinished))
+    if finished.exit_code == 0:
+        assert good and finished.state == "succeeded", "a success with a failed case"
+        assert not world.engine.cancel_level
+    else:
+        assert finished.reason, "a failure without a reason"
+    if good and not world.engine.cancel_level and not world.of(ev.AllocationEnded):
+        lost = world.of(ev.AgentLost)
+        assert finished.exit_code == 0 or lost, f"exit {finished.exit_code} though all cases succeeded"
+    if world.spawned:
+        assert world.of(ev.SpawnEnded), "the spawner was left running"
+    assert world.of(ev.AllocationReleased), "the allocation was not given back"

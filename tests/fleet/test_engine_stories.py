@@ -1,0 +1,192 @@
+"""What the engine decides, told as stories in fake time."""
+
+from __future__ import annotations
+
+from phalanx.controller.fleet import events as ev
+from phalanx.controller.plan.model import StepPlan
+from phalanx.protocol import messages as m
+
+from .world import IMAGE_ID, Odds, World, make_plan
+
+PRE_MAIN_POST = (
+    StepPlan("pre-1", ("pre",), "node"),
+    StepPlan("main", ("work",)),
+    StepPlan("post-1", ("post",), "node", always=True),
+    StepPlan("post-2", ("post",), "node"),
+)
+
+
+def steps_begun(world: World) -> list[str]:
+    return [event.step for event in world.of(ev.StepBegun)]
+
+
+def test_a_calm_run_passes_every_phase_and_ends_with_zero() -> None:
+    world = World(make_plan(3, 2, docker=True))
+    finished = world.run()
+    assert (finished.state, finished.exit_code) == ("succeeded", 0)
+    assert [event.status for event in world.of(ev.CaseFinished)] == ["SUCCESS", "SUCCESS"]
+    assert world.of(ev.ImageReady) == [ev.ImageReady("image:1", IMAGE_ID, 3, 0.0)]
+    order = [type(event) for event in world.log]
+    assert order.index(ev.FleetJoined) < order.index(ev.ImageReady) < order.index(ev.CaseStarted)
+
+
+def test_no_step_starts_before_every_node_has_its_container() -> None:
+    world = World(make_plan(4))
+    world.run()
+    order = [type(event) for event in world.log]
+    opened = [i for i, kind in enumerate(order) if kind is ev.CaseOpenedOn]
+    assert len(opened) == 4
+    assert max(opened) < order.index(ev.StepBegun)
+
+
+def test_containers_are_started_with_the_image_id_not_the_tag() -> None:
+    world = World(make_plan(2, docker=True))
+    world.run()
+    assert {message.spec.image_id for _, message in world.told_to(m.CaseOpen)} == {IMAGE_ID}
+
+
+def test_ranks_are_numbered_by_node_and_know_the_master() -> None:
+    world = World(make_plan(3, ranks_per_node=2))
+    world.run()
+    ranks = {node: message.ranks for node, message in world.told_to(m.CaseOpen)}
+    assert ranks == {"n0": (0, 1), "n1": (2, 3), "n2": (4, 5)}
+    env = world.told_to(m.CaseOpen)[0][1].env
+    assert (env["MASTER_ADDR"], env["MASTER_PORT"], env["NNODES"]) == ("10.0.0.1", "29500", "3")
+
+
+def test_the_first_rank_that_fails_decides_and_the_others_are_stopped() -> None:
+    world = World(make_plan(3, exit_policy="max"), rank_status=lambda case, rank: 7 if rank == 1 else 0)
+    finished = world.run()
+    assert finished.exit_code == 7
+    assert "rank 1 on n1" in finished.reason
+    assert world.told_to(m.Diagnose) == [("n1", m.Diagnose(1, "case0"))]
+
+
+def test_a_stopped_follower_does_not_raise_the_exit_code() -> None:
+    world = World(make_plan(3, exit_policy="max"), rank_status=lambda case, rank: 7 if rank == 1 else 0)
+    world.run()
+    stopped = [event for event in world.of(ev.RankExited) if event.cause == "stopped"]
+    finished = world.of(ev.RunFinished)[0]
+    assert finished.exit_code == 7 and all(event.status == 143 for event in stopped)
+
+
+def test_after_a_failure_only_steps_that_always_run_are_run() -> None:
+    plan = make_plan(2, steps=PRE_MAIN_POST)
+    world = World(plan, rank_status=lambda case, rank: 1 if rank == 0 else 0)
+    world.run()
+    assert steps_begun(world) == ["pre-1", "main", "post-1"]
+
+
+def test_a_failed_case_does_not_keep_the_next_one_from_running() -> None:
+    plan = make_plan(2, 2)
+    world = World(plan, rank_status=lambda case, rank: 1 if case == "case0" else 0)
+    finished = world.run()
+    assert [event.status for event in world.of(ev.CaseFinished)] == ["FAILURE", "SUCCESS"]
+    assert finished.exit_code == 3
+
+
+def test_results_are_collected_after_a_failure_too() -> None:
+    world = World(make_plan(2), rank_status=lambda case, rank: 1)
+    world.run()
+    assert len(world.told_to(m.Collect)) == 2
+    assert len(world.told_to(m.CaseClose)) == 2
+
+
+def test_missing_nodes_end_the_run_with_eight_by_name() -> None:
+    world = World(make_plan(3))
+    world.dead = {"n2"}
+    finished = world.run()
+    assert finished.exit_code == 8
+    assert "2 of 3 agents joined; missing: n2" in finished.reason
+    assert [event.status for event in world.of(ev.CaseFinished)] == ["FAILURE"]
+
+
+def test_min_nodes_lets_the_run_go_on_with_ranks_renumbered() -> None:
+    world = World(make_plan(3, min_nodes=2))
+    world.dead = {"n1"}
+    assert world.run().exit_code == 0
+    ranks = {node: message.ranks for node, message in world.told_to(m.CaseOpen)}
+    assert ranks == {"n0": (0,), "n2": (1,)}
+
+
+def test_a_node_that_is_lost_fails_its_ranks_by_name_and_the_rest_is_cleaned_up() -> None:
+    world = World(make_plan(3, 2), rank_status=lambda case, rank: 0)
+    world.at(3.0, lambda: world.die("n1", "no heartbeat"))
+    finished = world.run()
+    lost = [event for event in world.of(ev.RankExited) if event.cause == "lost"]
+    assert [event.node for event in lost] == ["n1"] or not world.of(ev.RankExited)
+    assert [event.status for event in world.of(ev.CaseFinished)] == ["FAILURE", "FAILURE"]
+    assert finished.exit_code == 3
+    assert "n1" in finished.reason or "case0" in finished.reason
+
+
+def test_a_node_that_comes_back_within_the_lease_changes_no_verdict() -> None:
+    for seed in range(50):
+        world = World(make_plan(3), seed, Odds(blinks=1.0))
+        assert world.run().exit_code == 0
+
+
+def test_cancel_drains_collects_and_says_so() -> None:
+    world = World(make_plan(2, 2))
+    world.happen(ev.CancelRequested(1, "alice's terminal"), 5.0)
+    finished = world.run()
+    assert (finished.state, finished.exit_code) == ("cancelled", 130)
+    assert finished.reason == "cancelled by alice's terminal"
+    assert [event.status for event in world.of(ev.CaseFinished)] == ["CANCELLED", "CANCELLED"]
+
+
+def test_a_second_cancel_kills_without_grace() -> None:
+    world = World(make_plan(2), rank_status=lambda case, rank: 0, seed=3)
+    world.happen(ev.CancelRequested(1, "x"), 5.0)
+    world.happen(ev.CancelRequested(2, "x"), 5.01)
+    world.run()
+    graces = [message.grace_s for _, message in world.told_to(m.StepStop)]
+    assert not graces or graces[-1] == 0.0
+
+
+def test_an_allocation_that_is_refused_ends_with_ten_and_the_schedulers_words() -> None:
+    world = World(make_plan(2), odds=Odds(refused=1.0))
+    finished = world.run()
+    assert (finished.exit_code, finished.reason) == (10, "no such partition")
+
+
+def test_nodes_taken_by_the_scheduler_end_with_ten_after_collection() -> None:
+    world = World(make_plan(2))
+    world.at(4.0, world._take_allocation)
+    finished = world.run()
+    assert finished.exit_code == 10
+    assert "the scheduler ended the allocation: CANCELLED by someone" in finished.reason
+
+
+def test_an_image_that_cannot_be_had_ends_with_nine() -> None:
+    world = World(make_plan(2, docker=True), odds=Odds())
+    world.perform = _without_image(world)  # type: ignore[method-assign]
+    finished = world.run()
+    assert finished.exit_code == 9
+
+
+def _without_image(world: World):  # type: ignore[no-untyped-def]
+    perform = world.perform
+
+    def instead(instruction):  # type: ignore[no-untyped-def]
+        from phalanx.controller.fleet.instructions import PrepareImage
+
+        if isinstance(instruction, PrepareImage):
+            world.happen(ev.ImageSource("", instruction.reference, "", 0, "nobody has it"))
+        else:
+            perform(instruction)
+
+    return instead
+
+
+def test_replaying_the_log_gives_the_same_state() -> None:
+    from phalanx.controller.fleet.engine import Engine
+
+    world = World(make_plan(3, 2), 11, Odds(rank_fails=0.3, blinks=0.3))
+    world.run()
+    replayed = Engine(world.plan)
+    for event in world.log:
+        replayed.handle(event, 0.0)
+    assert replayed.phase is world.engine.phase
+    assert replayed.verdict == world.engine.verdict
+    assert replayed.failed_cases == world.engine.failed_cases

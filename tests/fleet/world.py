@@ -1,0 +1,343 @@
+"""A world in fake time for the engine: it performs instructions, agents answer or fail, nothing is real.
+
+Everything that happens comes from one seeded random number generator and one heap of moments, so a failing
+seed replays exactly. Nodes can die silently, hang, answer with errors, come back; the scheduler can take the
+allocation away; people can cancel. Whatever happens, a run must reach its last event.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from phalanx.controller.fleet import events as ev
+from phalanx.controller.fleet import instructions as ins
+from phalanx.controller.fleet.engine import Engine
+from phalanx.controller.plan.model import CasePlan, ImagePlan, Plan, StepPlan, TargetPlan, Timing
+from phalanx.protocol import messages as m
+
+IMAGE_ID = "sha256:" + "ab" * 32
+
+
+def make_plan(
+    nodes: int = 3,
+    cases: int = 1,
+    *,
+    docker: bool = False,
+    ranks_per_node: int = 1,
+    min_nodes: int = 0,
+    exit_policy: str = "workflow",
+    steps: tuple[StepPlan, ...] = (StepPlan("main", ("work",)),),
+    keep: bool = False,
+) -> Plan:
+    """A plan of a few cases."""
+    runtime = m.Runtime.DOCKER if docker else m.Runtime.PROCESS
+    return Plan(
+        1,
+        "run",
+        "run",
+        ("phalanx",),
+        "/",
+        TargetPlan("local", nodes, min_nodes),
+        ImagePlan("image:1") if docker else None,
+        tuple(
+            CasePlan(f"case{i}", steps, m.ContainerSpec(runtime), ranks_per_node=ranks_per_node)
+            for i in range(cases)
+        ),
+        timing=Timing(
+            join_timeout_s=60, lease_s=30, stop_grace_s=10, image_timeout_s=600, collect_timeout_s=60
+        ),
+        exit_policy=exit_policy,  # type: ignore[arg-type]
+        keep=keep,
+    )
+
+
+@dataclass
+class Odds:
+    """How likely things go wrong; all zero for a calm world."""
+
+    refused: float = 0.0
+    no_join: float = 0.0
+    dies: float = 0.0
+    error: float = 0.0
+    rank_fails: float = 0.0
+    hangs: float = 0.0
+    blinks: float = 0.0
+    cancel: float = 0.0
+    taken: float = 0.0
+    spawner_dies: float = 0.0
+
+
+@dataclass
+class World:
+    """One run in fake time."""
+
+    plan: Plan
+    seed: int = 0
+    odds: Odds = field(default_factory=Odds)
+    rank_status: Callable[[str, int], int] = lambda case, rank: 0
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.plan)
+        self.dice = random.Random(self.seed)
+        self.log: list[ev.Event] = []
+        self.told: list[tuple[str, m.Message]] = []
+        self.dead: set[str] = set()
+        self.left: set[str] = set()
+        self.timers: dict[str, int] = {}
+        self.running: dict[tuple[str, str, int], str] = {}
+        self.judged: list[str] = []
+        self.spawned = self.spawn_over = False
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+
+    # --- time
+
+    def at(self, delay: float, action: Callable[[], None]) -> None:
+        """Do something after ``delay`` seconds."""
+        heapq.heappush(self._heap, (self.now + delay, next(self._order), action))
+
+    def happen(self, event: ev.Event, delay: float = 0.0) -> None:
+        """An event is recorded after ``delay`` seconds."""
+        self.at(delay, lambda: self.record(event))
+
+    def record(self, event: ev.Event) -> None:
+        """The event is in the log; the engine hears of it."""
+        self.log.append(event)
+        for instruction in self.engine.handle(event, self.now):
+            self.perform(instruction)
+
+    def run(self, limit_s: float = 100_000.0) -> ev.RunFinished:
+        """Run to the last event. Raises AssertionError when time is up or nothing is left to happen."""
+        self.happen(ev.RunStarted("run", "local", self.plan.target.nodes, ("case0",)))
+        if self.chance(self.odds.cancel):
+            moment = self.dice.uniform(0, 120)
+            self.happen(ev.CancelRequested(1, "test"), moment)
+            if self.chance(0.5):
+                self.happen(ev.CancelRequested(2, "test"), moment + self.dice.uniform(0, 10))
+        if self.chance(self.odds.taken):
+            self.at(self.dice.uniform(0, 120), self._take_allocation)
+        while self._heap:
+            moment, _, action = heapq.heappop(self._heap)
+            assert moment < limit_s, f"no end after {moment} s in {self.engine.phase}"
+            self.now = moment
+            action()
+            if isinstance(self.log[-1], ev.RunFinished):
+                return self.log[-1]
+        raise AssertionError(f"nothing left to happen in {self.engine.phase}: {self.log[-8:]}")
+
+    def chance(self, odds: float) -> bool:
+        """Whether something of these odds happens."""
+        return self.dice.random() < odds
+
+    def soon(self) -> float:
+        """A short delay."""
+        return self.dice.uniform(0.001, 1.0)
+
+    # --- instructions
+
+    def perform(self, instruction: ins.Instruction) -> None:
+        """What the shell would do."""
+        match instruction:
+            case ins.Record():
+                self.happen(instruction.event)
+            case ins.Tell():
+                for node in instruction.nodes:
+                    self.told.append((node, instruction.message))
+                    self._tell(node, instruction.message)
+            case ins.SetTimer():
+                self._set_timer(instruction.name, instruction.seconds)
+            case ins.DropTimer():
+                self.timers.pop(instruction.name, None)
+            case ins.AllocateNodes():
+                self._allocate()
+            case ins.StopAllocating():
+                self.happen(ev.AllocationRefused("cancelled"), self.soon())
+            case ins.SpawnAgents():
+                self._spawn(instruction.nodes)
+            case ins.ExplainMissing():
+                missing = dict.fromkeys(instruction.nodes, "unknown")
+                self.happen(ev.JoinTimeout(instruction.joined, instruction.expected, missing), self.soon())
+            case ins.PrepareImage():
+                source = ev.ImageSource("archive x", instruction.reference, IMAGE_ID, 10)
+                error = ev.ImageSource("", instruction.reference, "", 0, "none")
+                self.happen(error if self.chance(self.odds.error) else source, self.soon())
+            case ins.Ship():
+                for node in instruction.nodes:
+                    self._answer(node, ev.BlobFetched(node, instruction.purpose, "00" * 32, 1), "error")
+            case ins.JudgeCase():
+                self._judge(instruction)
+            case ins.AskScheduler():
+                pass
+            case ins.EndAgents():
+                self._end_spawner(self.soon())
+            case ins.ReleaseAllocation():
+                self.happen(ev.AllocationReleased(self.engine.job_id), self.soon())
+            case _:
+                raise AssertionError(f"unknown instruction {instruction}")
+
+    def _judge(self, instruction: ins.JudgeCase) -> None:
+        self.judged.append(instruction.case)
+        end = instruction.outcome
+        status = "CANCELLED" if end.cancelled else "SUCCESS" if end.completed else "FAILURE"
+        self.happen(
+            ev.CaseFinished(instruction.case, status, end.failure, ({"status": status},)), self.soon()
+        )
+
+    def _set_timer(self, name: str, seconds: float) -> None:
+        mark = self.timers[name] = next(self._order)
+
+        def fire() -> None:
+            if self.timers.get(name) == mark:
+                del self.timers[name]
+                for instruction in self.engine.on_timer(name, self.now):
+                    self.perform(instruction)
+
+        self.at(seconds, fire)
+
+    # --- nodes
+
+    def _allocate(self) -> None:
+        if self.chance(self.odds.refused):
+            self.happen(ev.AllocationRefused("no such partition"), self.soon())
+            return
+        names = tuple(f"n{i}" for i in range(self.plan.target.nodes))
+        self.happen(ev.AllocationGranted("7", names, True), self.soon())
+
+    def _spawn(self, nodes: tuple[str, ...]) -> None:
+        self.spawned = True
+        if self.chance(self.odds.spawner_dies):
+            self.at(self.dice.uniform(0, 200), self._spawner_dies)
+        for rank, node in enumerate(nodes):
+            if self.chance(self.odds.no_join):
+                self.dead.add(node)
+                continue
+            self.at(self.soon(), lambda node=node, rank=rank: self._join(node, rank))
+            if self.chance(self.odds.dies):
+                self.at(self.dice.uniform(0, 200), lambda node=node: self.die(node))
+            if self.chance(self.odds.blinks):
+                self.at(self.dice.uniform(1, 100), lambda node=node, rank=rank: self._blink(node, rank))
+
+    def _join(self, node: str, rank: int) -> None:
+        if node not in self.dead:
+            self.happen(ev.AgentJoined(node, rank, "one", "10.0.0.1"))
+            self.happen(ev.AgentFacts(node, {"free_port": 29500}), self.soon())
+
+    def die(self, node: str, detail: str = "connection broke") -> None:
+        """The node falls silent and stays so."""
+        if node not in self.dead | self.left:
+            self.dead.add(node)
+            self.happen(ev.AgentSilent(node, detail), self.dice.uniform(0, 10))
+
+    def _blink(self, node: str, rank: int) -> None:
+        if node in self.dead | self.left:
+            return
+        self.happen(ev.AgentSilent(node, "link cut"))
+        self.at(
+            self.dice.uniform(0.1, 20),
+            lambda: (
+                node in self.dead | self.left
+                or self.record(ev.AgentJoined(node, rank, "one", "10.0.0.1", resumed=True))
+            ),
+        )
+
+    def _spawner_dies(self) -> None:
+        if not self.spawn_over:
+            for node in self.engine.roster.nodes:
+                self.die(node, "killed")
+            self._end_spawner(0.1, -9)
+
+    def _end_spawner(self, delay: float, status: int = 0) -> None:
+        if not self.spawn_over:
+            self.spawn_over = True
+            for node in self.engine.roster.nodes:
+                self.die(node, "ended with the spawner")
+            self.happen(ev.SpawnEnded(status), delay)
+
+    def _take_allocation(self) -> None:
+        for node in self.engine.roster.present:
+            self.happen(ev.AgentDraining(node, "SIGTERM"), self.soon())
+        self.happen(ev.AllocationEnded("CANCELLED", "by someone"), self.soon())
+        self.at(5.0, lambda: self._end_spawner(0.1))
+
+    # --- what agents do
+
+    def _answer(self, node: str, event: ev.Event, error_field: str = "") -> None:
+        if node in self.dead or self.chance(self.odds.hangs):
+            return
+        if error_field and self.chance(self.odds.error):
+            event = type(event)(**{**{n: getattr(event, n) for n in event.__slots__}, error_field: "broken"})
+        self.at(self.soon(), lambda: node in self.dead or self.record(event))
+
+    def _tell(self, node: str, message: m.Message) -> None:
+        if node in self.dead:
+            return
+        match message:
+            case m.RuntimeOpen():
+                self._answer(node, ev.RuntimeOnNode(node, message.runtime.value), "error")
+            case m.ImageQuery():
+                self._answer(node, ev.ImageOnNode(node, message.reference, ""), "error")
+            case m.ImageLoad():
+                self._answer(node, ev.ImageOnNode(node, message.reference, message.image_id), "error")
+            case m.CaseOpen():
+                self._answer(node, ev.CaseOpenedOn(message.case, node, "c"), "error")
+            case m.StepStart():
+                self._start(node, message)
+            case m.StepStop():
+                self._stop(node, message)
+            case m.Diagnose():
+                self._answer(node, ev.CaseDiagnosedOn(message.case, node))
+            case m.Collect():
+                self._answer(node, ev.CaseCollectedOn(message.case, node, 0))
+            case m.CaseClose():
+                self._answer(node, ev.CaseClosedOn(message.case, node))
+            case m.Leave():
+                self._leave(node)
+
+    def _leave(self, node: str) -> None:
+        if not self.chance(self.odds.hangs):
+            self.left.add(node)
+            self.happen(ev.AgentLeft(node), self.soon())
+
+    def _start(self, node: str, message: m.StepStart) -> None:
+        for rank in message.ranks or (m.NODE_LEVEL,):
+            key = (node, message.step, rank)
+            self.running[key] = message.case
+            self.happen(ev.RankStarted(message.case, message.step, node, rank), 0.001)
+            failed = self.chance(self.odds.rank_fails)
+            status = 7 if failed else self.rank_status(message.case, rank)
+            if self.chance(self.odds.hangs):
+                # A workload that hangs has no deadline here: someone loses patience.
+                self.happen(ev.CancelRequested(1, "someone impatient"), 300.0)
+                self.happen(ev.CancelRequested(2, "someone impatient"), 400.0)
+            else:
+                self.at(
+                    self.dice.uniform(0.01, 60),
+                    lambda key=key, status=status: self._exit(key, status, "exited"),
+                )
+
+    def _exit(self, key: tuple[str, str, int], status: int, cause: str) -> None:
+        node, step, rank = key
+        case = self.running.pop(key, None)
+        if case is not None and node not in self.dead:
+            self.record(ev.RankExited(case, step, node, rank, status, cause, 1.0))
+
+    def _stop(self, node: str, message: m.StepStop) -> None:
+        for key in [key for key in self.running if key[0] == node and key[1] == message.step]:
+            if not self.chance(self.odds.hangs):
+                delay = self.dice.uniform(0.01, message.grace_s + 0.1)
+                self.at(delay, lambda key=key: self._exit(key, 143, "stopped"))
+
+    # --- reading the log
+
+    def of(self, kind: type[ev.Event]) -> list[ev.Event]:
+        """All events of a kind."""
+        return [event for event in self.log if isinstance(event, kind)]
+
+    def told_to(self, kind: type[m.Message]) -> list[tuple[str, m.Message]]:
+        """All messages of a kind, with the node each went to."""
+        return [(node, message) for node, message in self.told if isinstance(message, kind)]

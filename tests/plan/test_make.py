@@ -1,0 +1,244 @@
+"""Plans for commands and for models: what becomes of the inputs, and where each value is from."""
+
+from __future__ import annotations
+
+import pytest
+from phalanx.controller.plan.make import plan_for_command, plan_for_tags
+from phalanx.controller.plan.model import SlurmOptions
+from phalanx.controller.workflow.errors import InputError
+from phalanx.protocol.messages import Runtime
+
+from .making import command, models
+
+
+def test_a_command_is_one_case_with_one_step_and_no_value_is_required() -> None:
+    plan = plan_for_command(command("echo", "a b; $(rm)", nodes=3, ranks_per_node=2))
+    [case] = plan.cases
+    assert case.steps[0].argv == ("echo", "a b; $(rm)")
+    assert (case.steps[0].deadline_s, case.ranks_per_node, case.name) == (0.0, 2, "echo")
+    assert (plan.target.kind, plan.target.nodes, plan.output_csv, plan.exit_policy) == ("local", 3, "", "max")
+    assert case.container.runtime is Runtime.PROCESS
+    assert not case.result.require_performance
+
+
+def test_a_model_runs_its_script_with_its_arguments_split_and_not_through_a_shell() -> None:
+    plan = plan_for_tags(models({"args": "--name 'two words' $(touch X) ; x"}))
+    [case] = plan.cases
+    assert case.steps[0].argv == ("bash", "run.sh", "--name", "two words", "$(touch", "X)", ";", "x")
+    assert case.workspace == "/proj/scripts/m"
+    assert plan.output_csv == "/proj/perf.csv"
+    assert plan.exit_policy == "workflow"
+
+
+def test_arguments_of_the_context_replace_the_cards_which_the_row_keeps() -> None:
+    plan = plan_for_tags(models({"args": "--a 1"}, context='{"model_args": "--b 2"}'))
+    assert plan.cases[0].steps[0].argv[2:] == ("--b", "2")
+    assert plan.cases[0].columns["args"] == "--a 1"
+
+
+def test_an_encapsulating_command_stands_in_front_and_may_not_need_a_shell() -> None:
+    plan = plan_for_tags(models(context='{"encapsulate_script": "nice -n 5"}'))
+    assert plan.cases[0].steps[0].argv == ("nice", "-n", "5", "bash", "run.sh")
+    with pytest.raises(InputError, match="&& needs a shell"):
+        plan_for_tags(models(context='{"encapsulate_script": "true && nice"}'))
+
+
+@pytest.mark.parametrize(
+    ("card", "timeout", "seconds", "origin"),
+    [
+        ({}, "", 7200.0, "default"),
+        ({}, "-1", 7200.0, "default"),
+        ({"timeout": 60}, "", 60.0, "models.json: [0] (m0): timeout"),
+        ({"timeout": 60}, "2h", 7200.0, "--timeout"),
+        ({"timeout": 60}, "0", 0.0, "--timeout"),
+        ({"timeout": -1}, "", 7200.0, "default"),
+    ],
+)
+def test_the_deadline_of_a_model(card: dict[str, int], timeout: str, seconds: float, origin: str) -> None:
+    plan = plan_for_tags(models(card, timeout=timeout))
+    assert plan.cases[0].steps[0].deadline_s == seconds
+    assert plan.origins["cases.m0.timeout"] == origin
+
+
+@pytest.mark.parametrize("timeout", ["-2", "soon", "5x", "1 2", "99999999h"])
+def test_a_timeout_that_is_none_is_refused(timeout: str) -> None:
+    with pytest.raises(InputError, match="cannot use --timeout"):
+        plan_for_tags(models(timeout=timeout))
+
+
+def test_the_number_of_nodes_comes_from_the_last_that_says_one() -> None:
+    card = {"nnodes": "2"}
+    context = '{"slurm": {"nodes": 3}}'
+    image = {"image": "x"}
+    assert plan_for_tags(models()).origins["target.nodes"] == "default"
+    assert plan_for_tags(models(card)).target.nodes == 2
+    assert plan_for_tags(models(card, context='{"distributed": {"nnodes": 5}}')).target.nodes == 5
+    by_context = plan_for_tags(models(card, context=context, **image))
+    assert by_context.target.nodes == 3
+    assert by_context.origins["target.nodes"] == "--additional-context: slurm.nodes"
+    assert plan_for_tags(models(card, context=context, nodes=4, **image)).target.nodes == 4
+
+
+def test_models_that_ask_for_different_numbers_of_nodes_need_a_word_from_the_user() -> None:
+    two = ({"nnodes": 2}, {"distributed": {"nnodes": 4}})
+    with pytest.raises(InputError, match=r"m0 for 2, m1 for 4\); say -N COUNT"):
+        plan_for_tags(models(*two))
+    assert plan_for_tags(models(*two, nodes=3)).target.nodes == 3
+
+
+def test_slurm_options_are_layered_card_context_command_line() -> None:
+    card = {"slurm": {"partition": "card", "qos": "card", "time": 30, "output_dir": "x"}}
+    context = '{"slurm": {"partition": "ctx", "account": "ctx"}}'
+    plan = plan_for_tags(models(card, context=context, image="i", slurm=SlurmOptions(partition="cli")))
+    options = plan.target.slurm
+    assert (options.partition, options.account, options.qos, options.time) == ("cli", "ctx", "card", "30")
+    assert plan.origins["target.slurm.partition"] == "--partition"
+    assert plan.origins["target.slurm.qos"] == "models.json: [0] (m0): slurm.qos"
+
+
+def test_inside_an_allocation_that_one_is_used_with_all_its_nodes() -> None:
+    environ = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "4"}
+    plan = plan_for_command(command(environ=environ))
+    assert (plan.target.kind, plan.target.nodes, plan.target.slurm.job_id) == ("slurm", 4, "77")
+    assert plan_for_command(command(environ=environ, target="local")).target.kind == "local"
+    with pytest.raises(InputError, match="cannot use 5 nodes .*: allocation 77 has 4"):
+        plan_for_command(command(environ=environ, nodes=5))
+    asked = plan_for_command(command(environ=environ, slurm=SlurmOptions(partition="p")))
+    assert asked.warnings == ("allocation 77 is used as it is: partition only matter for a new one",)
+
+
+def test_slurms_options_on_a_local_target_are_refused() -> None:
+    with pytest.raises(InputError, match="cannot use --partition with --target local"):
+        plan_for_command(command(target="local", slurm=SlurmOptions(partition="p")))
+
+
+def test_fewer_nodes_than_the_fewest_are_refused() -> None:
+    with pytest.raises(InputError, match="--min-nodes 3: the run asks for 2"):
+        plan_for_command(command(nodes=2, min_nodes=3))
+
+
+def test_the_image_decides_the_runtime_and_its_origin_is_kept() -> None:
+    by_option = plan_for_tags(models({"env_vars": {"DOCKER_IMAGE_NAME": "card:1"}}, image="cli:1"))
+    assert by_option.cases[0].container.image == "cli:1"
+    by_context = plan_for_tags(
+        models({"env_vars": {"DOCKER_IMAGE_NAME": "card:1"}}, context='{"MAD_CONTAINER_IMAGE": "ctx:1"}')
+    )
+    assert by_context.image is not None
+    assert by_context.image.reference == "ctx:1"
+    by_card = plan_for_tags(models({"env_vars": {"DOCKER_IMAGE_NAME": "card:1"}}))
+    assert by_card.cases[0].container.image == "card:1"
+    assert "DOCKER_IMAGE_NAME" not in by_card.cases[0].env
+    assert by_card.origins["cases.m0.runtime"].endswith("env_vars.DOCKER_IMAGE_NAME")
+
+
+def test_a_model_on_slurm_needs_an_image_or_the_users_word() -> None:
+    context = '{"slurm": {}}'
+    with pytest.raises(InputError, match="no image is named; say --image NAME"):
+        plan_for_tags(models(context=context))
+    assert plan_for_tags(models(context=context, runtime="process")).cases[0].container.image == ""
+    assert plan_for_command(command(context=context)).target.kind == "slurm"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"runtime": "docker"}, "no image is named"),
+        ({"runtime": "podman"}, "expected process or docker"),
+        ({"runtime": "process", "image": "x"}, "a process has no image"),
+        ({"image": "-x"}, "is no image name"),
+        ({"mounts": ("/a:/b",)}, "cannot use -v without a container"),
+        ({"memory": "1g"}, "cannot use --memory without a container"),
+        ({"image_archive": "x.tar"}, "cannot use --image-archive"),
+        ({"ranks_per_node": 0}, "expected 1 to 1024"),
+        ({"nodes": 0}, "expected 1 to 100000 nodes"),
+        ({"target": "slrm"}, "did you mean 'slurm'"),
+        ({"join_timeout": "0"}, "at least 1s"),
+        ({"exit_policy": "last"}, "expected first, max or any"),
+        ({"command": ("a\0b",)}, "an empty name or a NUL"),
+        ({"command": ("x",) * 5000}, "too long"),
+        ({"run_id": "../x"}, "cannot use the run id"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_touched(more: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        plan_for_command(command(**more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ({"url": "https://x/y"}, "url: cloning"),
+        ({"data": "imagenet"}, "data: providing"),
+        ({"args": "'open"}, "args: no closing quotation"),
+        ({"multiple_results": "../x.csv"}, "leaves the model's folder"),
+        ({"n_gpus": "many"}, "n_gpus: expected a whole number"),
+        ({"slurm": {"partition": ["x"]}}, None),
+    ],
+)
+def test_a_card_that_cannot_be_run_is_refused_by_its_field(
+    card: dict[str, object], words: str | None
+) -> None:
+    context = '{"slurm": {}}' if words is None else ""
+    with pytest.raises(InputError, match=words or r"slurm.partition: found a list"):
+        plan_for_tags(models(card, context=context, image="x"))
+
+
+def test_models_with_different_images_are_refused() -> None:
+    cards = ({"env_vars": {"DOCKER_IMAGE_NAME": "a"}}, {"env_vars": {"DOCKER_IMAGE_NAME": "b"}})
+    with pytest.raises(InputError, match="m0 needs a, m1 needs b"):
+        plan_for_tags(models(*cards))
+
+
+def test_scripts_get_the_mad_variables_that_make_sense() -> None:
+    context = '{"gpu_vendor": "AMD", "guest_os": "UBUNTU", "docker_gpus": "0-3"}'
+    card = {"name": "scope/m", "multiple_results": "r.csv", "n_gpus": "-1"}
+    plan = plan_for_tags(models(card, context=context, image="x", nodes=2, environ={"BUILD_NUMBER": "9"}))
+    [case] = plan.cases
+    env = {name: value.value for name, value in case.env.items()}
+    assert env == {
+        "MAD_MODEL_NAME": "scope/m",
+        "MAD_OUTPUT_CSV": "r.csv",
+        "JENKINS_BUILD_NUMBER": "9",
+        "MAD_DEPLOYMENT_TYPE": "local",
+        "MAD_TOTAL_NODES": "2",
+        "MAD_GPU_VENDOR": "AMD",
+        "MAD_GUEST_OS": "UBUNTU",
+        "MAD_RUNTIME_NGPUS": "4",
+        "GPUS_PER_NODE": "4",
+    }
+    assert (case.name, case.columns["model"], case.columns["n_gpus"]) == ("scope_m", "scope/m", "8")
+    assert "r.csv" in case.collect
+    without = plan_for_tags(models())
+    assert "MAD_OUTPUT_CSV" not in without.cases[0].env
+
+
+def test_two_models_of_like_names_are_two_cases() -> None:
+    plan = plan_for_tags(models({"name": "a/b"}, {"name": "a_b"}, {"name": "a/b", "args": "x"}))
+    assert [case.name for case in plan.cases] == ["a_b", "a_b-2", "a_b-3"]
+
+
+def test_the_launcher_of_a_row_is_what_formed_the_ranks() -> None:
+    def column(plan_inputs: object) -> str:
+        return plan_for_tags(plan_inputs).cases[0].columns["launcher"]  # type: ignore[arg-type]
+
+    assert column(models()) == "process"
+    assert column(models(image="x")) == "docker"
+    assert column(models({"distributed": {"launcher": "slurm-multi"}})) == "slurm_multi"
+    context = '{"distributed": {"launcher": "torchrun"}}'
+    assert column(models({"distributed": {"launcher": "vllm"}}, context=context)) == "torchrun"
+    assert column(models(environ={"MAD_LAUNCHER": "deepspeed"})) == "deepspeed"
+    assert column(models(environ={"MAD_LAUNCHER": "mine"})) == "process"
+
+
+def test_the_meeting_port_may_be_said_in_four_places() -> None:
+    assert plan_for_command(command()).cases[0].master_port == 0
+    assert plan_for_tags(models({"distributed": {"port": 1234}})).cases[0].master_port == 1234
+    assert plan_for_command(command(context='{"distributed": {"port": 29501}}')).cases[0].master_port == 29501
+    assert plan_for_command(command(env=("MASTER_PORT=4000",))).cases[0].master_port == 4000
+    with pytest.raises(InputError, match="MASTER_PORT: 'x' is no port"):
+        plan_for_command(command(env=("MASTER_PORT=x",)))
+
+
+def test_the_same_inputs_give_the_same_plan() -> None:
+    given = models({"args": "a"}, {"args": "b"}, context='{"slurm": {"nodes": 2}}', image="x")
+    assert plan_for_tags(given) == plan_for_tags(given)

@@ -1,0 +1,91 @@
+"""The additional context: two syntaxes, two sources, typed keys, and errors that help."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from phalanx.controller.workflow.context import load_context
+from phalanx.controller.workflow.errors import InputError
+
+
+def test_json_and_python_literals_say_the_same() -> None:
+    by_json = load_context('{"slurm": {"nodes": 2, "exclusive": true}, "gpu_vendor": "amd"}')
+    by_literal = load_context("{'slurm': {'nodes': 2, 'exclusive': True}, 'gpu_vendor': 'AMD'}")
+    assert by_json == by_literal
+    assert by_json.slurm is not None
+    assert (by_json.slurm.nodes, by_json.slurm.exclusive, by_json.gpu_vendor) == (2, True, "AMD")
+
+
+def test_the_command_line_replaces_whole_keys_of_the_file_and_origins_say_so(tmp_path: Path) -> None:
+    file = tmp_path / "ctx.json"
+    file.write_text(json.dumps({"docker_env_vars": {"A": "1", "B": 2}, "guest_os": "UBUNTU"}))
+    context = load_context('{"docker_env_vars": {"A": "3"}}', file)
+    assert context.docker_env == {"A": "3"}
+    assert context.origin("docker_env_vars.A") == "--additional-context: docker_env_vars.A"
+    assert context.origin("guest_os") == f"{file}: guest_os"
+
+
+def test_numbers_become_text_where_text_is_meant() -> None:
+    context = load_context('{"docker_env_vars": {"N": 8}, "slurm": {"gpus_per_node": 8, "time": 30}}')
+    assert context.docker_env == {"N": "8"}
+    assert context.slurm is not None
+    assert (context.slurm.gpus_per_node, context.slurm.time) == ("8", "30")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"slrm": {}}', "slrm: it is not a known key; did you mean 'slurm'"),
+        ('{"partition": "x"}', r"partition: it is not a key of the top level; it belongs under slurm: \{"),
+        ('{"nnodes": 2}', "belongs under distributed"),
+        ('{"image": "x"}', "the image of a run is MAD_CONTAINER_IMAGE"),
+        (
+            '{"slurm": {"partitoin": "x"}}',
+            r"slurm.partitoin: it is not a known key; did you mean 'partition'",
+        ),
+        ('{"slurm": {"nodes": "two"}}', "slurm.nodes: expected a whole number, found text 'two'"),
+        ('{"slurm": {"nodes": 0}}', "slurm.nodes: .*greater than or equal to 1, found the number 0"),
+        ('{"slurm": "gpu"}', "slurm: expected an object, found text 'gpu'"),
+        ('{"docker_env_vars": {"A": null}}', "docker_env_vars.A: expected text or .*, found null"),
+        ('{"gpu_vendor": "INTEL"}', "gpu_vendor: expected AMD or NVIDIA, found 'INTEL'"),
+        ("[]", "expected an object, found a list"),
+        ("{'a': open('x')}", "nor is it a Python literal"),
+        ("{1: 2}", "1: keys are text"),
+        ('{"k8s": {}}', "there is no kubernetes target yet"),
+    ],
+)
+def test_a_bad_context_names_the_key_and_the_way_out(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_context(text)
+
+
+def test_keys_of_madengine_that_do_nothing_here_are_listed_once() -> None:
+    context = load_context('{"tools": [], "slurm": {"output_dir": "x", "nodes": 1}, "debug": true}')
+    assert context.warnings == (
+        "--additional-context: this version does not act on tools, slurm.output_dir, debug",
+    )
+
+
+def test_keys_with_an_underscore_in_front_are_comments() -> None:
+    context = load_context('{"_why": "x", "slurm": {"_note": 1, "nodes": 3}}')
+    assert context.slurm is not None
+    assert (context.slurm.nodes, context.warnings) == (3, ())
+
+
+def test_an_error_in_the_file_is_told_as_the_files(tmp_path: Path) -> None:
+    file = tmp_path / "ctx.json"
+    file.write_text('{"slurm": 3}')
+    with pytest.raises(InputError, match=f"cannot read {file}: slurm"):
+        load_context('{"slurm": {}}', file)
+
+
+def test_node_lists_may_be_lists() -> None:
+    context = load_context('{"slurm": {"nodelist": ["n1", "n2"], "exclude": "n3, n4"}}')
+    assert context.slurm is not None
+    assert (context.slurm.nodelist, context.slurm.exclude) == ("n1,n2", "n3,n4")
+
+
+def test_nothing_given_is_an_empty_context() -> None:
+    assert load_context() == load_context("  ") == load_context("{}")
