@@ -311,7 +311,7 @@ def test_wait_returns_the_code_of_a_run_that_is_over(phalanx: Phalanx, story: st
         (["run", "-N", "2", "-n", "3", "--", "x"], "cannot deal 3 ranks to 2 nodes"),
         (["run", "-N", "0", "--", "x"], "-N"),
         (["run", "--secret", "NOT_SET_HERE", "--", "x"], "NOT_SET_HERE"),
-        (["run", "--memory", "lots", "--", "x"], "lots"),
+        (["run", "--image", "i:1", "--memory", "lots", "--", "x"], "lots"),
         (["run", "--tags", "no-such-model"], "models.json"),
         (["logs", "nothing-like-it"], "none"),
         (["logs", "-w", "node[1-"], "none"),
@@ -382,7 +382,7 @@ def test_nothing_heavy_is_imported_for_help(words: list[str]) -> None:
     code = (
         "import sys\nfrom phalanx.controller.cli.main import main\n"
         f"try: main({words!r})\nexcept SystemExit: pass\n"
-        "heavy = {'aiohttp', 'rich', 'pydantic', 'ClusterShell', 'aiodocker', 'jinja2', 'uvloop', 'cryptography'}\n"
+        "heavy = {'aiohttp', 'rich', 'pydantic', 'ClusterShell', 'aiodocker', 'uvloop', 'cryptography'}\n"
         "sys.stderr.write(' '.join(sorted(heavy & set(sys.modules))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet.states import Phase
 from phalanx.controller.plan.model import StepPlan
@@ -75,7 +74,6 @@ def check(world: World, finished: ev.RunFinished) -> None:
     good = all(event.status == "SUCCESS" for event in world.of(ev.CaseFinished))
     if finished.exit_code == 0:
         assert good and finished.state == "succeeded", "a success with a failed case"
-        assert not world.engine.cancel_level
     else:
         assert finished.reason, "a failure without a reason"
     if good and not world.engine.cancel_level and not world.of(ev.AllocationEnded):

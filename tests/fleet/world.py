@@ -44,8 +44,8 @@ def make_plan(
         TargetPlan("local", nodes, min_nodes),
         ImagePlan("image:1") if docker else None,
         tuple(
-            CasePlan(f"case{i}", steps, m.ContainerSpec(runtime), ranks_per_node=ranks_per_node)
-            for i in range(cases)
+            CasePlan(f"case{number}", steps, m.ContainerSpec(runtime), ranks_per_node=ranks_per_node)
+            for number in range(cases)
         ),
         timing=Timing(
             join_timeout_s=60, lease_s=30, stop_grace_s=10, image_timeout_s=600, collect_timeout_s=60

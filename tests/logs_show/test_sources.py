@@ -81,3 +81,10 @@ def test_a_link_out_of_the_log_folder_is_not_followed(tmp_path: Path) -> None:
 )
 def test_a_selection_takes_what_was_asked_for(selection: Selection, taken: bool) -> None:
     assert selection.takes(Source("", "node1", "demo", "main", 3, "err")) is taken
+
+
+@pytest.mark.parametrize("step", ["exec-1", "diagnostics"])
+def test_what_exec_and_diagnostics_wrote_is_shown_only_when_asked_for(step: str) -> None:
+    source = Source("", "node1", "demo", step, -1, "out")
+    assert not Selection().takes(source)
+    assert Selection(step=step).takes(source)

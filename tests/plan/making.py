@@ -17,7 +17,7 @@ def inputs(context: str = "", **more: Any) -> RunInputs:
 
 
 def command(*argv: str, context: str = "", **more: Any) -> RunInputs:
-    return inputs(context, command=argv or ("hostname",), **more)
+    return inputs(context, **{"command": argv or ("hostname",), **more})
 
 
 def models(*cards: dict[str, Any], context: str = "", **more: Any) -> RunInputs:

@@ -10,6 +10,7 @@ from phalanx.controller.plan.codec import from_json, to_document, to_json
 from phalanx.controller.plan.describe import describe
 from phalanx.controller.plan.make import plan_for_command, plan_for_tags
 from phalanx.controller.plan.model import Plan, SlurmOptions
+from phalanx.controller.plan.secrets import read_secrets
 from phalanx.controller.workflow.errors import InputError
 
 from .making import command, models
@@ -27,9 +28,7 @@ def rich() -> Plan:
             mounts=("/a:/b:ro",),
             ulimits=("nofile=1:2",),
             cpus="1.5",
-            secrets=__import__("phalanx.controller.plan.secrets", fromlist=["read_secrets"]).read_secrets(
-                ["S"], {"S": "canary"}
-            ),
+            secrets=read_secrets(["S"], {"S": "canary"}),
             slurm=SlurmOptions(extra=("--comment=x",)),
             keep=True,
         )

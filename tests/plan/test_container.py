@@ -121,7 +121,7 @@ def test_no_gpus_are_given_when_nothing_asks_for_them() -> None:
 
 
 def test_more_gpus_than_there_are_named_is_refused() -> None:
-    with pytest.raises(InputError, match="cannot give 3 GPUs .* names 2"):
+    with pytest.raises(InputError, match=r"cannot give 3 GPUs .* names 2"):
         spec('{"gpu_vendor": "AMD", "docker_gpus": "0,1", "n_gpus": 3}')
 
 

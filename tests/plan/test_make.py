@@ -101,7 +101,7 @@ def test_inside_an_allocation_that_one_is_used_with_all_its_nodes() -> None:
     plan = plan_for_command(command(environ=environ))
     assert (plan.target.kind, plan.target.nodes, plan.target.slurm.job_id) == ("slurm", 4, "77")
     assert plan_for_command(command(environ=environ, target="local")).target.kind == "local"
-    with pytest.raises(InputError, match="cannot use 5 nodes .*: allocation 77 has 4"):
+    with pytest.raises(InputError, match=r"cannot use 5 nodes .*: allocation 77 has 4"):
         plan_for_command(command(environ=environ, nodes=5))
     asked = plan_for_command(command(environ=environ, slurm=SlurmOptions(partition="p")))
     assert asked.warnings == ("allocation 77 is used as it is: partition only matter for a new one",)

@@ -16,8 +16,10 @@ from phalanx.agent import lease, steps
 from phalanx.agent.runtimes import (
     cgroup,
     container_config,
+    creation,
     diagnostics,
     engine,
+    engine_limits,
     images,
     janitor,
     process_limits,
@@ -257,6 +259,27 @@ def test_processes_refuse_what_needs_a_container_by_name() -> None:
     for name in ("image", "mounts", "memory_bytes", "limits.cpus", "nosuch", "nofile"):
         assert name in words
     assert process_limits.refusals(ContainerSpec(Runtime.PROCESS)) == []
+
+
+def test_limits_of_an_engine_are_read_from_its_process() -> None:
+    lines = [
+        "Limit                     Soft Limit           Hard Limit           Units     ",
+        "Max processes             32768                30000                processes ",
+        "Max open files            1024                 20000                files     ",
+        "Max locked memory         8388608              unlimited            bytes     ",
+    ]
+    assert engine_limits.parse(lines) == {"nproc": 30000, "nofile": 20000, "memlock": -1}
+    assert engine_limits.hard_limits("tcp://h:1")["nofile"] > 0
+
+
+def test_podman_is_told_the_limits_that_it_would_exceed_by_itself() -> None:
+    hard = {"nofile": 20000, "nproc": 30000}
+    spec = ContainerSpec(Runtime.DOCKER, limits=Limits(ulimits=(Ulimit("nofile", 10, 20),)))
+    told = creation.with_engine_defaults(spec, "podman", hard).limits.ulimits
+    assert told == (Ulimit("nofile", 10, 20), Ulimit("nproc", 30000, 30000))
+    assert creation.with_engine_defaults(spec, "docker", hard) is spec
+    plain = ContainerSpec(Runtime.DOCKER)
+    assert creation.with_engine_defaults(plain, "podman", hard) is plain
 
 
 def test_cpus_are_read_as_the_kernel_writes_them() -> None:

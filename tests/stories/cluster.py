@@ -108,7 +108,7 @@ class Cluster:
         for node in self.nodes:
             for container in self.lab.containers(node, "phalanx.run"):
                 self.lab.exec(node, ["docker", "rm", "-f", container.id])
-            self.lab.exec(node, ["sh", "-c", "rm -rf /tmp/phalanx-*-* /tmp/phalanx-agent*"])
+            self.lab.exec(node, ["sh", "-c", "rm -rf /tmp/phalanx-[0-9]*-* /tmp/phalanx-agent*"])
 
     # What runs.
 

@@ -109,7 +109,7 @@ async def test_an_allocation_that_is_there_is_used_in_part_and_left_alone(lab: L
     ):
         await target_of(slurm_plan(4, job_id=outer.job_id)).allocate()
     assert await target.release(outer) == ""
-    with pytest.raises(AllocationError, match="it is (CANCELLED|COMPLETING)"):
+    with pytest.raises(AllocationError, match=r"it is (CANCELLED|COMPLETING)"):
         await inner.allocate()
     with pytest.raises(AllocationError, match="Invalid job id specified"):
         await target_of(slurm_plan(1, job_id="99999")).allocate()
@@ -128,12 +128,15 @@ async def test_a_request_that_is_cancelled_while_it_waits_leaves_the_queue(lab: 
 
 
 async def test_a_request_that_is_cancelled_at_once_leaves_the_queue(lab: Lab) -> None:
-    for delay in (0.0, 0.02, 0.04, 0.08):
-        waiting = asyncio.create_task(target_of(slurm_plan(NODES)).allocate())
+    for delay in (0.0, 0.005, 0.01, 0.02, 0.03, 0.04):
+        target = target_of(slurm_plan(NODES))
+        waiting = asyncio.create_task(target.allocate())
         await asyncio.sleep(delay)
         waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        try:
+            await target.release(await waiting)
+        except asyncio.CancelledError:
+            assert waiting.cancelled()
         assert [job for job in lab.job_ids() if state_of(lab, job) != "COMPLETING"] == []
 
 
@@ -280,7 +283,6 @@ async def test_a_node_without_python_says_so_and_the_others_run(
     target = target_of(plan)
     allocation = await target.allocate()
     lab.hide("n3", "/usr/bin/python3*")
-    lab.hide("n3", "/usr/local/bin/python3*")
     try:
         real = agent_file(tmp_path / "cache").path
         spawned = await spawn(plan, target, allocation, real, tmp_path, heard)

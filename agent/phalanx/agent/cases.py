@@ -20,6 +20,7 @@ from phalanx.agent.collect import CollectLimits, find_results
 from phalanx.agent.lease import boottime
 from phalanx.agent.logs import LogPump, Stream
 from phalanx.agent.runtimes.base import CasePlaces, Ended, Owner, Place, Running, Runtime, RuntimeUnavailable
+from phalanx.agent.workload import WorkloadServer
 from phalanx.agent.workspace import WorkspaceError, unpack
 from phalanx.protocol.messages import (
     NODE_LEVEL,
@@ -238,7 +239,7 @@ class Cases:
             "PHALANX_WORLD_SIZE": str(opening.world_size),
             "WORLD_SIZE": str(opening.world_size),
             "PHALANX_RESULTS": case.place.inside(case.places.results),
-            "PHALANX_SOCKET": case.place.inside(case.places.socket),
+            "PHALANX_SOCKET": self._socket_path(case),
             "PYTHONUNBUFFERED": "1",
         }
         if rank != NODE_LEVEL:
@@ -247,6 +248,13 @@ class Cases:
             env |= {"LOCAL_RANK": local, "PHALANX_LOCAL_RANK": local}
             env["LOCAL_WORLD_SIZE"] = str(len(opening.ranks))
         return env
+
+    @staticmethod
+    def _socket_path(case: OpenCase) -> str:
+        """Where the workload finds its socket: a short path where there is no container to give it one."""
+        if case.place.container or not isinstance(case.api, WorkloadServer):
+            return case.place.inside(case.places.socket)
+        return str(case.api.client_path)
 
     def _exited(self, message: StepStart, rank: int, ended: Ended) -> None:
         self.send(

@@ -7,6 +7,7 @@ that started it; the event log in the run directory is all that anyone needs to 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -28,6 +29,9 @@ from .plan.model import Plan
 from .targets import make_target
 from .targets.base import AllocationError
 
+#: prctl(2): PR_SET_DUMPABLE.
+_PR_SET_DUMPABLE = 4
+
 log = logging.getLogger("phalanx.controller")
 
 
@@ -42,9 +46,10 @@ def read_secrets() -> dict[str, str]:
 
 
 def harden() -> None:
-    """No file that others can read, no core dump, as many file descriptors as we may have."""
+    """No file or memory that others can read, no core dump, as many file descriptors as we may have."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

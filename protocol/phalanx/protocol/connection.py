@@ -86,6 +86,7 @@ class Connection:
         self._decoder = FrameDecoder({Kind.HANDSHAKE})
         self._lanes: dict[Kind, deque[bytes]] = {lane: deque() for lane in _LANES}
         self._waiting: dict[Kind, int] = dict.fromkeys(_LANES, 0)
+        self._frames = 0
         self.liveness = Liveness(timers.heartbeat_s, timers.dead_after_s, now)
         self.hello: Hello | None = None
         self.channel = Channel.CONTROL
@@ -157,6 +158,7 @@ class Connection:
     def _queue(self, kind: Kind, frame: bytes) -> None:
         self._lanes[kind].append(frame)
         self._waiting[kind] += len(frame)
+        self._frames += 1
 
     def waiting(self, kind: Kind) -> int:
         """Bytes of a lane that were not yet given to the owner."""
@@ -165,6 +167,8 @@ class Connection:
     def data_to_send(self, budget: int = 1 << 20) -> list[bytes]:
         """Frames to write now: all control frames, then logs and bulk up to ``budget`` bytes."""
         out: list[bytes] = []
+        if not self._frames:  # the usual case: it is asked after every message that came
+            return out
         size = 0
         for lane in _LANES:
             queue = self._lanes[lane]
@@ -173,6 +177,7 @@ class Connection:
                 self._waiting[lane] -= len(frame)
                 size += len(frame)
                 out.append(frame)
+        self._frames -= len(out)
         return out
 
     # --- time
@@ -206,6 +211,7 @@ class Connection:
         for lane in _LANES:
             self._lanes[lane].clear()
             self._waiting[lane] = 0
+        self._frames = 0
 
     # --- shared by both sides
 

@@ -28,6 +28,7 @@ CAPS: dict[int, int] = {
     Kind.BULK: CHUNK_BYTES + 4 * 1024,
 }
 
+_KINDS: dict[int, Kind] = {kind.value: kind for kind in Kind}
 _WITH_HEADER = frozenset({Kind.LOG, Kind.BULK})
 
 
@@ -101,7 +102,7 @@ class FrameDecoder:
         with memoryview(self._buffer) as view:
             body = bytes(view[self._start + PREFIX_BYTES : end])
         self._start = end
-        return Frame(Kind(kind), body)
+        return Frame(_KINDS[kind], body)
 
 
 def encode(message: Message) -> bytes:
@@ -113,7 +114,7 @@ def encode(message: Message) -> bytes:
     fields = compile_fields(type(message))
     try:
         values = fields.pack(message)
-        fields.unpack(values)
+        fields.check(values)
         packed: bytes = msgpack.packb([message.CODE, values], use_bin_type=True)
     except (SchemaError, TypeError, ValueError, OverflowError) as error:
         raise LocalError(f"cannot send {type(message).__name__}: {error}") from None

@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any
 
 from .errors import SchemaError
@@ -259,19 +260,37 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The compiled schema of one dataclass; ``raw`` names the field that travels behind the header."""
+    """The compiled schema of one dataclass; ``raw`` names the field that travels behind the header.
+
+    Every message of every peer passes here: what can be looked up once is, and no name is looked for before
+    something is wrong.
+    """
 
     kind: type
     fields: tuple[Field, ...]
     raw: str | None
     required: int
+    _take: Callable[[Any], tuple[Any, ...]]
+    _packers: tuple[tuple[int, Pack], ...]
+    _unpackers: tuple[Unpack, ...]
+
+    @classmethod
+    def make(cls, kind: type, fields: tuple[Field, ...], raw: str | None) -> Fields:
+        """The schema of ``kind``."""
+        packers = tuple((i, field.pack) for i, field in enumerate(fields) if field.pack is not _same)
+        unpackers = tuple(field.unpack for field in fields)
+        required = sum(field.required for field in fields)
+        return cls(kind, fields, raw, required, _taker(fields), packers, unpackers)
 
     def pack(self, value: Any) -> list[Any]:
         """The fields of ``value`` in order, the raw one left out."""
-        return [field.pack(getattr(value, field.name)) for field in self.fields]
+        values = list(self._take(value))
+        for place, pack in self._packers:
+            values[place] = pack(values[place])
+        return values
 
-    def unpack(self, values: Any, payload: bytes | None = None) -> Any:
-        """The record made of ``values``; fields that an older peer does not send take their defaults.
+    def check(self, values: Any) -> list[Any]:
+        """``values`` as the arguments of the record, one by one within its annotation.
 
         Raises SchemaError naming the field. Fields beyond those known (a newer peer) are ignored.
         """
@@ -279,15 +298,32 @@ class Fields:
             raise SchemaError(f"{self.kind.__name__}: expected a list of fields")
         if len(values) < self.required:
             raise SchemaError(f"{self.kind.__name__}: {len(values)} of {self.required} fields")
-        arguments: dict[str, Any] = {}
-        for field, value in zip(self.fields, values, strict=False):
-            try:
-                arguments[field.name] = field.unpack(value)
-            except SchemaError as error:
-                raise SchemaError(f"{self.kind.__name__}.{field.name}: {error}") from None
+        arguments: list[Any] = []
+        try:
+            for unpack, value in zip(self._unpackers, values, strict=False):
+                arguments.append(unpack(value))
+        except SchemaError as error:
+            name = self.fields[len(arguments)].name
+            raise SchemaError(f"{self.kind.__name__}.{name}: {error}") from None
+        return arguments
+
+    def unpack(self, values: Any, payload: bytes | None = None) -> Any:
+        """The record made of ``values``; fields that an older peer does not send take their defaults.
+
+        Raises SchemaError as ``check`` does.
+        """
+        arguments = self.check(values)
         if self.raw is not None:
-            arguments[self.raw] = b"" if payload is None else payload
-        return self.kind(**arguments)
+            return self.kind(*arguments, **{self.raw: b"" if payload is None else payload})
+        return self.kind(*arguments)
+
+
+def _taker(fields: tuple[Field, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """All fields of a record at once (attrgetter gives a tuple for two names or more only)."""
+    names = [field.name for field in fields]
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: tuple(getattr(value, name) for name in names)
 
 
 def _is_raw(annotation: Any) -> bool:
@@ -307,12 +343,14 @@ def compile_fields(kind: type) -> Fields:
     raw = None
     for declared in dataclasses.fields(kind):
         annotation = hints[declared.name]
+        if raw is not None:
+            raise TypeError(f"{kind.__name__}.{raw}: the raw field is the last one")
         if _is_raw(annotation):
             raw = declared.name
             continue
         pack, unpack = compile_type(annotation)
         required = declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
         fields.append(Field(declared.name, annotation, pack, unpack, required))
-    compiled = Fields(kind, tuple(fields), raw, sum(field.required for field in fields))
+    compiled = Fields.make(kind, tuple(fields), raw)
     _COMPILED[kind] = compiled
     return compiled

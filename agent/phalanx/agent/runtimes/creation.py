@@ -12,7 +12,7 @@ from phalanx.agent.runtimes import policy, supervisor
 from phalanx.agent.runtimes.base import CasePlaces, RuntimeUnavailable
 from phalanx.agent.runtimes.engine import EngineError
 from phalanx.agent.runtimes.process_limits import limit_words
-from phalanx.protocol.messages import ContainerSpec
+from phalanx.protocol.messages import ContainerSpec, Ulimit
 
 
 def check(spec: ContainerSpec, rules: policy.Policy, engine_kind: str) -> None:
@@ -36,6 +36,20 @@ def check(spec: ContainerSpec, rules: policy.Policy, engine_kind: str) -> None:
             )
 
 
+def with_engine_defaults(spec: ContainerSpec, engine_kind: str, hard: dict[str, int]) -> ContainerSpec:
+    """The specification as this kind of engine must be told it; ``hard``: the engine's own hard limits.
+
+    podman adds limits of its own to any container that asks for one (nofile and nproc of 1048576), which a
+    node that allows less refuses at the start; what the node allows is asked for instead.
+    """
+    asked = spec.limits.ulimits
+    if engine_kind != "podman" or not asked:
+        return spec
+    missing = {"nofile", "nproc"} - {limit.name for limit in asked}
+    added = tuple(Ulimit(name, hard.get(name, -1), hard.get(name, -1)) for name in sorted(missing))
+    return dataclasses.replace(spec, limits=dataclasses.replace(spec.limits, ulimits=asked + added))
+
+
 def make_directories(places: CasePlaces) -> Path:
     """Make the case's directories and the control directory with the scripts. Raises OSError."""
     for directory in (places.work, places.results, places.spool):
@@ -57,12 +71,12 @@ def make_directories(places: CasePlaces) -> Path:
     return control
 
 
-def explained(error: EngineError, spec: ContainerSpec) -> RuntimeUnavailable:
+def explained(error: EngineError, spec: ContainerSpec, hard: dict[str, int]) -> RuntimeUnavailable:
     """The engine's refusal to create or start, with what a person needs to know added."""
     words = str(error)
     lower = words.lower()
     if "rlimit" in lower and "not permitted" in lower:
-        return RuntimeUnavailable(f"{_ulimit_words(words, spec)} (the engine says: {words})")
+        return RuntimeUnavailable(f"{_ulimit_words(words, spec, hard)} (the engine says: {words})")
     if "/bin/sh" in words and ("no such file" in lower or "not found" in lower or "executable file" in lower):
         return RuntimeUnavailable(
             f"image {spec.image or spec.image_id} has no /bin/sh: phalanx needs a shell with sleep, cat, mv "
@@ -78,18 +92,17 @@ def explained(error: EngineError, spec: ContainerSpec) -> RuntimeUnavailable:
     return RuntimeUnavailable(words, *error.args[1:])
 
 
-def _ulimit_words(words: str, spec: ContainerSpec) -> str:
-    number = re.search(r"rlimit(?:s)? type (\d+)", words)
+def _ulimit_words(words: str, spec: ContainerSpec, hard: dict[str, int]) -> str:
+    number = re.search(r"rlimits? type (\d+)", words)
     numbers = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
-    named = numbers.get(int(number[1]), "") if number else ""
-    asked = [
-        limit for limit in spec.limits.ulimits if not named or f"RLIMIT_{limit.name.upper()}" == named
-    ] or list(spec.limits.ulimits)
-    parts = []
-    for limit in asked:
-        kind = getattr(resource, f"RLIMIT_{limit.name.upper()}", None)
-        here = limit_words(resource.getrlimit(kind)[1]) if kind is not None else "unknown"
-        parts.append(f"ulimit {limit.name}={limit_words(limit.hard)} (the node's hard limit is {here})")
+    named = numbers.get(int(number[1]), "").removeprefix("RLIMIT_").lower() if number else ""
+    asked = {limit.name: limit.hard for limit in spec.limits.ulimits}
+    names = [named] if named in asked else list(asked)
+    parts = [
+        f"ulimit {name}={limit_words(asked[name])} "
+        f"(the node's hard limit is {limit_words(hard.get(name, -1))})"
+        for name in names
+    ]
     return f"the engine may not set {', '.join(parts) or 'its default ulimits'}; ask for no more than that"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.agent.lease import Lease, boottime
-from phalanx.agent.runtimes import access, creation, images, janitor, policy, processes
+from phalanx.agent.runtimes import access, creation, engine_limits, images, janitor, policy, processes
 from phalanx.agent.runtimes.base import CasePlaces, Owner, RuntimeUnavailable
 from phalanx.agent.runtimes.container import ContainerPlace, Life
 from phalanx.agent.runtimes.container_config import Given, container_config, container_name
@@ -40,6 +40,7 @@ class DockerRuntime:
         self._rules = rules
         self._client: EngineClient | None = None
         self._kind = "docker"
+        self._limits: dict[str, int] = {}
 
     @property
     def _engine(self) -> EngineClient:
@@ -60,6 +61,7 @@ class DockerRuntime:
             raise
         self._client = client
         self._kind = images.engine_kind(version)
+        self._limits = await asyncio.to_thread(engine_limits.hard_limits, client.url)
         return Engine(
             kind=self._kind,
             version=str(version.get("Version", "")),
@@ -117,12 +119,12 @@ class DockerRuntime:
             raise
 
     async def _create(self, name: str, case: CaseOpen, given: Given) -> Any:
-        config = container_config(case.spec, given)
+        config = container_config(creation.with_engine_defaults(case.spec, self._kind, self._limits), given)
         create = self._engine.api.containers.create(config, name=name)
         try:
             return await self._engine.call(f"create container {name}", create, CREATE_S)
         except EngineError as error:
-            raise creation.explained(error, case.spec) from error
+            raise creation.explained(error, case.spec, self._limits) from error
 
     async def _start(
         self, container: Any, name: str, case: CaseOpen, given: Given, lease: Lease
@@ -130,7 +132,7 @@ class DockerRuntime:
         try:
             await self._engine.call(f"start container {name}", container.start(), CREATE_S)
         except EngineError as error:
-            raise creation.explained(error, case.spec) from error
+            raise creation.explained(error, case.spec, self._limits) from error
         shown = await self._engine.call(f"look at container {name}", container.show())
         state = shown["State"]
         if not state.get("Running"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
-from phalanx.controller.exits import Exit
 
 #: Verb and its one line for ``--help``. Its module is ``cli.<verb>``, the command in it ``command``.
 VERBS = {
@@ -36,6 +37,10 @@ a Slurm job id or a run's name. Runs are kept in $PHALANX_RUNS_DIR or ./phalanx-
 """
 
 
+class ReaderGone(Exception):
+    """Standard output was closed by who read it."""
+
+
 class LazyGroup(click.Group):
     """Knows its verbs by name and imports one only to call it."""
 
@@ -51,6 +56,13 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"phalanx.controller.cli.{name} has no command")
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, but a closed pipe keeps its meaning: click would make it exit 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """From the table: describing the verbs must not import them."""
@@ -93,28 +105,43 @@ def phalanx() -> None:
     """Containerised workloads on whole clusters: one controller, one light agent per node."""
 
 
-def main(argv: Sequence[str] | None = None) -> Any:
+def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the ``phalanx`` command. Ends the process with a code of ``exits``."""
     try:
         code = phalanx.main(
             args=None if argv is None else list(argv), prog_name="phalanx", standalone_mode=False
         )
-    except click.exceptions.NoArgsIsHelpError as help_wanted:
-        help_wanted.show()
-        code = Exit.USAGE
-    except click.UsageError as error:
-        _show_usage(error)
-        code = Exit.USAGE
-    except click.ClickException as error:
-        click.echo(f"phalanx: {error.format_message()}", err=True)
-        code = getattr(error, "code", Exit.FAILURE)
-    except (click.Abort, KeyboardInterrupt):
-        code = Exit.INTERRUPTED
-    except BrokenPipeError:
-        code = _broken_pipe()
-    except Exception as error:  # noqa: BLE001 - the last boundary: a bug here must not throw code at its user
-        code = _bug(error)
+    except Exception as error:  # noqa: BLE001 - the last boundary: no traceback reaches a user
+        code = _told(error)
+    except KeyboardInterrupt:
+        code = 130
     sys.exit(int(code or 0))
+
+
+def _told(error: Exception) -> int:
+    """Say what went wrong, in the words that fit; the exit code."""
+    from phalanx.controller.exits import Exit
+
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return Exit.USAGE
+    if isinstance(error, click.UsageError):
+        click.echo(f"phalanx: {error.format_message()}", err=True)
+        if error.ctx is not None:
+            click.echo(f"see: {error.ctx.command_path} --help", err=True)
+        return Exit.USAGE
+    if isinstance(error, click.ClickException):
+        click.echo(f"phalanx: {error.format_message()}", err=True)
+        return int(getattr(error, "code", Exit.FAILURE))
+    if isinstance(error, click.Abort):
+        return Exit.INTERRUPTED
+    return _silence() if isinstance(error, ReaderGone) else _bug(error)
+
+
+def _silence() -> int:
+    """Nobody reads our output any more (``| head``): end as a program that SIGPIPE kills, without words."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 128 + signal.SIGPIPE
 
 
 def _bug(error: Exception) -> int:
@@ -124,23 +151,6 @@ def _bug(error: Exception) -> int:
 
     with tempfile.NamedTemporaryFile("w", prefix="phalanx-bug-", suffix=".txt", delete=False) as file:
         traceback.print_exception(error, file=file)
-    click.echo(
-        f"phalanx: this is a bug: {type(error).__name__}: {error}; report it with {file.name}", err=True
-    )
-    return Exit.FAILURE
-
-
-def _show_usage(error: click.UsageError) -> None:
-    message = error.format_message()
-    click.echo(f"phalanx: {message}", err=True)
-    if error.ctx is not None:
-        click.echo(f"see: {error.ctx.command_path} --help", err=True)
-
-
-def _broken_pipe() -> int:
-    """Nobody reads our output any more (``| head``): end as a program that SIGPIPE kills, without words."""
-    import os
-
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 1)
-    return 128 + 13
+    what = f"{type(error).__name__}: {error}"
+    click.echo(f"phalanx: this is a bug: {what}; report it with {file.name}", err=True)
+    return 1

@@ -19,7 +19,6 @@ from typing import Any
 from aiohttp import web
 
 from ..fleet.conductor import Conductor
-from ..fleet.events import from_line
 from .execution import ExecRequest, ExecRequestError, Execution
 
 #: Lines that may wait for a watcher that does not read; beyond that it is dropped and asks again.
@@ -30,6 +29,8 @@ HEARTBEAT_EVERY_S = 5.0
 #: Seconds that watchers get to read the last event.
 LINGER_S = 3.0
 
+#: Lines on their way to a watcher, each with its sequence number; None is the end.
+Lines = asyncio.Queue[tuple[int, bytes] | None]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -37,15 +38,15 @@ class Watchers:
     """Everyone who follows the run."""
 
     def __init__(self) -> None:
-        self._queues: set[asyncio.Queue[bytes | None]] = set()
+        self._queues: set[Lines] = set()
         self._empty = asyncio.Event()
         self.closing = False
 
-    def publish(self, line: bytes) -> None:
-        """Give a line to every watcher."""
+    def publish(self, seq: int, line: bytes) -> None:
+        """Give a line to every watcher; ``seq`` 0 for one that is not of the event log."""
         for queue in list(self._queues):
             try:
-                queue.put_nowait(line)
+                queue.put_nowait((seq, line))
             except asyncio.QueueFull:
                 self._queues.discard(queue)
 
@@ -53,26 +54,26 @@ class Watchers:
         """Tell something that is not in the log."""
         if self._queues:
             document = {"v": 1, "type": kind, "data": data}
-            self.publish(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+            self.publish(0, json.dumps(document, separators=(",", ":")).encode() + b"\n")
 
     def progress(self, phase: str, node: str, done: int, total: int) -> None:
         """How far a transfer is."""
         self.ephemeral("progress", {"phase": phase, "node": node, "done": done, "total": total})
 
-    def join(self) -> asyncio.Queue[bytes | None]:
+    def join(self) -> Lines:
         """A queue of lines from now on."""
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(WATCHER_LINES)
+        queue: Lines = asyncio.Queue(WATCHER_LINES)
         self._empty.clear()
         self._queues.add(queue)
         return queue
 
-    def leave(self, queue: asyncio.Queue[bytes | None]) -> None:
+    def leave(self, queue: Lines) -> None:
         """A watcher went."""
         self._queues.discard(queue)
         if not self._queues:
             self._empty.set()
 
-    def has(self, queue: asyncio.Queue[bytes | None]) -> bool:
+    def has(self, queue: Lines) -> bool:
         """Whether the watcher still gets lines."""
         return queue in self._queues
 
@@ -142,8 +143,9 @@ class ControlServer:
             last = await self._replay(response, after)
             if self._watchers.closing:
                 return response
-            while (line := await queue.get()) is not None and self._watchers.has(queue):
-                if _seq(line) > last or _seq(line) == 0:
+            while (item := await queue.get()) is not None and self._watchers.has(queue):
+                seq, line = item
+                if seq == 0 or seq > last:
                     await response.write(line)
         except ConnectionError:
             return response
@@ -158,9 +160,10 @@ class ControlServer:
         last = after
         wanted = []
         for line in data.splitlines(keepends=True):
-            if line.endswith(b"\n") and _seq(line) > after:
+            seq = json.loads(line)["seq"] if line.endswith(b"\n") else 0
+            if seq > after:
                 wanted.append(line)
-                last = _seq(line)
+                last = seq
         sizes = {"v": 1, "type": "log.advanced", "data": dict(self._conductor.store.sizes)}
         await response.write(b"".join(wanted) + json.dumps(sizes).encode() + b"\n")
         return last
@@ -205,18 +208,6 @@ class ControlServer:
         finally:
             self._execution.end(step)
         return response
-
-
-def _seq(line: bytes) -> int:
-    """The sequence number of a line of the log; 0 for one that is not of the log."""
-    try:
-        recorded = from_line(line)
-    except ValueError:
-        return 0
-    if recorded is not None:
-        return recorded.seq
-    seq = json.loads(line).get("seq", 0)
-    return seq if isinstance(seq, int) else 0
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

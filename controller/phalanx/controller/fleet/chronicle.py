@@ -10,7 +10,7 @@ from .events import Event, Recorded
 from .journal import Journal
 
 Believe = Callable[[Recorded], None]
-Publish = Callable[[bytes], None]
+Publish = Callable[[int, bytes], None]
 
 
 class Chronicle:
@@ -36,4 +36,4 @@ class Chronicle:
             batch, self._waiting = self._waiting, []
             for recorded, line in await asyncio.to_thread(self._journal.append, batch, time.time()):
                 self._believe(recorded)
-                self._publish(line)
+                self._publish(recorded.seq, line)

@@ -57,7 +57,8 @@ MOST_SPAWN_LINES = 500
 
 
 class Conductor:
-    """One run, from the plan to its last event. ``publish`` gets every line of the event log."""
+    """One run, from the plan to its last event. ``publish`` gets every line of the event log
+    with its sequence number."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Conductor:
         plan: Plan,
         secret_of: Callable[[str], str],
         target: Target,
-        publish: Callable[[bytes], None],
+        publish: Callable[[int, bytes], None],
         progress: Callable[[str, str, int, int], None],
     ) -> None:
         self.run_dir = run_dir

@@ -60,6 +60,8 @@ from .states import PHASES, Phase, advance
 #: Exit codes (the table in docs and ``exits.py``); here because the verdict is made here.
 OK, RUN_FAILED, JOIN_FAILED, SCHEDULER, TIMEOUT, INTERRUPTED = 0, 3, 8, 10, 124, 130
 
+_STATES = {OK: "succeeded", INTERRUPTED: "cancelled"}
+
 #: How long facts may take before the run goes on without them, in seconds.
 FACTS_S = 15.0
 #: What agents may take beyond the grace to say goodbye, in seconds.
@@ -159,7 +161,7 @@ class Engine:
         out: list[Instruction] = []
         if isinstance(event, AgentJoined):
             out.append(DropTimer(f"lost:{event.node}"))
-            if self.phase is Phase.JOINING and not self.roster.of(Member.EXPECTED):
+            if self.phase is Phase.JOINING and not self.roster.any(Member.EXPECTED):
                 out.append(Record(self._fleet(now)))
         return out
 
@@ -208,7 +210,7 @@ class Engine:
 
     def _on_lost(self, event: AgentLost, now: float) -> list[Instruction]:
         self.roster.apply(event)
-        if self.phase is Phase.JOINING and not self.roster.of(Member.EXPECTED):
+        if self.phase is Phase.JOINING and not self.roster.any(Member.EXPECTED):
             return [self._explain()]
         if self.phase in (Phase.PREPARING, Phase.IDLE):
             return self._end(Trouble(f"{event.node} was lost: {event.detail}", RUN_FAILED))
@@ -375,7 +377,7 @@ class Engine:
 
     def _fleet_gone(self) -> list[Instruction]:
         """Once every agent that had joined is gone, the spawner has nothing left to live for."""
-        if self.phase is not Phase.ENDING or self.roster.of(Member.JOINED):
+        if self.phase is not Phase.ENDING or self.roster.any(Member.JOINED):
             return []
         return self._gone() if self.spawner_gone else [DropTimer("leave"), EndAgents(LEAVE_SLACK_S)]
 
@@ -402,7 +404,7 @@ class Engine:
     def _finish(self) -> list[Instruction]:
         self._advance("finished")
         verdict = self.verdict or Trouble("", OK)
-        state = "cancelled" if self.cancel_level else "succeeded" if verdict.exit_code == OK else "failed"
+        state = _STATES.get(verdict.exit_code, "failed")
         code, reason = verdict.exit_code, verdict.reason
         return [Record(RunFinished(state, code, reason, tuple(self.leftovers)))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +30,12 @@ class Roster:
     """All nodes of the allocation, by name, in the order of their ranks."""
 
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
+    _count: Counter[Member] = field(default_factory=Counter)
 
     def expect(self, names: tuple[str, ...]) -> None:
         """These nodes should send an agent each; their position is their node rank."""
         self.nodes = {name: NodeRecord(name, rank) for rank, name in enumerate(names)}
+        self._count = Counter(record.state for record in self.nodes.values())
 
     def seat(self, node: str) -> Seat | None:
         """The seat of a node for ``membership.judge``; None for a stranger."""
@@ -60,13 +63,19 @@ class Roster:
             record.detail = event.detail
         return True
 
-    @staticmethod
-    def _move(record: NodeRecord, trigger: str) -> bool:
+    def _move(self, record: NodeRecord, trigger: str) -> bool:
         try:
-            record.state = advance(record.state, trigger)
+            state = advance(record.state, trigger)
         except ValueError:
             return False
+        self._count[record.state] -= 1
+        self._count[state] += 1
+        record.state = state
         return True
+
+    def any(self, state: Member) -> bool:
+        """Whether a node is in this state. Asked for every agent that comes or goes, so it counts none."""
+        return self._count[state] > 0
 
     def of(self, *states: Member) -> tuple[str, ...]:
         """Names of the nodes in one of these states, by rank."""

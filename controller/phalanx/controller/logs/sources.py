@@ -18,6 +18,10 @@ from phalanx.controller.nodesets import natural_key
 from phalanx.protocol.messages import NODE_LEVEL
 
 LOGS = "logs"
+#: Steps that ``phalanx exec`` adds: it has shown their output itself, and they are nobody's verdict.
+EXEC_STEP = "exec-"
+#: What a node writes down about itself after a failure.
+DIAGNOSTICS = "diagnostics"
 _FILE = re.compile(r"(?:(?P<step>.+)\.)?rank(?P<rank>\d+)\.(?P<output>out|err)")
 _NODE_FILE = re.compile(r"(?P<step>.+)\.(?P<output>out|err)")
 
@@ -36,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which sources to show; an empty part selects all."""
+    """Which sources to show; an empty part selects all, an empty step all that are the run's own."""
 
     nodes: frozenset[str] = frozenset()
     ranks: frozenset[int] = frozenset()
@@ -49,10 +53,15 @@ class Selection:
         return (
             (not self.nodes or source.node in self.nodes)
             and (not self.ranks or source.rank in self.ranks)
-            and (not self.step or source.step == self.step)
+            and (source.step == self.step if self.step else not aside(source.step))
             and (not self.case or source.case == self.case)
             and (not self.output or source.output == self.output)
         )
+
+
+def aside(step: str) -> bool:
+    """Whether a step's output is no part of what the run says: that of exec, and the node's diagnostics."""
+    return step.startswith(EXEC_STEP) or step == DIAGNOSTICS
 
 
 #: Every source.

@@ -24,7 +24,7 @@ ULIMIT_NAMES = (
 
 def duration(text: str, name: str) -> float:
     """Seconds of ``90``, ``90s``, ``1h30m``, ``2d``; ``name`` is the option for the error."""
-    words = text.strip().lower().replace(" ", "")
+    words = text.strip().lower()
     parts = list(_DURATION_PART.finditer(words))
     whole = "".join(part.group() for part in parts) == words and bool(words)
     bare = sum(1 for part in parts if not part[2])

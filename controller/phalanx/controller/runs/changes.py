@@ -7,9 +7,10 @@ from typing import Any
 
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.logs.clean import clean_text
+from phalanx.controller.logs.sources import EXEC_STEP
 from phalanx.controller.nodesets import counted
 from phalanx.controller.runs.echoes import end_words
-from phalanx.controller.runs.model import EXEC_STEP, RunView
+from phalanx.controller.runs.model import RunView
 from phalanx.controller.runs.screen import rank_counts
 from phalanx.controller.runs.view import cause_of
 from phalanx.controller.runs.words import duration, plural, short_image, size

@@ -7,7 +7,8 @@ line that matters, so they are folded by how they ended.
 from __future__ import annotations
 
 from phalanx.controller.exits import status_words
-from phalanx.controller.runs.model import EXEC_STEP, Failure, Fault, Followers, RankView, RunView
+from phalanx.controller.logs.sources import EXEC_STEP
+from phalanx.controller.runs.model import Failure, Fault, Followers, RankView, RunView
 from phalanx.protocol.messages import CAUSE_WORDS, Cause
 
 

@@ -95,9 +95,16 @@ def failure(view: RunView, evidence: Evidence, style: Style, directory: str) -> 
     lines.append("")
     lines += _first(view, evidence, style)
     lines += _next(view, evidence, directory)
-    words = code_words(view.exit_code) if view.exit_code is not None else ""
+    words = _exit_words(view)
     lines.append(f"exit {view.exit_code}" + (f"  ({words})" if words else ""))
     return lines
+
+
+def _exit_words(view: RunView) -> str:
+    """What the exit code means. A rank's own small code has the rank's meaning, not ours."""
+    code = view.exit_code or 0
+    of_rank = view.failure is not None and view.failure.fault in (Fault.RANK, Fault.NODE)
+    return "" if of_rank and code != Exit.RUN and code < Exit.TIMEOUT else code_words(code)
 
 
 def _headline(view: RunView) -> str:
@@ -172,6 +179,8 @@ def _first(view: RunView, evidence: Evidence, style: Style) -> list[str]:
         shown = len(evidence.lines)
         total = f"last {shown} of {number(evidence.total)} lines" if evidence.total > shown else "all of it"
         lines.append(f"  {style.bar} ({total}: {evidence.path})")
+    if evidence.diagnostics:
+        lines.append(f"  {style.bar} (processes, sockets and memory of the node: {evidence.diagnostics})")
     return lines
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from phalanx.controller.logs.clean import clean, cut
 from phalanx.controller.logs.paths import MAIN_STEP, StreamName, log_path
 from phalanx.controller.logs.reader import tail_offset
+from phalanx.controller.logs.sources import DIAGNOSTICS
 from phalanx.controller.runs.directory import RunDirectory
 from phalanx.controller.runs.model import Failure, Fault, RunView
+from phalanx.protocol.messages import NODE_LEVEL
 
 #: Lines of a rank that a failure screen shows.
 LINES = 20
@@ -25,17 +27,31 @@ class Evidence:
     path: str = ""
     lines: tuple[str, ...] = ()
     total: int = 0
+    diagnostics: str = ""
 
 
 def gather(run: RunDirectory, view: RunView) -> Evidence:
     """The evidence for the first failure: what the rank wrote, standard error before output."""
     if view.failure is None:
         return Evidence()
+    diagnostics = _diagnostics(run, view, view.failure)
     for stream in _streams(view, view.failure):
         found = _tail(run, str(log_path(stream, single_case=len(view.case_names) <= 1)))
         if found.lines:
-            return found
-    return Evidence()
+            return replace(found, diagnostics=diagnostics)
+    return Evidence(diagnostics=diagnostics)
+
+
+def _diagnostics(run: RunDirectory, view: RunView, failure: Failure) -> str:
+    """What the node wrote down about itself before it cleaned up; "" when it did not."""
+    if not failure.node or not failure.case:
+        return ""
+    for output in ("txt", "out"):
+        stream = StreamName(failure.node, failure.case, DIAGNOSTICS, NODE_LEVEL, output)
+        path = log_path(stream, single_case=len(view.case_names) <= 1)
+        if (run.path / path).exists():
+            return f"{run.shown()}/{path}"
+    return ""
 
 
 def _streams(view: RunView, failure: Failure) -> list[StreamName]:

@@ -8,9 +8,6 @@ from typing import Any
 
 from phalanx.protocol.messages import NODE_LEVEL, Cause
 
-#: Steps that ``phalanx exec`` adds; they are nobody's verdict.
-EXEC_STEP = "exec-"
-
 
 class Mark(Enum):
     """How a phase stands."""

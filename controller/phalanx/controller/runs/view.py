@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from phalanx.controller.fleet import events as ev
+from phalanx.controller.logs.sources import EXEC_STEP
 from phalanx.controller.runs.model import (
-    EXEC_STEP,
     CaseView,
     Failure,
     Fault,

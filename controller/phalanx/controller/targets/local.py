@@ -58,7 +58,7 @@ class LocalTarget:
         except OSError as error:
             await spawned.end(0.0)
             raise SpawnError(
-                f"cannot start an agent on this machine: {agent}: {error.strerror}; is the installation whole?"
+                f"cannot start an agent on this machine: {agent}: {error.strerror}; is it whole?"
             ) from error
         except BaseException:
             await spawned.end(0.0)

@@ -146,9 +146,9 @@ def remove_agent_files(*, job_id: str, nodes: Sequence[str], run_id: str) -> tup
     )
 
 
-def signal_step(step: str, number: str) -> tuple[str, ...]:
-    """Send one signal ("TERM", "KILL") to the tasks of a step such as "12.0", and nothing after it."""
-    return ("scancel", f"--signal={number}", step)
+def signal_steps(steps: Sequence[str], number: str) -> tuple[str, ...]:
+    """Send one signal ("TERM", "KILL") to the tasks of steps such as "12.0", and nothing after it."""
+    return ("scancel", f"--signal={number}", *steps)
 
 
 def cancel_job(job_id: str) -> tuple[str, ...]:

@@ -75,10 +75,13 @@ async def jobs_of_run(commands: SlurmCommands, run_id: str) -> list[str]:
     return [line[0] for line in lines if len(line) == 3 and line[2] == argv.comment(run_id)]
 
 
-async def step_of_run(commands: SlurmCommands, job_id: str, run_id: str) -> str:
-    """The number of the agents' step, such as "12.0"; "" when it does not run. Raises CommandError."""
+async def steps_of_run(commands: SlurmCommands, job_id: str, run_id: str) -> tuple[str, ...]:
+    """Numbers of the agents' steps that Slurm holds, such as "12.0". Raises CommandError.
+
+    There is more than one when a launch failed half-way: its step may stay after its srun.
+    """
     lines = parse_pairs((await commands.ask(argv.steps_of_job(job_id))).out)
-    return next((line[0] for line in lines if line[1:] == (argv.step_name(run_id),)), "")
+    return tuple(line[0] for line in lines if line[1:] == (argv.step_name(run_id),))
 
 
 async def _forgotten(commands: SlurmCommands, job_id: str) -> AllocationReport:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from . import slurm_argv as argv
 from .processes import exit_words, exited_within, signal_group
 from .slurm_commands import CommandError, SlurmCommands
-from .slurm_job import step_of_run
+from .slurm_job import steps_of_run
 from .slurm_text import parse_nodes
 from .slurm_words import NOISE, attribute, error_words, explain, failed_nodes
 from .words import Sayings, WordsFile, follow
 
 #: Seconds that slurmd has to kill the tasks and srun to notice, before srun itself is killed.
-KILL_S = 10.0
+KILL_S = 5.0
 #: Seconds for finding and signalling the step: an end must not hang on a slurmctld that does not answer.
 ASK_S = 15.0
 #: Pause between looks for a step whose srun is gone, in seconds.
@@ -141,9 +141,11 @@ class SlurmSpawned:
 
     async def _remove_agent_files(self) -> None:
         """Where not every agent ended well, its file may be left on the node. Nothing depends on this."""
-        command = argv.remove_agent_files(
-            job_id=self._step.job_id, nodes=self._step.nodes, run_id=self._step.run_id
-        )
+        step = self._step
+        nodes = [node for node in step.nodes if node not in self._words.failed]
+        if not nodes:
+            return
+        command = argv.remove_agent_files(job_id=step.job_id, nodes=nodes, run_id=step.run_id)
         with contextlib.suppress(CommandError, TimeoutError):
             async with asyncio.timeout(REMOVE_S):
                 await self._commands.ask(command)
@@ -156,7 +158,7 @@ class SlurmSpawned:
         with contextlib.suppress(TimeoutError, CommandError):
             async with asyncio.timeout(seconds):
                 while True:
-                    if not await step_of_run(self._commands, self._step.job_id, self._step.run_id):
+                    if not await steps_of_run(self._commands, self._step.job_id, self._step.run_id):
                         return
                     await asyncio.sleep(LOOK_S)
 
@@ -164,12 +166,12 @@ class SlurmSpawned:
         """Signal the tasks of our step; False when there is none, or Slurm cannot be asked."""
         try:
             async with asyncio.timeout(ASK_S):
-                step = await step_of_run(self._commands, self._step.job_id, self._step.run_id)
-                if step:
-                    await self._commands.ask(argv.signal_step(step, number))
+                steps = await steps_of_run(self._commands, self._step.job_id, self._step.run_id)
+                if steps:
+                    await self._commands.ask(argv.signal_steps(steps, number))
         except (CommandError, TimeoutError):
             return False
-        return bool(step)
+        return bool(steps)
 
     async def _hear_out(self) -> None:
         if self._follower is not None:
