@@ -28,6 +28,8 @@ from phalanx.controller.fleet import events as ev
 
 #: Between looks at a path that a test will make.
 LOOK_S = 0.01
+#: A program whose test has failed must not wait for ever for what no longer comes.
+LIFE_S = 90.0
 
 
 def act(event: ev.Event) -> dict[str, Any]:
@@ -201,7 +203,7 @@ class FakeController:
 
 
 async def _perform(run: Path, acts: list[dict[str, Any]]) -> None:
-    async with FakeController(run, acts) as controller:
+    async with FakeController(run, acts) as controller, asyncio.timeout(LIFE_S):
         await controller.play()
 
 

@@ -176,3 +176,43 @@ async def test_closing_removes_the_container(docker: Bench, engine: dockerd.Dock
     assert place.container not in str(engine.containers())
     assert not running("sleep 425")
     await place.close(1)
+
+
+_IN_A_SMALL_GROUP = """
+import asyncio, os, sys
+from pathlib import Path
+from phalanx.agent.runtimes.base import CasePlaces, Owner
+from phalanx.agent.runtimes.process import ProcessRuntime
+from phalanx.protocol import messages as m
+
+async def main(root, group):
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    base = root / "cases" / "case"
+    places = CasePlaces(base, base / "work", base / "results", base / "spool", base / "sock")
+    spec = m.ContainerSpec(m.Runtime.PROCESS)
+    owner = Owner("run", "n1", 0, "ab", os.getuid(), 60)
+    runtime = ProcessRuntime(root)
+    place = await runtime.open_case(m.CaseOpen(1, "case", spec, (0,), 1, None), places, owner)
+    step = m.StepStart("case", "main", ("tail", "-n", "1", "/dev/zero"), {}, {}, (0,), 0.0)
+    running = await place.start(step, 0, {}, places.spool / "main" / "rank0")
+    ended = await running.wait()
+    await place.close(0)
+    print(ended.status, ended.cause.value)
+
+asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.docker
+def test_a_job_s_memory_that_runs_out_is_named_without_a_container_too(tmp_path: Path) -> None:
+    version_1 = Path("/sys/fs/cgroup/memory")
+    group = (version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")) / f"phx-test-{tmp_path.name}"
+    group.mkdir()
+    try:
+        (group / ("memory.limit_in_bytes" if version_1.is_dir() else "memory.max")).write_text(str(128 << 20))
+        program = [sys.executable, "-c", _IN_A_SMALL_GROUP, str(tmp_path), str(group)]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr) == ("137 oom\n", "")
+    finally:
+        dockerd.until(lambda: not (group / "cgroup.procs").read_text(), 10, "it is empty")
+        group.rmdir()

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.lab.image import NAME
-from tests.stories.cluster import Cluster
+from tests.stories.payloads import IN_CONTAINERS, meet
 from tests.stories.program import Phalanx, Run
 
 pytestmark = pytest.mark.lab
-IN_CONTAINERS = ("run", "--target", "slurm", "-N4", "--image", NAME)
 
 
 def first_failure(run: Run) -> str:
@@ -28,7 +27,8 @@ def followers(run: Run) -> list[str]:
 
 
 def test_a_rank_that_exits_7_is_named_last_on_the_screen_and_the_others_are_folded(phalanx: Phalanx) -> None:
-    script = 'echo "up $RANK"; [ $RANK = 2 ] && { echo "cannot find the weights" >&2; exit 7; }; sleep 60'
+    dies = '[ $RANK = 2 ] && { echo "cannot find the weights" >&2; exit 7; }'
+    script = f'echo "up $RANK"; {meet("up")}; {dies}; sleep 60'
     run = phalanx.run(*IN_CONTAINERS, "--", "sh", "-c", script, code=7)
     last = first_failure(run).splitlines()
     assert "n3 rank 2" in last[0]

@@ -32,6 +32,8 @@ class Bootstrap:
     secret: bytes
     agent_build: str
     join_timeout_s: float
+    #: the command that gives the allocation back once the controller is gone for good, () for none
+    give_back: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ def parse(line: bytes) -> Bootstrap:
             secret=bytes.fromhex(document["secret"]),
             agent_build=str(document["agent_build"]),
             join_timeout_s=float(document["join_timeout_s"]),
+            give_back=tuple(str(word) for word in document.get("give_back", ())),
         )
     except (ValueError, KeyError, TypeError):
         raise BootstrapError("the bootstrap line on stdin is not what a controller sends") from None

@@ -93,7 +93,7 @@ class Duties:
     def runtime(self, kind: RuntimeKind) -> Runtime:
         """The runtime of a kind, made once."""
         if kind not in self.runtimes:
-            self.runtimes[kind] = make_runtime(kind, self.session.base)
+            self.runtimes[kind] = make_runtime(kind, self.session.base.parent)
         return self.runtimes[kind]
 
     # --- dispatch

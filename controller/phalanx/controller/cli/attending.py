@@ -35,6 +35,7 @@ class Showing:
     timestamps: bool = False
     selection: Selection = ALL
     as_json: bool = False
+    verbose: bool = False
 
 
 def log_tail(run: RunDirectory, view: RunView, showing: Showing) -> LogTail:
@@ -91,6 +92,7 @@ def attend(run: RunDirectory, showing: Showing, manners: Manners, logs: LogTail 
         style_for(showing.color, sys.stderr),
         time.time,
     )
+    screen.verbose = showing.verbose
     left = asyncio.run(_stay(run, screen, manners, logs, view, showing))
     if left.over and showing.as_json:
         # Read again from disk: the document is that of ``status --json``, whoever asks.

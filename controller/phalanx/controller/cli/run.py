@@ -140,6 +140,7 @@ def _attend(run: RunDirectory, given: dict[str, Any]) -> int:
         color=given["color"],
         prefix=given["prefix"],
         as_json=given["as_json"],
+        verbose=given["verbose"],
     )
     view = RunView(run_id=run.run_id)
     logs = None if given["as_json"] else log_tail(run, view, showing)

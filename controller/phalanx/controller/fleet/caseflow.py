@@ -22,6 +22,7 @@ from phalanx.protocol.messages import (
     StepStop,
 )
 
+from ..exits import RankEnd
 from ..plan.model import CasePlan, StepPlan, Timing
 from .events import (
     AgentLost,
@@ -76,7 +77,7 @@ class CaseFlow:
     phase: CasePhase = CasePhase.SHIPPING
     failure: Failure | None = None
     cancelled: bool = False
-    statuses: dict[tuple[str, int], int] = field(default_factory=dict)
+    ends: list[RankEnd] = field(default_factory=list)
     _workspace: bytes | None = None
     _step: int = -1
     _waiting: set[str] = field(default_factory=set)
@@ -263,8 +264,7 @@ class CaseFlow:
         left.discard(event.rank)
         out: list[Instruction] = []
         ours = self._stopping and event.cause == Cause.STOPPED.value
-        if not ours:
-            self.statuses[(event.step, event.rank)] = event.status
+        self.ends.append(RankEnd(event.status, Cause.STOPPED if ours else Cause(event.cause)))
         if (event.status or event.cause != Cause.EXITED.value) and not ours:
             out += self._on_failed_rank(event)
         if not any(self._running.values()):

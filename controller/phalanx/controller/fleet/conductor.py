@@ -237,6 +237,7 @@ class Conductor:
             self._secret.hex(),
             self._agent.sha256,
             self.plan.timing.join_timeout_s,
+            self.target.give_back_argv(self._allocation),
         )
         launch = self.run_dir / "launch"
         launch.mkdir(mode=0o700, exist_ok=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phalanx.protocol.membership import Member
-from phalanx.protocol.messages import Cause, Leave
+from phalanx.protocol.messages import Leave
 
+from ..exits import Exit, RankEnd, of_ranks
 from ..plan.model import Plan
 from .caseflow import CaseFlow, Failure
 from .events import (
@@ -57,10 +58,7 @@ from .preparation import Preparation, Trouble
 from .roster import Roster
 from .states import PHASES, Phase, advance
 
-#: Exit codes (the table in docs and ``exits.py``); here because the verdict is made here.
-OK, RUN_FAILED, JOIN_FAILED, SCHEDULER, TIMEOUT, INTERRUPTED = 0, 3, 8, 10, 124, 130
-
-_STATES = {OK: "succeeded", INTERRUPTED: "cancelled"}
+_STATES: dict[int, str] = {Exit.OK: "succeeded", Exit.INTERRUPTED: "cancelled"}
 
 #: How long facts may take before the run goes on without them, in seconds.
 FACTS_S = 15.0
@@ -91,7 +89,7 @@ class Engine:
     verdict: Trouble | None = None
     cancel_level: int = 0
     first_failure: Failure | None = None
-    statuses: list[int] = field(default_factory=list)
+    ends: list[RankEnd] = field(default_factory=list)
     failed_cases: list[str] = field(default_factory=list)
     spawner_gone: str = ""
     leftovers: list[str] = field(default_factory=list)
@@ -151,7 +149,7 @@ class Engine:
     def _on_refused(self, event: AllocationRefused, now: float) -> list[Instruction]:
         if self.phase is not Phase.ALLOCATING:
             return []
-        code = INTERRUPTED if self.cancel_level else SCHEDULER
+        code = Exit.INTERRUPTED if self.cancel_level else Exit.SCHEDULER
         self._decide(Trouble(event.reason, code))
         self._advance("end")
         return [Record(RunEnding(event.reason)), ReleaseAllocation()]
@@ -186,7 +184,7 @@ class Engine:
             return [Record(self._fleet(now))]
         missing = ", ".join(f"{node} ({reason})" for node, reason in event.missing.items())
         return self._end(
-            Trouble(f"{event.joined} of {event.expected} agents joined; missing: {missing}", JOIN_FAILED)
+            Trouble(f"{event.joined} of {event.expected} agents joined; missing: {missing}", Exit.JOIN)
         )
 
     def _explain(self) -> Instruction:
@@ -213,7 +211,7 @@ class Engine:
         if self.phase is Phase.JOINING and not self.roster.any(Member.EXPECTED):
             return [self._explain()]
         if self.phase in (Phase.PREPARING, Phase.IDLE):
-            return self._end(Trouble(f"{event.node} was lost: {event.detail}", RUN_FAILED))
+            return self._end(Trouble(f"{event.node} was lost: {event.detail}", Exit.RUN))
         return self._fleet_gone()
 
     def _on_left(self, event: AgentLeft, now: float) -> list[Instruction]:
@@ -228,15 +226,15 @@ class Engine:
 
     def _on_allocation_ended(self, event: AllocationEnded, now: float) -> list[Instruction]:
         words = f"the scheduler ended the allocation: {event.state} {event.reason}".rstrip()
-        if self.verdict is not None and self.verdict.exit_code == SCHEDULER:
-            self.verdict = Trouble(words, SCHEDULER)
+        if self.verdict is not None and self.verdict.exit_code == Exit.SCHEDULER:
+            self.verdict = Trouble(words, Exit.SCHEDULER)
             return []
         return self._taken(words)
 
     def _taken(self, words: str) -> list[Instruction]:
         if self.verdict is not None or self.phase in _OVER:
             return []
-        trouble = Trouble(words, SCHEDULER)
+        trouble = Trouble(words, Exit.SCHEDULER)
         if self.flow is None or self.flow.finished:
             return self._end(trouble)
         self._decide(trouble)
@@ -309,7 +307,7 @@ class Engine:
         if flow is None or not flow.finished or self.phase is not Phase.RUNNING:
             return []
         self.flow = None
-        self.statuses += list(flow.statuses.values())
+        self.ends += flow.ends
         if self.first_failure is None and flow.failure is not None:
             self.first_failure = flow.failure
         return self._start_case(now)
@@ -324,17 +322,13 @@ class Engine:
         """The exit code when every part of phalanx did its work."""
         if self.plan.exit_policy == "workflow":
             if not self.failed_cases:
-                return Trouble("", OK)
-            return Trouble(f"failed: {', '.join(self.failed_cases)}", RUN_FAILED)
-        failure = self.first_failure
-        if failure is None and not self.failed_cases:
-            return Trouble("", OK)
-        reason = failure.words if failure else "failed"
-        if failure is not None and failure.cause == Cause.DEADLINE.value:
-            return Trouble(reason, TIMEOUT)
-        if failure is not None and failure.cause == Cause.LOST.value:
-            return Trouble(reason, RUN_FAILED)
-        return Trouble(reason, _exit_status(self.plan.exit_policy, failure, self.statuses))
+                return Trouble("", Exit.OK)
+            return Trouble(f"failed: {', '.join(self.failed_cases)}", Exit.RUN)
+        code = of_ranks(self.ends, self.plan.exit_policy)
+        reason = self.first_failure.words if self.first_failure else "failed"
+        if code == Exit.OK and (self.first_failure is not None or self.failed_cases):
+            code = Exit.LAUNCH if self.first_failure is not None else Exit.FAILURE
+        return Trouble(reason if code else "", code)
 
     # --- cancel and end
 
@@ -342,7 +336,7 @@ class Engine:
         if event.level <= self.cancel_level or self.phase in _OVER - {Phase.ENDING}:
             return []
         self.cancel_level = event.level
-        trouble = Trouble(f"cancelled by {event.by}", INTERRUPTED)
+        trouble = Trouble(f"cancelled by {event.by}", Exit.INTERRUPTED)
         if self.phase is Phase.ALLOCATING:
             self._decide(trouble)
             return [StopAllocating()]
@@ -403,22 +397,13 @@ class Engine:
 
     def _finish(self) -> list[Instruction]:
         self._advance("finished")
-        verdict = self.verdict or Trouble("", OK)
+        verdict = self.verdict or Trouble("", Exit.OK)
         state = _STATES.get(verdict.exit_code, "failed")
-        code, reason = verdict.exit_code, verdict.reason
+        code, reason = int(verdict.exit_code), verdict.reason
         return [Record(RunFinished(state, code, reason, tuple(self.leftovers)))]
 
     def _advance(self, trigger: str) -> None:
         self.phase = advance(PHASES, self.phase, trigger)
-
-
-def _exit_status(policy: str, failure: Failure | None, statuses: list[int]) -> int:
-    """The exit code of a pass-through run: that of the first failure, or the highest of all ranks."""
-    if policy == "first" and failure is not None:
-        return failure.status or RUN_FAILED
-    if policy == "any":
-        return 1
-    return max(statuses, default=0) or (failure.status if failure else 0) or RUN_FAILED
 
 
 _HANDLERS: Mapping[type[Event], Callable[[Engine, Any, float], list[Instruction]]] = {

@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 
 from phalanx.protocol.messages import ImageLoad, ImageQuery, Runtime, RuntimeOpen
 
+from ..exits import Exit
 from ..plan.model import Plan
 from .events import AgentFacts, BlobFetched, Event, ImageOnNode, ImageReady, ImageSource, RuntimeOnNode
 from .instructions import Instruction, PrepareImage, Record, Ship, Tell
-
-#: Exit codes of what can go wrong here (experience: 9 image sync failed, 125 launcher failed).
-IMAGE_FAILED = 9
-RUNTIME_FAILED = 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +61,11 @@ class Preparation:
     def give_up(self, seconds: float) -> None:
         """Too much time has passed: name who is not ready, and with what."""
         if len(self.runtime) < len(self.nodes):
-            late, what, code = set(self.nodes) - self.runtime, "no answer from its runtime", RUNTIME_FAILED
+            late, what, code = set(self.nodes) - self.runtime, "no answer from its runtime", Exit.LAUNCH
         else:
             wanted = self.image_id
             late = {node for node in self.nodes if not wanted or self.images.get(node) != wanted}
-            what, code = "the image is not there", IMAGE_FAILED
+            what, code = "the image is not there", Exit.IMAGE
         self._fail(f"{', '.join(sorted(late))}: {what} after {seconds:g} s", code)
 
     def on(self, event: Event) -> list[Instruction]:
@@ -98,10 +95,10 @@ class Preparation:
 
     def _on_runtime(self, event: RuntimeOnNode) -> list[Instruction]:
         if event.error:
-            return self._fail(f"{event.node}: {event.error}", RUNTIME_FAILED)
+            return self._fail(f"{event.node}: {event.error}", Exit.LAUNCH)
         if event.needs_library:
             if event.node in self.library:
-                return self._fail(f"{event.node}: the engine's client cannot be imported", RUNTIME_FAILED)
+                return self._fail(f"{event.node}: the engine's client cannot be imported", Exit.LAUNCH)
             self.library[event.node] = b""
             return [Ship("library", "", (event.node,))]
         self.runtime.add(event.node)
@@ -114,7 +111,7 @@ class Preparation:
 
     def _on_blob(self, event: BlobFetched) -> list[Instruction]:
         if event.error:
-            code = IMAGE_FAILED if event.purpose == "image" else RUNTIME_FAILED
+            code = Exit.IMAGE if event.purpose == "image" else Exit.LAUNCH
             return self._fail(f"{event.node}: cannot get the {event.purpose}: {event.error}", code)
         if event.purpose == "library":
             return [Tell((event.node,), RuntimeOpen(1, self.kind, bytes.fromhex(event.blob)))]
@@ -128,7 +125,7 @@ class Preparation:
 
     def _on_image(self, event: ImageOnNode) -> list[Instruction]:
         if event.error:
-            return self._fail(f"{event.node}: {event.error}", IMAGE_FAILED)
+            return self._fail(f"{event.node}: {event.error}", Exit.IMAGE)
         self.images[event.node] = event.image_id
         if self.source is None:
             return self._choose_source() if len(self.images) == len(self.nodes) else []
@@ -136,7 +133,7 @@ class Preparation:
             return self._fail(
                 f"{event.node}: {event.reference} is {event.image_id or 'absent'} after loading, "
                 f"{self.source.image_id} was sent",
-                IMAGE_FAILED,
+                Exit.IMAGE,
             )
         return self._ready()
 
@@ -153,14 +150,14 @@ class Preparation:
 
     def _on_source(self, event: ImageSource) -> list[Instruction]:
         if event.error:
-            return self._fail(event.error, IMAGE_FAILED)
+            return self._fail(event.error, Exit.IMAGE)
         ids = {self.images[node] for node in self.nodes if self.images[node]}
         if event.where.startswith("engine of node") and len(ids) > 1:
             table = ", ".join(f"{node} has {self.images[node][:19]}" for node in self.nodes)
             return self._fail(
                 f"{event.reference} is not the same image on every node ({table}); "
                 "name the one you mean with --image-archive or by its id",
-                IMAGE_FAILED,
+                Exit.IMAGE,
             )
         self.source = event
         lacking = tuple(node for node in self.nodes if self.images[node] != event.image_id)

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import chain
 
 from phalanx.controller.control.client import (
     ContactLost,
@@ -34,6 +35,8 @@ from phalanx.controller.runs.watch import PATIENCE_S, Disconnected, OutOfContact
 
 #: How long the controller may take to answer a request to cancel.
 CANCEL_S = 10.0
+#: Log bytes that are written at once, when there are that many.
+WRITE = 256 * 1024
 HANGUP = SIGNAL_BASE + signal.SIGHUP
 BROKEN_PIPE = SIGNAL_BASE + signal.SIGPIPE
 
@@ -139,8 +142,9 @@ class Attendance:
         """Log bytes that were announced, once it is known how many ranks there are to tell apart."""
         if self.view.cases and self._advanced:
             sizes, self._advanced = self._advanced, {}
-            for path, size in sizes.items():
-                await self._show(path, size, final=False)
+            if self._logs is not None:
+                tails = (self._logs.advance(path, size) for path, size in sizes.items())
+                await self._put(chain.from_iterable(tails))
 
     async def _show(self, path: str, size: int, final: bool) -> None:
         if self._logs is not None:
@@ -151,9 +155,9 @@ class Attendance:
             await self._put(self._logs.drain(final))
 
     async def _put(self, pieces: Iterator[tuple[Source, bytes]]) -> None:
-        for source, data in pieces:
+        for output, data in together(pieces):
             # Who owns the run gets its two streams apart, as from srun; who only looks gets lines.
-            await self._screen.log(data, source.output if self._manners.owns else "out")
+            await self._screen.log(data, output if self._manners.owns else "out")
             if self._screen.stdout_closed and not self._manners.owns:
                 self._go(Left(BROKEN_PIPE, over=False))
                 return
@@ -222,6 +226,19 @@ class Attendance:
         except (ContactLost, ControlRefused, TimeoutError) as error:
             why = str(error) or "no answer"
             await self._screen.say(f"cannot pass that on: {why}; try: phalanx cancel {self._run.run_id}")
+
+
+def together(pieces: Iterator[tuple[Source, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Small pieces of the same output as one: a thousand ranks that write a line each are one write."""
+    output, held, size = "", list[bytes](), 0
+    for source, data in pieces:
+        if held and (source.output != output or size >= WRITE):
+            yield output, b"".join(held)
+            held, size = [], 0
+        output, size = source.output, size + len(data)
+        held.append(data)
+    if held:
+        yield output, b"".join(held)
 
 
 async def cancel(run: RunDirectory, level: int, by: str) -> None:

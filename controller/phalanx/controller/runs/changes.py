@@ -53,6 +53,14 @@ def words(view: RunView, recorded: ev.Recorded) -> str:
     return clean_text(make(view, event)) if make is not None else ""
 
 
+def said(recorded: ev.Recorded) -> str:
+    """A line of the spawner, "" for any other event."""
+    event = recorded.event
+    if not isinstance(event, ev.SpawnSaid):
+        return ""
+    return clean_text(f"{event.node or 'spawner'}: {event.text}")
+
+
 def _rank(event: ev.RankExited) -> str:
     """Only the bad ends, and not those that phalanx itself brought about."""
     cause = cause_of(event.cause)

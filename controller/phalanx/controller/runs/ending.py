@@ -11,7 +11,8 @@ from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.nodesets import counted, fold, fold_numbers
 from phalanx.controller.runs.echoes import end_words, followers
 from phalanx.controller.runs.evidence import Evidence
-from phalanx.controller.runs.model import CaseView, Failure, Fault, RunView
+from phalanx.controller.runs.model import Failure, Fault, RunView
+from phalanx.controller.runs.results_table import results_table
 from phalanx.controller.runs.words import Style, duration, moment, number, plural
 
 #: Groups of followers that are listed; more are counted.
@@ -129,19 +130,15 @@ def _follower_lines(view: RunView) -> list[str]:
 
 
 def _case_table(view: RunView, style: Style) -> list[str]:
-    """A line per case, when there is more than one."""
-    if len(view.case_names) <= 1:
-        return []
-    return [_case_line(view.cases.get(name) or CaseView(name), style) for name in view.case_names]
-
-
-def _case_line(case: CaseView, style: Style) -> str:
-    mark = {"SUCCESS": "done", "FAILURE": "failed"}.get(case.status, "warn")
-    status = case.status or "not run"
-    reason = f"   {clean_text(case.reason)}" if case.reason and case.status != "SUCCESS" else ""
-    return (
-        f"     {style.mark(mark)} {clean_text(case.name)}  {status}  {plural(len(case.rows), 'row')}{reason}"
-    )
+    """The rows, then why cases that failed did, when there is more than one."""
+    lines = results_table(view)
+    if len(view.case_names) > 1:
+        lines += [
+            f"     {style.mark('failed')} {clean_text(case.name)}: {clean_text(case.reason)}"
+            for case in view.cases.values()
+            if case.reason and case.status not in ("SUCCESS", "SKIPPED")
+        ]
+    return lines
 
 
 def _loose_ends(view: RunView, style: Style) -> list[str]:

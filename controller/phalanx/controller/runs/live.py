@@ -54,6 +54,8 @@ class Screen:
 
     #: seconds between calls of ``tick``
     pace_s = 1.0
+    #: show the spawner's own words as they come
+    verbose = False
 
     def __init__(self, writer: Writer, style: Style, now: Callable[[], float]) -> None:
         self._writer = writer
@@ -91,7 +93,7 @@ class Plain(Screen):
         self._last = now()
 
     async def event(self, view: RunView, recorded: Recorded) -> None:
-        text = changes.words(view, recorded)
+        text = changes.words(view, recorded) or (changes.said(recorded) if self.verbose else "")
         if text:
             await self._line(recorded.at, text)
 
@@ -143,6 +145,9 @@ class Tty(Screen):
 
     async def event(self, view: RunView, recorded: Recorded) -> None:
         self._dirty = True
+        said = changes.said(recorded) if self.verbose else ""
+        if said:
+            await self.say(said)
 
     async def say(self, text: str) -> None:
         async with self._turn:

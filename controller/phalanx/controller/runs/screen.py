@@ -141,6 +141,8 @@ def _results(view: RunView, style: Style, done: Mapping[str, tuple[int, int]]) -
     parts = [f"{plural(view.files, 'file')}, {size(view.file_bytes)}"] if view.files else []
     if view.rows:
         parts.append(plural(view.rows, "row"))
+    elif view.phases["results"].mark is Mark.ACTIVE and not parts:
+        parts.append("collecting")
     return f" {style.dot} ".join(parts)
 
 

@@ -56,6 +56,7 @@ class Bootstrap:
 
     ``addresses``: where the controller listens, all to be tried. ``pin``: sha256 of its certificate (hex).
     ``secret``: the run's join secret (hex). ``agent_build``: sha256 of the agent file that was sent.
+    ``give_back``: the command with which an agent whose controller is gone for good gives the allocation back.
     """
 
     run_id: str
@@ -64,6 +65,7 @@ class Bootstrap:
     secret: str
     agent_build: str
     join_timeout_s: float
+    give_back: tuple[str, ...] = ()
 
     def line(self) -> bytes:
         """The line, newline included."""
@@ -75,6 +77,7 @@ class Bootstrap:
             "secret": self.secret,
             "agent_build": self.agent_build,
             "join_timeout_s": self.join_timeout_s,
+            "give_back": list(self.give_back),
         }
         return json.dumps(document).encode() + b"\n"
 
@@ -117,6 +120,9 @@ class Target(Protocol):
 
     async def report(self, allocation: Allocation) -> AllocationReport:
         """Ask the scheduler about the allocation. Never raises for scheduler trouble: UNKNOWN."""
+
+    def give_back_argv(self, allocation: Allocation) -> tuple[str, ...]:
+        """The command that gives an owned allocation back from one of its nodes; () when there is none."""
 
     async def release(self, allocation: Allocation) -> str:
         """Give an owned allocation back; "" or why that could not be done."""

@@ -70,6 +70,10 @@ class LocalTarget:
         """This machine runs."""
         return AllocationReport(AllocationHealth.RUNNING, "RUNNING", "")
 
+    def give_back_argv(self, allocation: Allocation) -> tuple[str, ...]:
+        """Nothing was taken, nothing has to be given back."""
+        return ()
+
     async def release(self, allocation: Allocation) -> str:
         """Nothing to give back."""
         return ""

@@ -41,6 +41,7 @@ class SlurmTarget:
         self._target = plan.target
         self._queue_words = queue_words or _unheard
         self._commands = commands()
+        self._spawns = 0
 
     def listen_addresses(self) -> tuple[str, ...]:
         """All addresses that nodes may reach, or those of --advertise. Raises AddressError (an
@@ -75,6 +76,7 @@ class SlurmTarget:
             raise SpawnError(
                 f"cannot start agents: {agent} is not an executable file; is the installation whole?"
             )
+        self._spawns += 1
         command = argv.agents_step(
             self._target.slurm,
             job_id=allocation.job_id,
@@ -83,6 +85,7 @@ class SlurmTarget:
             agent=agent,
             python=self._target.agent_python,
             export=agent_names(os.environ),
+            spawn=self._spawns,
         )
         out, err = launch_dir / "srun.out", launch_dir / "srun.err"
         said = StepWords(allocation.nodes, Sayings(words, launch_dir))
@@ -93,12 +96,21 @@ class SlurmTarget:
             )
         except OSError as error:
             raise SpawnError(f"cannot start srun: {error.strerror}; is Slurm installed here?") from error
-        step = AgentsStep(allocation.job_id, bootstrap.run_id, allocation.nodes)
+        step = AgentsStep(
+            allocation.job_id,
+            bootstrap.run_id,
+            argv.step_name(bootstrap.run_id, self._spawns),
+            allocation.nodes,
+        )
         return SlurmSpawned(command, process, self._commands, step, said, files)
 
     async def report(self, allocation: Allocation) -> AllocationReport:
         """Ask Slurm once about the allocation; UNKNOWN with its words when it cannot be asked."""
         return await report(self._commands, allocation.job_id)
+
+    def give_back_argv(self, allocation: Allocation) -> tuple[str, ...]:
+        """What an agent runs when its controller was killed: the job would stay until its time limit."""
+        return ("scancel", allocation.job_id) if allocation.owned else ()
 
     async def release(self, allocation: Allocation) -> str:
         """Cancel an owned allocation and see it gone; "" or why that is not sure."""

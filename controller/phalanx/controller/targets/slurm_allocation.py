@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from . import slurm_argv as argv
 from .base import Allocation, AllocationError, AllocationHealth
-from .processes import exited_within
+from .processes import exited_within, signal_group
 from .slurm_commands import CommandError, SlurmCommands
 from .slurm_job import give_back, jobs_of_run, queue_line
 from .slurm_text import health_of, parse_job
@@ -164,8 +164,7 @@ class Request:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             if not await exited_within(process, WITHDRAW_S):
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                signal_group(process, signal.SIGKILL)
                 await process.wait()
         try:
             jobs = {*([self.job_id] if self.job_id else []), *await jobs_of_run(self._commands, self._run_id)}

@@ -32,9 +32,12 @@ def comment(run_id: str) -> str:
     return f"{COMMENT_PREFIX}{run_id}"
 
 
-def step_name(run_id: str) -> str:
-    """The name of the agents' step, by which its number is found."""
-    return f"phalanx-{run_id}"
+def step_name(run_id: str, spawn: int = 1) -> str:
+    """The name of the agents' step, by which its number is found; each spawn of a run has its own.
+
+    Of a launch that failed half-way Slurm keeps the step for a while.
+    """
+    return f"phalanx-{run_id}" if spawn == 1 else f"phalanx-{run_id}-{spawn}"
 
 
 def bcast_path(run_id: str) -> str:
@@ -88,6 +91,7 @@ def agents_step(
     agent: Path,
     python: str,
     export: Sequence[str],
+    spawn: int = 1,
 ) -> tuple[str, ...]:
     """Start one agent on each node, in the job's own order of nodes."""
     count = len(nodes)
@@ -96,7 +100,7 @@ def agents_step(
     return (
         "srun",
         f"--jobid={job_id}",
-        f"--job-name={step_name(run_id)}",
+        f"--job-name={step_name(run_id, spawn)}",
         "--overlap",
         f"--nodes={count}",
         f"--ntasks={count}",
@@ -146,9 +150,9 @@ def remove_agent_files(*, job_id: str, nodes: Sequence[str], run_id: str) -> tup
     )
 
 
-def signal_steps(steps: Sequence[str], number: str) -> tuple[str, ...]:
-    """Send one signal ("TERM", "KILL") to the tasks of steps such as "12.0", and nothing after it."""
-    return ("scancel", f"--signal={number}", *steps)
+def signal_step(step: str, number: str) -> tuple[str, ...]:
+    """Send one signal ("TERM", "KILL") to the tasks of a step such as "12.0", and nothing after it."""
+    return ("scancel", f"--signal={number}", step)
 
 
 def cancel_job(job_id: str) -> tuple[str, ...]:

@@ -75,13 +75,10 @@ async def jobs_of_run(commands: SlurmCommands, run_id: str) -> list[str]:
     return [line[0] for line in lines if len(line) == 3 and line[2] == argv.comment(run_id)]
 
 
-async def steps_of_run(commands: SlurmCommands, job_id: str, run_id: str) -> tuple[str, ...]:
-    """Numbers of the agents' steps that Slurm holds, such as "12.0". Raises CommandError.
-
-    There is more than one when a launch failed half-way: its step may stay after its srun.
-    """
+async def step_number(commands: SlurmCommands, job_id: str, name: str) -> str:
+    """The number of a step by its name, such as "12.0"; "" when Slurm holds none. Raises CommandError."""
     lines = parse_pairs((await commands.ask(argv.steps_of_job(job_id))).out)
-    return tuple(line[0] for line in lines if line[1:] == (argv.step_name(run_id),))
+    return next((line[0] for line in lines if line[1:] == (name,)), "")
 
 
 async def _forgotten(commands: SlurmCommands, job_id: str) -> AllocationReport:

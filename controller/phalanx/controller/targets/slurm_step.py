@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from . import slurm_argv as argv
 from .processes import exit_words, exited_within, signal_group
 from .slurm_commands import CommandError, SlurmCommands
-from .slurm_job import steps_of_run
+from .slurm_job import step_number
 from .slurm_text import parse_nodes
 from .slurm_words import NOISE, attribute, error_words, explain, failed_nodes
 from .words import Sayings, WordsFile, follow
@@ -33,10 +33,11 @@ REMOVE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class AgentsStep:
-    """Which step is ours: its name follows from the run."""
+    """Which step is ours."""
 
     job_id: str
     run_id: str
+    name: str
     nodes: tuple[str, ...]
 
 
@@ -122,22 +123,27 @@ class SlurmSpawned:
     async def end(self, grace_s: float) -> None:
         """TERM to the agents that are left, KILL after the grace, then nothing of srun is left either."""
         try:
-            # An srun that was killed may have left its tasks: the step is looked for with or without it.
-            if grace_s > 0 and await self._signal_agents("TERM"):
-                await self._gone_within(grace_s)
-            if await self._signal_agents("KILL"):
-                await self._gone_within(KILL_S)
-            elif self._process.returncode is None:
-                # It is over in this moment, or waits for a step that it has not got.
-                signal_group(self._process, signal.SIGTERM)
-                if not await exited_within(self._process, 1.0):
-                    await self._signal_agents("KILL")
+            # After a failed launch srun has killed all tasks itself; a dead slurmd takes long to ask.
+            if self._process.returncode is None or not self._words.failed:
+                await self._end_agents(grace_s)
         finally:
             signal_group(self._process, signal.SIGKILL)
             await self._process.wait()
             await self._hear_out()
         if self._process.returncode:
             await self._remove_agent_files()
+
+    async def _end_agents(self, grace_s: float) -> None:
+        # An srun that was killed may have left its tasks: the step is looked for with or without it.
+        if grace_s > 0 and await self._signal_agents("TERM"):
+            await self._gone_within(grace_s)
+        if await self._signal_agents("KILL"):
+            await self._gone_within(KILL_S)
+        elif self._process.returncode is None:
+            # It is over in this moment, or waits for a step that it has not got.
+            signal_group(self._process, signal.SIGTERM)
+            if not await exited_within(self._process, 1.0):
+                await self._signal_agents("KILL")
 
     async def _remove_agent_files(self) -> None:
         """Where not every agent ended well, its file may be left on the node. Nothing depends on this."""
@@ -158,7 +164,7 @@ class SlurmSpawned:
         with contextlib.suppress(TimeoutError, CommandError):
             async with asyncio.timeout(seconds):
                 while True:
-                    if not await steps_of_run(self._commands, self._step.job_id, self._step.run_id):
+                    if not await step_number(self._commands, self._step.job_id, self._step.name):
                         return
                     await asyncio.sleep(LOOK_S)
 
@@ -166,12 +172,12 @@ class SlurmSpawned:
         """Signal the tasks of our step; False when there is none, or Slurm cannot be asked."""
         try:
             async with asyncio.timeout(ASK_S):
-                steps = await steps_of_run(self._commands, self._step.job_id, self._step.run_id)
-                if steps:
-                    await self._commands.ask(argv.signal_steps(steps, number))
+                step = await step_number(self._commands, self._step.job_id, self._step.name)
+                if step:
+                    await self._commands.ask(argv.signal_step(step, number))
         except (CommandError, TimeoutError):
             return False
-        return bool(steps)
+        return bool(step)
 
     async def _hear_out(self) -> None:
         if self._follower is not None:
