@@ -19,8 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.crew import BenchmarkError, Crew, Worker  # noqa: E402
-from benchmarks.report import document, show  # noqa: E402
+from benchmarks.crew import BenchmarkError, Crew, Worker
+from benchmarks.report import document, show
 
 #: Rank 0 of the polling barrier comes this much later than its workers, in seconds.
 LATE_S = 3.0

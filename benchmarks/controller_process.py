@@ -12,14 +12,22 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks import worker
 from phalanx.controller.fleet.certificate import make_identity
 from phalanx.controller.fleet.conductor import Conductor
 from phalanx.controller.fleet.listener import accept_forever, listen
-from phalanx.controller.plan.model import PLAN_SCHEMA, CasePlan, Plan, ResultRule, StepPlan, TargetPlan, Timing
+from phalanx.controller.plan.model import (
+    PLAN_SCHEMA,
+    CasePlan,
+    Plan,
+    ResultRule,
+    StepPlan,
+    TargetPlan,
+    Timing,
+)
 from phalanx.controller.targets.base import (
     Allocation,
     AllocationHealth,
@@ -30,16 +38,17 @@ from phalanx.controller.targets.base import (
 )
 from phalanx.protocol.messages import ContainerSpec, Runtime
 
+from benchmarks import worker
+
 #: Agents share two cores with the controller: none shall be called dead for that.
-TIMING = Timing(heartbeat_s=60.0, dead_after_s=600.0, lease_s=600.0)
+TIMING = Timing(dead_after_s=600.0, lease_s=600.0)
 
 
 class _Nobody:
     """What was spawned: nothing. It is over when the run wants it to be."""
 
-    argv = ("light", "agents")
-
     def __init__(self) -> None:
+        self.argv: tuple[str, ...] = ("light", "agents")
         self._over = asyncio.Event()
 
     async def wait(self) -> tuple[int, str]:
@@ -65,6 +74,9 @@ class LightTarget:
         return ("127.0.0.1",)
 
     def allocation_argv(self) -> tuple[str, ...]:
+        return ()
+
+    def give_back_argv(self, allocation: Allocation) -> tuple[str, ...]:
         return ()
 
     async def allocate(self) -> Allocation:
@@ -96,7 +108,15 @@ def make_plan(run_id: str, nodes: int) -> Plan:
         result=ResultRule(require_performance=False),
     )
     return Plan(
-        PLAN_SCHEMA, run_id, "bench", ("bench",), "/", TargetPlan("slurm", nodes), None, (case,), timing=TIMING
+        PLAN_SCHEMA,
+        run_id,
+        "bench",
+        ("bench",),
+        "/",
+        TargetPlan("slurm", nodes),
+        None,
+        (case,),
+        timing=TIMING,
     )
 
 
@@ -116,7 +136,7 @@ class Run:
         )
         self.task = asyncio.create_task(self._conductor.conduct(), name="the run")
 
-    def _publish(self, line: bytes) -> None:
+    def _publish(self, seq: int, line: bytes) -> None:
         # Most lines are of joins and exits: only the few that are waited for are looked at closer.
         for kind in (b"fleet.joined", b"barrier.released", b"run.finished"):
             if kind in line:
@@ -131,8 +151,17 @@ class Run:
 
     async def until(self, name: str) -> float:
         """When the event came, once it has."""
-        await self._event(name).wait()
+        await self.unless_over(self._event(name).wait())
         return self.seen[name]
+
+    async def unless_over(self, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> Any:
+        """What ``work`` gives; the error of the run when that ends before it."""
+        wanted = asyncio.ensure_future(work)
+        await asyncio.wait((wanted, self.task), return_when=asyncio.FIRST_COMPLETED)
+        if not wanted.done():
+            self.task.result()
+            raise RuntimeError("the run was over too soon")
+        return wanted.result()
 
     def remove(self) -> None:
         """Leave nothing on the disk."""
@@ -146,7 +175,7 @@ async def start(request: dict[str, Any]) -> dict[str, Any]:
     """Begin a run; what its agents must know."""
     run = Run(request["agents"])
     _runs[:] = [run]
-    bootstrap = await run.target.bootstrap
+    bootstrap: Bootstrap = await run.unless_over(run.target.bootstrap)
     await asyncio.sleep(0.2)  # the event log settles, so that its work is not taken for that of joining
     gc.collect()
     return {**json.loads(bootstrap.line()), "nodes": run.nodes}

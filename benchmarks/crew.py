@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+#: No step of a benchmark takes nearly as long, in seconds.
+PATIENCE_S = 120.0
 _LINE_LIMIT = 16 * 1024 * 1024
 #: Clock ticks of /proc/PID/stat in a second (proc(5)).
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -59,7 +61,8 @@ class Worker:
         """The next answer. Raises BenchmarkError when the worker is gone or says that it failed."""
         if self._process.stdout is None:
             raise BenchmarkError("no way to hear a worker")
-        line = await self._process.stdout.readline()
+        async with asyncio.timeout(PATIENCE_S):
+            line = await self._process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {"error": "a worker has ended"}
         if "error" in answer:
             raise BenchmarkError(answer["error"])

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from benchmarks import worker
 from phalanx.protocol import VERSION
 from phalanx.protocol import messages as m
 from phalanx.protocol.connection import AgentConnection, State, Timers
 from phalanx.protocol.handshake import join_key
 from phalanx.protocol.lifeline import Lifeline
+
+from benchmarks import worker
 
 #: As the agent does it after a refusal, in seconds.
 RETRY_S = 0.1
@@ -288,7 +289,11 @@ async def tls_only(request: dict[str, Any]) -> dict[str, Any]:
 
     async def connect(rank: int) -> asyncio.BaseTransport:
         transport, _ = await loop.create_connection(
-            lambda: _TlsOnly(pin, done), "127.0.0.1", request["port"], ssl=context, local_addr=own_address(rank)
+            lambda: _TlsOnly(pin, done),
+            "127.0.0.1",
+            request["port"],
+            ssl=context,
+            local_addr=own_address(rank),
         )
         return transport
 

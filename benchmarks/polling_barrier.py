@@ -18,7 +18,7 @@ from benchmarks import worker
 
 PORTS = 16
 CONNECT_S, READ_S, POLL_S = 1.5, 2.0, 1.0
-_TOKEN = "JOB1"
+_JOB = "JOB1"
 _STACK = 256 * 1024
 
 
@@ -37,14 +37,14 @@ def _serve(base: int, workers: int) -> dict[str, float]:
         connection, _ = listener.accept()
         connection.settimeout(READ_S)
         try:
-            word, rank, token = connection.recv(128).decode().split()
+            word, rank, job = connection.recv(128).decode().split()
         except (OSError, ValueError):
             continue
-        if word == "READY" and token == _TOKEN:
+        if word == "READY" and job == _JOB:
             ready[rank] = connection
     joined = time.monotonic()
     for connection in ready.values():
-        connection.sendall(f"GO {_TOKEN}\n".encode())
+        connection.sendall(f"GO {_JOB}\n".encode())
     for connection in ready.values():
         connection.close()
     listener.close()
@@ -56,9 +56,9 @@ def _ask(base: int, rank: int) -> bool:
     for port in range(base, base + PORTS):
         try:
             with socket.create_connection(("127.0.0.1", port), CONNECT_S) as connection:
-                connection.sendall(f"READY {rank} {_TOKEN}\n".encode())
+                connection.sendall(f"READY {rank} {_JOB}\n".encode())
                 connection.settimeout(1800.0)
-                if connection.recv(128).decode().split() == ["GO", _TOKEN]:
+                if connection.recv(128).decode().split() == ["GO", _JOB]:
                     return True
         except OSError:
             continue

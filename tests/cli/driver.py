@@ -103,6 +103,7 @@ class Terminal:
         self.before = termios.tcgetattr(slave)
         self._slave = slave
         self.output = b""
+        self._seen = 0
         self.process = subprocess.Popen(
             phalanx.argv(*words),
             cwd=phalanx.place,
@@ -131,13 +132,13 @@ class Terminal:
         os.write(self._master, keys)
 
     def until(self, text: str) -> None:
-        """Read until the text was shown since the last call. Fails after a while, with all that was shown."""
-        begin = len(self.output)
+        """Read until the text was shown after the last one. Fails after a while, with all that was shown."""
         end = time.monotonic() + PATIENCE_S
-        while text.encode() not in self.output[begin:]:
+        while (found := self.output.find(text.encode(), self._seen)) < 0:
             assert self._read(end), (
                 f"{text!r} was not shown; shown was:\n{self.output.decode(errors='replace')}"
             )
+        self._seen = found + len(text.encode())
 
     def ended(self) -> int:
         """Wait for the end; the exit code."""

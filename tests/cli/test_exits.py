@@ -64,7 +64,7 @@ def test_every_code_has_a_meaning_in_words() -> None:
         ([LATE, STOPPED], 3, 124, 124, 1),
         ([NOT_FOUND], 3, 127, 127, 1),
         ([NO_START, ONE], 3, 125, 125, 1),
-        ([LOST, ONE], 3, 125, 125, 1),
+        ([LOST, ONE], 3, 3, 3, 1),
         ([STOPPED, STOPPED], 3, 143, 143, 1),
         ([RankEnd(0, Cause.STOPPED)], 3, 1, 1, 1),
     ],

@@ -38,8 +38,8 @@ SABOTAGES = {
     ),
     "challenge is not in the transcript": Sabotage(
         "handshake",
-        "certificate_hash + _hash(challenge) + _hash(replace(hello",
-        "certificate_hash + _hash(replace(hello",
+        "certificate_hash + _hash(challenge) + _hash_without_mac(hello",
+        "certificate_hash + _hash_without_mac(hello",
         "test_handshake",
     ),
     "node is not in the key": Sabotage(

@@ -116,10 +116,33 @@ def test_the_janitor_keeps_a_spool_that_someone_may_still_want(tmp_path: Path) -
     if os.getuid() == 0:
         for directory in (*kept, *gone):
             os.chown(directory, 7, 7)
-    words = janitor.remove_stale_spools(tmp_path, 7 if os.getuid() == 0 else os.getuid())
+    words = janitor.remove_stale_files(tmp_path, 7 if os.getuid() == 0 else os.getuid())
     assert len(words) == len(gone)
     assert all(directory.exists() for directory in kept)
     assert not any(directory.exists() for directory in gone)
+
+
+def test_the_janitor_removes_an_agent_s_file_that_nobody_runs(tmp_path: Path) -> None:
+    def file(name: str, age_s: float = 5000) -> Path:
+        made = tmp_path / name
+        made.write_text("#!/bin/sh\necho up; read word\n")
+        made.chmod(0o755)
+        os.utime(made, (time.time() - age_s,) * 2)
+        return made
+
+    left, fresh, other = file("phalanx-agent-left"), file("phalanx-agent-new", 10), file("agent-left")
+    link = tmp_path / "phalanx-agent-link"
+    link.symlink_to(other)
+    runs = file("phalanx-agent-runs")
+    with subprocess.Popen([runs], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        words = janitor.remove_stale_files(tmp_path, os.getuid())
+        agent.communicate(b"\n")
+    assert words == [f"file {left}: no agent runs from it"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        path.name for path in (fresh, other, link, runs)
+    )
 
 
 def _given(**other: object) -> container_config.Given:

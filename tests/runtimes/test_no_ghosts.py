@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from phalanx.agent.lease import Lease, boottime
-from phalanx.agent.runtimes.base import RuntimeUnavailable
+from phalanx.agent.runtimes.base import Running, RuntimeUnavailable
 from phalanx.protocol.messages import Cause
 
 from tests.runtimes import dockerd
@@ -127,6 +127,40 @@ async def test_a_container_ended_from_outside_is_no_fault_of_the_command(docker:
     ended = await asyncio.wait_for(step.wait(), 10)
     assert (ended.status, ended.cause) == (137, Cause.ENGINE)
     assert place.container in ended.detail
+
+
+_POLITE = "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"
+
+
+async def _is_up(step: Running) -> None:
+    async with asyncio.timeout(10):
+        while text(step, "out") != "up\n":
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.docker
+async def test_a_command_that_ends_politely_with_its_container_has_not_done_its_work(docker: Bench) -> None:
+    place = await docker.open()
+    step = await docker.start(place, "sh", "-c", _POLITE)
+    await _is_up(step)
+    before, _, _ = await docker.run(place, "true")
+    assert (before.status, before.cause) == (0, Cause.EXITED)
+    await place.life.container.stop(t=10)  # type: ignore[attr-defined]
+    ended = await asyncio.wait_for(step.wait(), 15)
+    assert (ended.status, ended.cause) == (143, Cause.ENGINE)
+    assert "from outside" in ended.detail
+
+
+async def test_a_command_that_ends_politely_with_its_lease_has_not_done_its_work(bench: Bench) -> None:
+    place = await bench.open()
+    step = await bench.start(place, "sh", "-c", _POLITE)
+    await _is_up(step)
+    place.lease.end()
+    ended = await asyncio.wait_for(step.wait(), 15)
+    # an agent that slept for long may renew a lease on which its places have acted already
+    place.lease.renew(boottime() + 60)
+    assert ended.cause is Cause.STOPPED
+    assert "lease" in ended.detail
 
 
 @pytest.mark.docker

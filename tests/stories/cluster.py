@@ -1,4 +1,4 @@
-"""The lab with what the stories need: the test image on every node, and proof that a run left nothing behind."""
+"""The lab with what the stories need: the test image on every node, and proof that a run left nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import Lab
+from tests.lab import Lab, cgroup, lifecycle
 from tests.lab.image import NAME, base_image
+from tests.lab.node import group
 
 #: What a node and the scheduler run when no job is there.
 AT_REST = frozenset(
@@ -98,12 +99,19 @@ class Cluster:
         self.lab.exec(node, ["pkill", "-KILL", "-x", "dockerd|containerd"], check=True)
         until(lambda: not any(map(command_line, pids)), 5.0, f"the engine of {node} is down")
 
-    def heal(self) -> None:
-        """Undo every fault, end every job, remove what carries our label."""
+    def mend(self) -> None:
+        """Undo every fault, and wait until all nodes take work."""
+        if not self.repairs and not self.off:
+            return
         while self.repairs:
             self.repairs.pop()()
         while self.off:
             self.lab.boot(self.off.pop())
+        lifecycle.wait_ready(self.lab.topology, self.nodes)
+
+    def heal(self) -> None:
+        """Mend it, end every job, remove what carries our label."""
+        self.mend()
         self.lab.cancel_jobs()
         for node in self.nodes:
             for container in self.lab.containers(node, "phalanx.run"):
@@ -114,9 +122,6 @@ class Cluster:
 
     def processes(self, node: str) -> list[int]:
         """Pids (of this machine) of one node, containers included."""
-        from tests.lab import cgroup
-        from tests.lab.node import group
-
         return sorted(cgroup.processes(group(self.lab.topology, node)))
 
     def agents(self, node: str) -> list[int]:
@@ -130,7 +135,7 @@ class Cluster:
             for pid in self.processes(node)
             if command_line(pid) and _comm(pid) not in AT_REST
         ]
-        found += [f"process {pid}: sleeps for a job" for pid in self.processes(node) if _is_workload_sleep(pid)]
+        found += [f"process {pid}: a rank's" for pid in self.processes(node) if _is_of_a_rank(pid)]
         found += [
             f"container {container.name} ({container.state})"
             for container in self.lab.containers(node, "phalanx.run")
@@ -138,6 +143,11 @@ class Cluster:
         temporary = self.lab.path(node, "/tmp")
         found += [f"file {path.name}" for path in temporary.glob("phalanx-*") if "lab" not in path.name]
         return [f"{node}: {words}" for words in found]
+
+    def running(self) -> list[str]:
+        """What of any run still runs in the cluster: processes and living containers."""
+        words = (words for node in self.nodes if node not in self.off for words in self.ours(node))
+        return [one for one in words if ": process " in one or "(running)" in one]
 
     def left(self) -> list[str]:
         """What is left in the cluster of any run."""
@@ -155,6 +165,11 @@ def nothing_left(cluster: Cluster, within: float = SETTLE_S) -> None:
     assert not left, "left over: " + "; ".join(left)
 
 
+def nothing_runs(cluster: Cluster, within: float) -> None:
+    """After so many seconds no process and no container of a run lives. What is dead the next run clears."""
+    until(lambda: not cluster.running(), within, f"nothing runs: {cluster.running()}")
+
+
 def _comm(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
@@ -165,5 +180,5 @@ def _is_agent(argv: list[str]) -> bool:
     return any("phalanx-agent" in word for word in argv[:6]) and "srun" not in argv[0]
 
 
-def _is_workload_sleep(pid: int) -> bool:
+def _is_of_a_rank(pid: int) -> bool:
     return b"PHALANX_RUN_ID=" in environment(pid)

@@ -71,6 +71,7 @@ def _environment(place: Path) -> dict[str, str]:
     (place / "xdg").mkdir()
     return {
         **environ,
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PHALANX_RUNS_DIR": str(place / "runs"),
         "XDG_RUNTIME_DIR": str(place / "xdg"),
         "LANG": "C.UTF-8",
@@ -98,3 +99,16 @@ def local(place: Path, request: pytest.FixtureRequest) -> Iterator[Phalanx]:
     spool = place / "tmp"
     spool.mkdir()
     yield from _watched(Phalanx(place, {**_environment(place), "TMPDIR": str(spool)}), request)
+
+
+@pytest.fixture
+def tee_srun(place: Path, phalanx: Phalanx) -> Path:
+    """Where the line goes that srun brings to the agents. The real srun runs all the same."""
+    kept, real = place / "bootstrap", shutil.which("srun")
+    bin_folder = place / "bin"
+    bin_folder.mkdir()
+    wrapper = bin_folder / "srun"
+    wrapper.write_text(f'#!/bin/bash\nexec {real} "$@" < <(exec tee -a {kept})\n')
+    wrapper.chmod(0o755)
+    phalanx.environ = {**phalanx.environ, "PATH": f"{bin_folder}:{phalanx.environ['PATH']}"}
+    return kept

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.lab
 
 def first_failure(run: Run) -> str:
     """The last screen from the line that names the first failure on."""
-    head, found, tail = run.stderr.partition("First failure")
+    _, found, tail = run.stderr.partition("First failure")
     assert found, run.story()
     return tail
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.stories.cluster import Cluster, all_processes, command_line, nothing_left, until
+from tests.stories.cluster import Cluster, all_processes, command_line, nothing_left, nothing_runs, until
 from tests.stories.payloads import (
     COUNT_AND_HASH,
     IN_A_HURRY,
@@ -54,23 +56,42 @@ def test_scancel_ends_a_run_with_10_and_keeps_the_last_words_of_every_rank(
     nothing_left(cluster)
 
 
-def test_the_run_ends_in_words_and_without_containers_when_srun_is_killed(
+def sruns_of(run: Run) -> list[int]:
+    """The two processes of the srun that holds the agents, its head first."""
+
+    def is_its(pid: int) -> bool:
+        argv = command_line(pid)
+        return bool(argv) and Path(argv[0]).name == "srun" and any(run.id in word for word in argv)
+
+    return sorted(pid for pid in all_processes() if is_its(pid))
+
+
+def test_the_agents_that_die_with_their_srun_end_the_run_in_words_and_without_containers(
     cluster: Cluster, phalanx: Phalanx
 ) -> None:
     run = start_sleepers(phalanx)
-    sruns = [pid for pid in all_processes() if _is_srun_of(run, pid)]
-    assert sruns
-    for pid in sruns:
-        os.kill(pid, signal.SIGKILL)
+    os.kill(sruns_of(run)[0], signal.SIGKILL)
     run.ends(3, within=LEASE_S + 20)
     logs_are_whole(run)
-    assert "the spawner ended" in run.stderr
-    nothing_left(cluster, LEASE_S + AFTER_LEASE_S)
+    assert "SIGKILL" in run.stderr.partition("First failure")[2]
+    nothing_runs(cluster, LEASE_S + AFTER_LEASE_S)
+    assert not cluster.lab.job_ids()
+    phalanx.run(*IN_CONTAINERS, "--", "true")  # clears what is dead
+    nothing_left(cluster)
 
 
-def _is_srun_of(run: Run, pid: int) -> bool:
-    argv = command_line(pid)
-    return bool(argv) and argv[0].endswith("srun") and any(run.id in word for word in argv)
+def test_a_run_whose_srun_is_killed_with_its_helper_goes_on_says_so_and_loses_nothing(
+    cluster: Cluster, phalanx: Phalanx
+) -> None:
+    """Slurm then leaves the tasks alone, and they speak to the controller themselves."""
+    run = phalanx.start(*IN_CONTAINERS, *IN_A_HURRY, "-q", "--", "python3", "-c", COUNT_AND_HASH, "4")
+    run.wait_output("n3: rank 2 line 1000")
+    for pid in sruns_of(run):
+        os.kill(pid, signal.SIGKILL)
+    run.wait_event("spawn.ended")
+    run.ends(0)
+    logs_are_as_told(run)
+    nothing_left(cluster)
 
 
 def test_a_killed_agent_costs_its_rank_which_is_named_and_its_container_ends_with_the_lease(
@@ -93,6 +114,8 @@ def test_a_killed_agent_costs_its_rank_which_is_named_and_its_container_ends_wit
     last = run.stderr.partition("First failure")[2]
     assert "n2 rank 1" in last.splitlines()[0]
     assert "lost" in last.splitlines()[1]
+    phalanx.run(*IN_CONTAINERS, "--", "true")  # clears what is dead
+    nothing_left(cluster)
 
 
 def test_without_its_controller_the_client_says_75_and_after_the_lease_nothing_of_ours_runs(
@@ -104,15 +127,10 @@ def test_without_its_controller_the_client_says_75_and_after_the_lease_nothing_o
     assert "lost contact" in run.stderr
     assert f"phalanx status {run.id}" in run.stderr
     logs_are_whole(run)
-    nodes = cluster.nodes
-    until(
-        lambda: not any(cluster.agents(node) for node in nodes)
-        and not any(
-            one.state == "running" for node in nodes for one in cluster.lab.containers(node, "phalanx.run")
-        ),
-        LEASE_S + AFTER_LEASE_S,
-        f"nothing of ours runs: {cluster.left()}",
-    )
+    nothing_runs(cluster, LEASE_S + AFTER_LEASE_S)
+    (phalanx.sockets / f"{run.id}.sock").unlink(missing_ok=True)  # of a process that could not do it itself
+    phalanx.run(*IN_CONTAINERS, "--", "true")  # clears what is dead
+    nothing_left(cluster)
 
 
 def test_a_node_that_loses_power_is_named_and_ends_the_run_with_3(cluster: Cluster, phalanx: Phalanx) -> None:
@@ -137,11 +155,14 @@ def test_a_link_that_is_cut_and_healed_within_the_lease_changes_no_verdict_and_l
     cluster.lab.join("n3")
     run.wait_event("agent.joined", node="n3", resumed=True)
     run.ends(0)
-    import hashlib
+    logs_are_as_told(run)
+    assert not run.events("agent.lost")
 
+
+def logs_are_as_told(run: Run) -> None:
+    """Each log is, byte by byte, what the rank has counted and hashed itself."""
     for rank in range(4):
         log = run.log(f"n{rank + 1}", f"rank{rank}.out")
         told, lines = run.log(f"n{rank + 1}", f"rank{rank}.err").decode().split()
         assert log.count(b"\n") == int(lines)
         assert hashlib.sha256(log).hexdigest() == told
-    assert not run.events("agent.lost")

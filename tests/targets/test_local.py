@@ -89,8 +89,9 @@ async def test_a_polite_end_lets_agents_finish_and_takes_what_they_left(tmp_path
     assert spawned.reason("local1") == ""
     await spawned.end(10)
     assert [line for _, line in heard.lines].count("ended politely") == 2
-    for node in ("local1", "local2"):
-        assert ended(child_of(heard, node))
+    async with asyncio.timeout(5):
+        while not all(ended(child_of(heard, node)) for node in ("local1", "local2")):
+            await asyncio.sleep(0.01)
     assert await spawned.wait() == (0, "")
 
 

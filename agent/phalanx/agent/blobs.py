@@ -1,7 +1,8 @@
 """Blobs on a node: fetched from the controller chunk by chunk, or offered to it from files that lie here.
 
 A chunk is verified against the manifest, which came over the authenticated control channel, before it is
-written. A fetch survives a broken connection: it goes on at the last chunk that was verified.
+written. A fetch survives a broken connection: it goes on at the last chunk that was verified. Digests and
+disks are worked on in threads, so that no heartbeat waits for them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phalanx.protocol.blob import Download, Manifest, ManifestBuilder, chunk_length, make_manifest
-from phalanx.protocol.errors import ProtocolError
+from phalanx.agent.collect import open_beneath
+from phalanx.protocol.blob import WINDOW, Download, Manifest, ManifestBuilder, chunk_length, make_manifest
+from phalanx.protocol.errors import ProtocolError, RemoteError
 from phalanx.protocol.messages import (
     CHUNK_BYTES,
     BlobChunks,
@@ -38,10 +40,16 @@ class BlobError(Exception):
 
 @dataclass(slots=True)
 class _Fetch:
+    """A fetch in progress. ``news``: chunks, refusals, and None for a new bulk link, in their order.
+
+    ``anew``: there is a new link, and nothing is asked of it before the news of the old one are through.
+    """
+
     request: int
     download: Download
     fd: int
-    done: asyncio.Future[None]
+    news: asyncio.Queue[Chunk | ChunkRefused | None] = field(default_factory=asyncio.Queue)
+    anew: bool = False
     told: float = 0.0
 
 
@@ -49,7 +57,7 @@ class _Fetch:
 class BlobStore:
     """Blobs in ``directory``. ``send_bulk`` sends on the bulk link, False when it is down just now.
 
-    ``need_bulk`` brings the bulk link up; ``send`` sends a control message.
+    ``need_bulk`` brings the bulk link up; ``send`` sends a control message. ``held``: what was fetched.
     """
 
     directory: Path
@@ -60,9 +68,11 @@ class BlobStore:
     _builders: dict[bytes, ManifestBuilder] = field(default_factory=dict)
     _manifests: dict[bytes, Manifest] = field(default_factory=dict)
     _fetches: dict[bytes, _Fetch] = field(default_factory=dict)
+    _turns: dict[bytes, asyncio.Lock] = field(default_factory=dict)
+    _offered: dict[bytes, tuple[Path, str]] = field(default_factory=dict)
 
     def on_chunks(self, page: BlobChunks) -> None:
-        """A page of a manifest."""
+        """A page of a manifest. Raises RemoteError for pages that do not fit together."""
         builder = self._builders.setdefault(page.blob, ManifestBuilder())
         manifest = builder.add(page)
         if manifest is not None:
@@ -71,24 +81,28 @@ class BlobStore:
 
     async def fetch(self, message: BlobFetch) -> Path:
         """Get a blob whose manifest came before. Raises BlobError."""
-        if message.blob in self.held:
+        async with self._turns.setdefault(message.blob, asyncio.Lock()):
+            if message.blob not in self.held:
+                self.held[message.blob] = await self._fetch(message)
             return self.held[message.blob]
+
+    async def _fetch(self, message: BlobFetch) -> Path:
         manifest = self._manifests.get(message.blob)
         if manifest is None or manifest.size != message.size:
             raise BlobError("its manifest did not come before it")
-        self._check_room(manifest.size)
         target = self.directory / message.blob.hex()
         part = target.with_suffix(".part")
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            await self._receive(message.request, manifest, fd)
-            part.rename(target)
+            self._check_room(manifest.size)
+            fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                await self._receive(_Fetch(message.request, Download(manifest), fd))
+                part.rename(target)
+            finally:
+                os.close(fd)
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise BlobError(f"cannot write {part}: {error.strerror}") from error
-        finally:
-            os.close(fd)
-            part.unlink(missing_ok=True)
-        self.held[message.blob] = target
         return target
 
     def _check_room(self, size: int) -> None:
@@ -100,88 +114,86 @@ class BlobStore:
                 f"needed, {free} are free; set TMPDIR of the agents to a larger disk"
             )
 
-    async def _receive(self, request: int, manifest: Manifest, fd: int) -> None:
-        fetch = _Fetch(request, Download(manifest), fd, asyncio.get_running_loop().create_future())
-        self._fetches[manifest.blob] = fetch
+    async def _receive(self, fetch: _Fetch) -> None:
+        """Ask for chunks and write them until all are there. Raises BlobError, OSError."""
+        download = fetch.download
+        blob = download.manifest.blob
+        self._fetches[blob] = fetch
         try:
-            if not fetch.download.complete:
+            if not download.complete:
                 await self.need_bulk()
                 self._ask(fetch)
-                await fetch.done
-        finally:
-            del self._fetches[manifest.blob]
-
-    def _ask(self, fetch: _Fetch) -> None:
-        for index in fetch.download.to_ask():
-            if not self.send_bulk(ChunkGet(fetch.download.manifest.blob, index)):
-                return
-
-    def bulk_is_up(self) -> None:
-        """A new bulk link: ask again for what was outstanding."""
-        for fetch in self._fetches.values():
-            fetch.download.restart()
-            self._ask(fetch)
-
-    def on_chunk(self, message: Chunk) -> None:
-        """Bytes of a fetch. Raises ProtocolError for a chunk that does not match: the sender is bad."""
-        fetch = self._fetches.get(message.blob)
-        if fetch is None:
-            return
-        try:
-            offset = fetch.download.on_chunk(message.index, message.payload)
-            _write_all(fetch.fd, message.payload, offset)
-        except OSError as error:
-            words = f"cannot write chunk {message.index}: {error.strerror}"
-            self._finish(fetch, BlobError(words))
-            return
+            while not download.complete:
+                await self._take(fetch, await fetch.news.get())
         except ProtocolError as error:
-            self._finish(fetch, BlobError(f"chunk {message.index}: {error}"))
-            raise
+            raise BlobError(str(error)) from error
+        finally:
+            del self._fetches[blob]
+
+    async def _take(self, fetch: _Fetch, news: Chunk | ChunkRefused | None) -> None:
+        if news is None:
+            fetch.download.restart()
+            fetch.anew = False
+        elif isinstance(news, ChunkRefused):
+            raise BlobError(f"the controller refused chunk {news.index}: {news.reason}")
+        else:
+            writing = asyncio.ensure_future(asyncio.to_thread(_keep, fetch.download, fetch.fd, news))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await asyncio.wait([writing])  # the descriptor is closed after this
+                raise
+            self._tell_progress(fetch)
         self._ask(fetch)
+
+    def _tell_progress(self, fetch: _Fetch) -> None:
         now = asyncio.get_running_loop().time()
         if now - fetch.told >= PROGRESS_EVERY_S:
             fetch.told = now
             self.send(FetchProgress(fetch.request, fetch.download.received))
-        if fetch.download.complete:
-            self._finish(fetch, None)
 
-    def on_refused(self, message: ChunkRefused) -> None:
-        """The other side cannot give a chunk."""
-        fetch = self._fetches.get(message.blob)
-        if fetch is not None:
-            self._finish(fetch, BlobError(f"the controller refused chunk {message.index}: {message.reason}"))
-
-    @staticmethod
-    def _finish(fetch: _Fetch, error: BlobError | None) -> None:
-        if fetch.done.done():
+    def _ask(self, fetch: _Fetch) -> None:
+        if fetch.anew:
             return
-        if error is None:
-            fetch.done.set_result(None)
-        else:
-            fetch.done.set_exception(error)
+        for index in fetch.download.to_ask():
+            if not self.send_bulk(ChunkGet(fetch.download.manifest.blob, index)):
+                return  # all of them are asked for again on the next link
+
+    def bulk_is_up(self) -> None:
+        """A new bulk link: ask again for what was outstanding."""
+        for fetch in self._fetches.values():
+            fetch.anew = True
+            fetch.news.put_nowait(None)
+
+    def on_chunk(self, message: Chunk | ChunkRefused) -> None:
+        """Bytes of a fetch, or that the other side cannot give them. Raises RemoteError for a flood."""
+        fetch = self._fetches.get(message.blob)
+        if fetch is None:
+            return
+        if fetch.news.qsize() > 2 * WINDOW:
+            raise RemoteError("more chunks than were asked for")
+        fetch.news.put_nowait(message)
 
     # --- offering
 
-    async def offer(self, path: Path) -> Manifest:
-        """Make a file readable as a blob; its manifest. Raises BlobError."""
+    async def offer(self, folder: Path, name: str) -> Manifest:
+        """Make a file of a folder readable as a blob; its manifest. Raises BlobError."""
         try:
-            manifest = await asyncio.to_thread(manifest_of, path)
+            manifest = await asyncio.to_thread(manifest_of, folder, name)
         except OSError as error:
-            raise BlobError(f"cannot read {path.name}: {error.strerror}") from error
-        self.held[manifest.blob] = path
+            raise BlobError(f"cannot read it: {error.strerror}") from error
+        self._offered[manifest.blob] = folder, name
         self._manifests[manifest.blob] = manifest
         return manifest
 
     async def serve(self, message: ChunkGet) -> None:
-        """Answer a request for a chunk of what is held."""
-        manifest, path = self._manifests.get(message.blob), self.held.get(message.blob)
-        if manifest is None or path is None:
+        """Answer a request for a chunk of what is offered or held."""
+        manifest, place = self._manifests.get(message.blob), self._place(message.blob)
+        if manifest is None or place is None or message.index >= len(manifest.digests):
             self.send_bulk(ChunkRefused(message.blob, message.index, "not held here"))
             return
-        length = chunk_length(manifest.size, message.index)
         try:
-            payload = await asyncio.to_thread(_read_at, path, message.index * CHUNK_BYTES, length)
-            manifest.verify(message.index, payload)
+            payload = await asyncio.to_thread(_read_chunk, place, manifest, message.index)
         except OSError as error:
             reason = as_words(error.strerror or str(error))
             self.send_bulk(ChunkRefused(message.blob, message.index, reason))
@@ -190,28 +202,44 @@ class BlobStore:
         else:
             self.send_bulk(Chunk(message.blob, message.index, payload))
 
+    def _place(self, blob: bytes) -> tuple[Path, str] | None:
+        held = self.held.get(blob)
+        return (held.parent, held.name) if held is not None else self._offered.get(blob)
+
     def drop(self, blob: bytes) -> None:
-        """Forget a blob, and remove its file if it is ours."""
+        """Forget a blob that was fetched, and remove its file."""
         path = self.held.pop(blob, None)
+        self._turns.pop(blob, None)
         self._manifests.pop(blob, None)
-        if path is not None and path.parent == self.directory:
+        if path is not None:
             path.unlink(missing_ok=True)
 
+    def forget(self, base: Path) -> None:
+        """Offer nothing any more of what lies below ``base``."""
+        for blob in [one for one, (folder, _) in self._offered.items() if folder.is_relative_to(base)]:
+            del self._offered[blob]
+            if blob not in self.held:
+                self._manifests.pop(blob, None)
 
-def manifest_of(path: Path) -> Manifest:
+
+def manifest_of(folder: Path, name: str) -> Manifest:
     """The manifest of a file, in one pass. Blocks. Raises OSError."""
-    with path.open("rb") as file:
+    with os.fdopen(open_beneath(folder, name), "rb") as file:
         return make_manifest(iter(lambda: file.read(CHUNK_BYTES), b""))
 
 
-def _read_at(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
+def _read_chunk(place: tuple[Path, str], manifest: Manifest, index: int) -> bytes:
+    """A chunk, verified. Raises OSError, or RemoteError when the file has changed."""
+    with os.fdopen(open_beneath(*place), "rb") as file:
+        payload = os.pread(file.fileno(), chunk_length(manifest.size, index), index * CHUNK_BYTES)
+    manifest.verify(index, payload)
+    return payload
 
 
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
+def _keep(download: Download, fd: int, chunk: Chunk) -> None:
+    """Verify a chunk and write it. Raises RemoteError, OSError."""
+    offset = download.on_chunk(chunk.index, chunk.payload)
+    view = memoryview(chunk.payload)
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written

@@ -1,39 +1,35 @@
-"""The cases of this node: places, steps, their logs and their results.
+"""The cases of this node: their places, opened and closed, and what runs in them.
 
 Each message of the controller about a case has one method here; each answers with one message, errors
-included. Messages come exactly once and in order, so nothing here has to guess what was lost.
+included. Messages come exactly once and in order, so nothing here has to guess what was lost. Opening and
+closing the same case wait for each other; a step knows at once that it is to be stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import re
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from phalanx.agent.attempt import Attempt, not_started
 from phalanx.agent.blobs import BlobError, BlobStore
-from phalanx.agent.collect import CollectLimits, find_results
-from phalanx.agent.lease import boottime
 from phalanx.agent.logs import LogPump, Stream
-from phalanx.agent.runtimes.base import CasePlaces, Ended, Owner, Place, Running, Runtime, RuntimeUnavailable
-from phalanx.agent.workload import WorkloadServer
+from phalanx.agent.pressure import Pressed
+from phalanx.agent.runtimes.base import CasePlaces, Ended, Owner, Place, Runtime, RuntimeUnavailable
+from phalanx.agent.workload import WorkloadServer, WorkloadUnavailable
 from phalanx.agent.workspace import WorkspaceError, unpack
+from phalanx.protocol import messages as m
 from phalanx.protocol.messages import (
     NODE_LEVEL,
     CaseClose,
     CaseClosed,
     CaseOpen,
     CaseOpened,
-    Cause,
-    Collect,
-    Collected,
-    Diagnose,
-    Diagnosed,
-    FileOffer,
     LogOpen,
     Message,
     StepExited,
@@ -45,6 +41,13 @@ from phalanx.protocol.schema import as_words
 
 #: How long the logs of a case may take to reach the controller before its files are removed, in seconds.
 DRAIN_S = 60.0
+#: The same when the agent leaves: the controller waits some ten seconds beyond the grace for its last words.
+LAST_DRAIN_S = 5.0
+
+#: The name of the place beside all cases, for what runs as the agent itself.
+HOST = ""
+#: Its folder; no case's name gives one with a dot in front.
+_HOST_FOLDER = ".host"
 _SAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -56,14 +59,13 @@ def safe(name: str) -> str:
 
 @dataclass(slots=True)
 class OpenCase:
-    """A case on this node. ``running``: its processes by (step, rank)."""
+    """A case on this node, or the place beside the cases. ``ending``: nothing more is started in it."""
 
     message: CaseOpen
     places: CasePlaces
     place: Place
-    running: dict[tuple[str, int], Running] = field(default_factory=dict)
-    stopped: dict[str, float] = field(default_factory=dict)
     api: object | None = None
+    ending: bool = False
 
 
 @dataclass(slots=True)
@@ -76,31 +78,39 @@ class Cases:
     spawn: Callable[[Coroutine[Any, Any, None], str], None]
     logs: LogPump
     blobs: BlobStore
-    runtime_of: Callable[[CaseOpen], Runtime]
+    runtime_of: Callable[[m.Runtime], Runtime]
     serve_api: Callable[[CaseOpen, Path], object]
     stop_api: Callable[[object], None]
     open: dict[str, OpenCase] = field(default_factory=dict)
+    attempts: set[Attempt] = field(default_factory=set)
+    draining: str = ""
+    _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        return self._turns.setdefault(name, asyncio.Lock())
 
     # --- opening and closing
 
     async def open_case(self, message: CaseOpen) -> None:
         """Make the place of a case."""
-        try:
-            opened = await self._open(message)
-        except (RuntimeUnavailable, WorkspaceError, BlobError) as error:
-            self._reply_opened(message, "", str(error))
-        except OSError as error:
-            self._reply_opened(message, "", f"cannot make the case's folders: {error}")
-        else:
-            self.open[message.case] = opened
-            self._reply_opened(message, opened.place.container, "")
-
-    def _reply_opened(self, message: CaseOpen, container: str, error: str) -> None:
+        async with self._turn(message.case):
+            container, error = await self._try_open(message)
         self.send(CaseOpened(message.request, message.case, container[:255], as_words(error)))
 
-    async def _open(self, message: CaseOpen) -> OpenCase:
-        runtime = self.runtime_of(message)
-        base = self.base / "cases" / safe(message.case)
+    async def _try_open(self, message: CaseOpen) -> tuple[str, str]:
+        if message.case == HOST or message.case in self.open:
+            return "", f"case {message.case!r} is on this node already"
+        try:
+            opened = await self._open(message, safe(message.case))
+        except (RuntimeUnavailable, WorkspaceError, WorkloadUnavailable, BlobError) as error:
+            return "", str(error)
+        except OSError as error:
+            return "", f"cannot make the case's folders: {error}"
+        self.open[message.case] = opened
+        return opened.place.container, ""
+
+    async def _open(self, message: CaseOpen, folder: str) -> OpenCase:
+        base = self.base / "cases" / folder
         places = CasePlaces(
             base=base,
             work=base / "work",
@@ -108,139 +118,171 @@ class Cases:
             spool=base / "spool",
             socket=base / "sock" / "phalanx.sock",
         )
-        for folder in (base, places.work, places.results, places.spool, places.socket.parent):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if message.workspace is not None:
-            archive = self.blobs.held.get(message.workspace)
-            if archive is None:
-                raise BlobError("the workspace did not come before the case")
-            await asyncio.to_thread(unpack, archive, places.work)
-        api = self.serve_api(message, places.socket)
-        try:
-            place = await runtime.open_case(message, places, self.owner)
-        except BaseException:
-            self.stop_api(api)
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, base, ignore_errors=True)
+            for made in (base, places.work, places.results, places.spool, places.socket.parent):
+                made.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if message.workspace is not None:
+                archive = self.blobs.held.get(message.workspace)
+                if archive is None:
+                    raise BlobError("the workspace did not come before the case")
+                await asyncio.to_thread(unpack, archive, places.work)
+            api = None
+            if message.case != HOST:
+                api = self.serve_api(message, places.socket)
+                undo.callback(self.stop_api, api)
+            place = await self.runtime_of(message.spec.runtime).open_case(message, places, self.owner)
+            undo.pop_all()
         return OpenCase(message, places, place, api=api)
+
+    async def _host(self) -> OpenCase:
+        """The place beside the cases, made when it is first needed. Raises RuntimeUnavailable, OSError."""
+        async with self._turn(HOST):
+            host = self.open.get(HOST)
+            if host is None:
+                spec = m.ContainerSpec(runtime=m.Runtime.PROCESS)
+                message = CaseOpen(0, HOST, spec, (), 0, None)
+                host = self.open[HOST] = await self._open(message, _HOST_FOLDER)
+            return host
 
     async def close_case(self, message: CaseClose) -> None:
         """End a case and remove what it left on this node."""
-        case = self.open.get(message.case)
-        error = await self._close(case, message.grace_s) if case is not None else ""
+        async with self._turn(message.case):
+            error = await self._close(message.case, message.grace_s, DRAIN_S)
         self.send(CaseClosed(message.request, message.case, as_words(error)))
 
-    async def _close(self, case: OpenCase, grace_s: float) -> str:
-        error = ""
+    async def _close(self, name: str, grace_s: float, drain_s: float) -> str:
+        case = self.open.get(name)
+        if case is None:
+            return ""
         try:
             await self._end_place(case, grace_s)
-        except RuntimeUnavailable as trouble:
-            error = str(trouble)
-        name = case.message.case
-        if not await self.logs.drained(name, DRAIN_S):
-            return error or f"logs of {name} did not reach the controller; they are in {case.places.spool}"
-        self.open.pop(name, None)
+        except (RuntimeUnavailable, OSError) as trouble:
+            return str(trouble)
+        if not await self.logs.drained(name, drain_s):
+            return f"logs of {name} did not reach the controller; they are in {case.places.spool}"
+        del self.open[name]
+        self.blobs.forget(case.places.base)
         await asyncio.to_thread(shutil.rmtree, case.places.base, ignore_errors=True)
         if case.message.workspace is not None:
             self.blobs.drop(case.message.workspace)
-        return error
+        return ""
 
     async def _end_place(self, case: OpenCase, grace_s: float) -> None:
-        for step in {step for step, _ in case.running}:
-            case.stopped.setdefault(step, grace_s)
+        """End what runs in a place, then the place. Raises RuntimeUnavailable, OSError."""
+        case.ending = True
         try:
-            await asyncio.gather(*(running.stop(grace_s) for running in list(case.running.values())))
-        finally:
+            await _stop(self._in(case.message.case), grace_s)
             await case.place.close(grace_s)
+        finally:
             if case.api is not None:
                 self.stop_api(case.api)
                 case.api = None
 
     async def close_all(self, grace_s: float) -> list[str]:
         """End every case; words for what could not be ended."""
-        errors = await asyncio.gather(*(self._close(case, grace_s) for case in list(self.open.values())))
+
+        async def close(name: str) -> str:
+            async with self._turn(name):
+                return await self._close(name, grace_s, LAST_DRAIN_S)
+
+        # _turns knows of those that are just being opened, too
+        errors = await asyncio.gather(*(close(name) for name in list(self._turns)))
         return [error for error in errors if error]
 
     async def kill_all(self) -> None:
         """End every process now, keep the files: the controller is out of reach."""
-        for case in list(self.open.values()):
-            try:
-                await self._end_place(case, 0.0)
-            except RuntimeUnavailable:
-                continue  # its lease ends it
+        ends = (self._end_place(case, 0.0) for case in list(self.open.values()))
+        # whatever goes wrong with one: its lease ends it
+        await asyncio.gather(*ends, return_exceptions=True)
 
-    def renew_leases(self) -> None:
-        """The controller was heard: every place may go on."""
-        until = boottime() + self.owner.lease_s
+    def renew_leases(self, until_s: float) -> None:
+        """Every place may go on until that moment, in seconds since boot."""
         for case in self.open.values():
-            try:
-                case.place.lease.renew(until)
-            except OSError:
-                continue  # a lease that cannot be renewed ends the case: that is what it is for
+            with contextlib.suppress(OSError):  # a lease that cannot be renewed ends the case: it is for that
+                case.place.lease.renew(until_s)
+
+    def pressed(self) -> Iterator[Pressed]:
+        """The places whose output is under the quota; what is being stopped has to be able to move."""
+        for name, case in self.open.items():
+            free = not case.ending and not any(attempt.stopping for attempt in self._in(name))
+            yield Pressed(name, case.place, case.places.spool, free)
 
     # --- steps
 
     def start_step(self, message: StepStart) -> None:
-        """Start a step: one task per process that waits for its end."""
-        case = self.open.get(message.case)
+        """Start a step: one task per process, which ends with its verdict."""
         for rank in message.ranks or (NODE_LEVEL,):
-            if case is None:
-                words = f"case {message.case!r} is not open on this node"
-                self._exited(message, rank, Ended(126, Cause.NOT_STARTED, 0.0, words))
-            else:
-                name = f"step {message.step} rank {rank}"
-                self.spawn(self._run_step(case, message, rank), name)
+            attempt = Attempt(message, rank)
+            self.attempts.add(attempt)
+            self.spawn(self._run(attempt), f"step {message.step} rank {rank}")
 
-    async def _run_step(self, case: OpenCase, message: StepStart, rank: int) -> None:
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            ended = await self._verdict(attempt)
+        except (RuntimeUnavailable, OSError) as error:
+            ended = not_started(str(error))
+        except Exception as error:  # noqa: BLE001 - protects the run from a bug of ours: every step has an end
+            ended = not_started(f"internal error in the agent: {type(error).__name__}: {error}")
+        finally:
+            self.attempts.discard(attempt)
+            attempt.over.set()
+        self._tell(attempt, ended)
+
+    def _tell(self, attempt: Attempt, ended: Ended) -> None:
+        message, seconds, words = attempt.message, max(0.0, ended.seconds), as_words(ended.detail)
+        self.send(
+            StepExited(message.case, message.step, attempt.rank, ended.status, ended.cause, seconds, words)
+        )
+
+    async def _verdict(self, attempt: Attempt) -> Ended:
+        message, rank = attempt.message, attempt.rank
+        name = _place_of(message)
+        case = await self._host() if name == HOST else self.open.get(name)
+        if case is None:
+            return not_started(f"case {name!r} is not open on this node")
+        if refusal := self._refusal(case, rank):
+            return not_started(refusal)
         who = "node" if rank == NODE_LEVEL else f"rank{rank}"
         directory = case.places.spool / safe(message.step) / who
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            words = f"cannot make its spool: {error.strerror}"
-            self._exited(message, rank, Ended(126, Cause.NOT_STARTED, 0.0, words))
-            return
+        for folder in (directory.parent, directory):
+            folder.mkdir(mode=0o700, exist_ok=True)
         streams = [self._follow(message, rank, directory, output) for output in ("out", "err")]
-        running = await case.place.start(message, rank, self._rank_env(case, rank), directory)
-        key = (message.step, rank)
-        case.running[key] = running
-        self.send(StepStarted(message.case, message.step, rank))
-        if message.step in case.stopped:
-            self.spawn(running.stop(case.stopped[message.step]), f"late stop of {message.step}")
-        ended = await self._wait(running, message)
-        case.running.pop(key, None)
-        for stream in streams:
-            self.logs.finish(stream)
-        self._exited(message, rank, ended)
+        try:
+            return await attempt.run(
+                case.place,
+                self._rank_env(case, rank),
+                directory,
+                lambda: self.send(StepStarted(message.case, message.step, rank)),
+            )
+        finally:
+            for stream in streams:
+                self.logs.finish(stream)
+
+    def _refusal(self, case: OpenCase, rank: int) -> str:
+        if self.draining:
+            return self.draining
+        if case.ending:
+            return "the case is being closed"
+        if rank != NODE_LEVEL and rank not in case.message.ranks:
+            return f"rank {rank} is not of this node"
+        return ""
 
     def _follow(self, message: StepStart, rank: int, directory: Path, output: str) -> Stream:
         return self.logs.follow(
             lambda number: LogOpen(number, message.case, message.step, rank, output), directory / output
         )
 
-    async def _wait(self, running: Running, message: StepStart) -> Ended:
-        if not message.deadline_s:
-            return await running.wait()
-        waiting = asyncio.ensure_future(running.wait())
-        try:
-            done, _ = await asyncio.wait([waiting], timeout=message.deadline_s)
-            if done:
-                return waiting.result()
-            await running.stop(message.grace_s)
-            ended = await waiting
-        finally:
-            waiting.cancel()
-        words = f"stopped at its deadline of {message.deadline_s:g} s"
-        return Ended(ended.status or 124, Cause.DEADLINE, ended.seconds, words)
-
     def _rank_env(self, case: OpenCase, rank: int) -> dict[str, str]:
-        opening, owner = case.message, self.owner
-        env = {
-            "PHALANX_NODE": owner.node,
+        opening = case.message
+        env = {"PHALANX_NODE": self.owner.node, "PYTHONUNBUFFERED": "1"}
+        if opening.case == HOST:
+            return env
+        env |= {
             "PHALANX_WORLD_SIZE": str(opening.world_size),
             "WORLD_SIZE": str(opening.world_size),
             "PHALANX_RESULTS": case.place.inside(case.places.results),
             "PHALANX_SOCKET": self._socket_path(case),
-            "PYTHONUNBUFFERED": "1",
         }
         if rank != NODE_LEVEL:
             local = str(opening.ranks.index(rank))
@@ -256,88 +298,26 @@ class Cases:
             return case.place.inside(case.places.socket)
         return str(case.api.client_path)
 
-    def _exited(self, message: StepStart, rank: int, ended: Ended) -> None:
-        self.send(
-            StepExited(
-                message.case,
-                message.step,
-                rank,
-                ended.status,
-                ended.cause,
-                max(0.0, ended.seconds),
-                as_words(ended.detail),
-            )
-        )
-
     async def stop_step(self, message: StepStop) -> None:
-        """End the processes of a step; what cannot be ended is left to the lease."""
-        case = self.open.get(message.case)
-        if case is None:
-            return
-        case.stopped[message.step] = message.grace_s
-        running = [one for (step, _), one in case.running.items() if step == message.step]
-        results = await asyncio.gather(
-            *(one.stop(message.grace_s) for one in running), return_exceptions=True
+        """End the processes of a step; what cannot be ended has a verdict that says so."""
+        wanted = message.case, message.step
+        await _stop(
+            [one for one in self.attempts if (one.message.case, one.message.step) == wanted], message.grace_s
         )
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, RuntimeUnavailable):
-                raise result
 
-    async def drain(self, grace_s: float) -> None:
+    def _in(self, place: str) -> list[Attempt]:
+        return [attempt for attempt in self.attempts if _place_of(attempt.message) == place]
+
+    async def drain(self, grace_s: float, reason: str) -> None:
         """The scheduler takes the node: end all steps now, so that their logs and results still get out."""
-        stops = []
-        for case in self.open.values():
-            for step in {step for step, _ in case.running}:
-                stops.append(self.stop_step(StepStop(case.message.case, step, grace_s)))
-        await asyncio.gather(*stops)
-
-    # --- diagnostics and results
-
-    async def diagnose(self, message: Diagnose) -> None:
-        """Write what this node sees into the diagnostics stream of the case."""
-        case = self.open.get(message.case)
-        error = "" if case is not None else "the case is not open on this node"
-        if case is not None:
-            path = case.places.spool / "diagnostics.txt"
-            try:
-                text = await case.place.diagnose()
-                await asyncio.to_thread(path.write_text, text, "utf-8", "backslashreplace")
-                stream = self.logs.follow(
-                    lambda number: LogOpen(number, message.case, "diagnostics", NODE_LEVEL, "out"), path
-                )
-                self.logs.finish(stream)
-            except (RuntimeUnavailable, OSError) as trouble:
-                error = str(trouble)
-        self.send(Diagnosed(message.request, message.case, as_words(error)))
-
-    async def collect(self, message: Collect) -> None:
-        """Offer the results of a case."""
-        case = self.open.get(message.case)
-        if case is None:
-            self.send(Collected(message.request, message.case, 0, ()))
-            return
-        found = await asyncio.to_thread(
-            find_results, case.places.results, case.places.work, message.patterns, CollectLimits()
-        )
-        left_out = list(found.left_out)
-        offered = 0
-        if found.files:
-            await self.blobs.need_bulk()
-        for file in found.files:
-            try:
-                manifest = await self.blobs.offer(file.path)
-            except BlobError as error:
-                left_out.append(str(error))
-                continue
-            for page in manifest.pages():
-                self.send(page)
-            self.send(FileOffer(message.request, message.case, file.name, manifest.size, manifest.blob))
-            offered += 1
-        words = tuple(as_words(line) for line in left_out[:64])
-        self.send(Collected(message.request, message.case, offered, words))
+        self.draining = reason
+        await _stop(self.attempts, grace_s)
 
 
-def remove_base(base: Path) -> None:
-    """Remove the agent's folder; what cannot be removed stays for the janitor."""
-    if base.is_dir() and base.stat().st_uid == os.geteuid():
-        shutil.rmtree(base, ignore_errors=True)
+def _place_of(message: StepStart) -> str:
+    """Where a step runs: in its case, or beside all cases."""
+    return HOST if message.where == "host" else message.case
+
+
+async def _stop(attempts: Iterable[Attempt], grace_s: float) -> None:
+    await asyncio.gather(*(attempt.stop(grace_s) for attempt in list(attempts)))

@@ -1,15 +1,21 @@
 """Which files a case gives back: its results folder, and what matches wanted names in its workspace.
 
-Links are not followed: a workload must not make the agent read a file of the node for it.
+Links are not followed: a workload must not make the agent read a file of the node for it. It may put one in
+place of a file after it was found, so ``open_beneath`` looks at every part of the path again.
 """
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+#: Words about left out files that are kept; of the others only the count.
+_MOST_LEFT_OUT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +29,9 @@ class CollectLimits:
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file to offer under a relative name."""
+    """A file to offer: ``name`` is relative to ``folder``."""
 
-    path: Path
+    folder: Path
     name: str
     size: int
 
@@ -36,17 +42,24 @@ class Found:
 
     files: list[FoundFile] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    left_out_count: int = 0
     total: int = 0
 
-    def add(self, path: Path, name: str, size: int, limits: CollectLimits) -> None:
+    def add(self, file: FoundFile, limits: CollectLimits) -> None:
         """Take a file if the limits allow it."""
-        if size > limits.file_bytes:
-            self.left_out.append(f"{name}: {size} bytes, {limits.file_bytes} allowed")
-        elif len(self.files) >= limits.files or self.total + size > limits.total_bytes:
-            self.left_out.append(f"{name}: over {limits.files} files or {limits.total_bytes} bytes in all")
+        if file.size > limits.file_bytes:
+            self.leave_out(f"{file.name}: {file.size} bytes, {limits.file_bytes} allowed")
+        elif len(self.files) >= limits.files or self.total + file.size > limits.total_bytes:
+            self.leave_out(f"{file.name}: over {limits.files} files or {limits.total_bytes} bytes in all")
         else:
-            self.files.append(FoundFile(path, name, size))
-            self.total += size
+            self.files.append(file)
+            self.total += file.size
+
+    def leave_out(self, words: str) -> None:
+        """A file is not given back."""
+        self.left_out_count += 1
+        if len(self.left_out) < _MOST_LEFT_OUT:
+            self.left_out.append(words)
 
 
 def find_results(results: Path, work: Path, patterns: tuple[str, ...], limits: CollectLimits) -> Found:
@@ -56,10 +69,14 @@ def find_results(results: Path, work: Path, patterns: tuple[str, ...], limits: C
     for folder, wanted in ((results, None), (work, patterns)):
         if wanted is not None and not wanted:
             continue
-        for path, name, size in _regular_files(folder):
-            if (wanted is None or _matches(name, wanted)) and name not in taken:
-                taken.add(name)
-                found.add(path, name, size, limits)
+        for name, about in _entries(folder):
+            if name in taken or (wanted is not None and not _matches(name, wanted)):
+                continue
+            taken.add(name)
+            if refusal := _refusal(name, about):
+                found.leave_out(f"{name}: {refusal}")
+            else:
+                found.add(FoundFile(folder, name, about.st_size), limits)
     return found
 
 
@@ -68,19 +85,41 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(base, one) or fnmatch.fnmatchcase(name, one) for one in patterns)
 
 
-def _regular_files(folder: Path) -> Iterator[tuple[Path, str, int]]:
+def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     for root, folders, names in os.walk(folder, followlinks=False):
         folders.sort()
         for base in sorted(names):
             path = Path(root, base)
             try:
-                stat = path.lstat()
+                yield path.relative_to(folder).as_posix(), path.lstat()
             except OSError:
-                continue
-            name = path.relative_to(folder).as_posix()
-            if path.is_file() and not path.is_symlink() and _sendable(name):
-                yield path, name, stat.st_size
+                continue  # gone again
 
 
-def _sendable(name: str) -> bool:
-    return len(name) <= 4096 and name.isprintable()
+def _refusal(name: str, about: os.stat_result) -> str:
+    if stat.S_ISLNK(about.st_mode):
+        return "links are not followed; copy the file"
+    if not stat.S_ISREG(about.st_mode):
+        return "not a regular file"
+    if len(name) > 4096 or not name.isprintable():
+        return "its name cannot be shown"
+    return ""
+
+
+def open_beneath(folder: Path, name: str) -> int:
+    """A descriptor of a regular file of ``folder``, reached without a link. Raises OSError."""
+    here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        *above, last = PurePosixPath(name).parts
+        for part in above:
+            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = below
+        # O_NONBLOCK: a fifo would be waited for
+        fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+    finally:
+        os.close(here)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", name)
+    return fd

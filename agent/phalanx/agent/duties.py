@@ -7,6 +7,7 @@ controller never waits for a node that will not speak.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import Any
 from phalanx.agent import library
 from phalanx.agent.blobs import BlobError
 from phalanx.agent.cases import Cases
+from phalanx.agent.evidence import Evidence
 from phalanx.agent.exchange import CaseExchange
 from phalanx.agent.facts.gather import gather
+from phalanx.agent.pressure import QUOTA_BYTES, Pressure
 from phalanx.agent.runtimes.base import LibraryMissing, Runtime, RuntimeUnavailable
 from phalanx.agent.runtimes.selection import runtime as make_runtime
-from phalanx.agent.session import FENCED, Session, owner_of, say
+from phalanx.agent.session import FENCED, Session, Work, owner_of, say
 from phalanx.agent.workload import WorkloadServer
+from phalanx.protocol.errors import ProtocolError
 from phalanx.protocol.messages import (
     BarrierFail,
     BarrierRelease,
@@ -65,13 +69,15 @@ Answer = Callable[[str], Message]
 
 @dataclass(slots=True)
 class Duties:
-    """The duties of one session."""
+    """The duties of one session. ``quota``: bytes of a case's output that may wait on this node."""
 
     session: Session
     cache: Path
+    quota: int = QUOTA_BYTES
     runtimes: dict[RuntimeKind, Runtime] = field(default_factory=dict)
     exchanges: dict[str, CaseExchange] = field(default_factory=dict)
     engine: Engine = NO_ENGINE
+    evidence: Evidence = field(init=False)
     _engine_busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def take_up(self) -> None:
@@ -85,10 +91,17 @@ class Duties:
             spawn=session.spawn,
             logs=session.logs,
             blobs=session.blobs,
-            runtime_of=lambda case: self.runtime(case.spec.runtime),
+            runtime_of=self.runtime,
             serve_api=self._serve_api,
             stop_api=self._stop_api,
         )
+        self.evidence = Evidence(session.cases.open.get, session.send, session.logs, session.blobs)
+
+    def background(self) -> dict[str, Work]:
+        """What goes on as long as the session does, by name."""
+        session = self.session
+        pressure = Pressure(session.logs, session.cases.pressed, session.notice, self.quota)
+        return {"spool quotas": pressure.run(), "facts": self._report_facts()}
 
     def runtime(self, kind: RuntimeKind) -> Runtime:
         """The runtime of a kind, made once."""
@@ -102,11 +115,22 @@ class Duties:
         """A message on the control link."""
         simple = self._at_once(message)
         if simple is not None:
-            simple()
+            self._do(simple, message)
             return
         work, answer = self._as_task(message)
         if work is not None:
             self.session.spawn(self._answered(work, answer), type(message).__name__)
+
+    def _do(self, simple: Callable[[], object], message: Message) -> None:
+        """Raises ProtocolError for what breaks the rules of the wire."""
+        try:
+            simple()
+        except ProtocolError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the messages behind this one were received: none may be lost
+            words = f"internal error in the agent ({type(message).__name__}): {type(error).__name__}: {error}"
+            say(words)
+            self.session.notice(words)
 
     def _at_once(self, message: Message) -> Callable[[], object] | None:
         session = self.session
@@ -130,7 +154,7 @@ class Duties:
             exchange.on_reply(message)
 
     def _as_task(self, message: Message) -> tuple[Coroutine[Any, Any, None] | None, Answer | None]:
-        cases, session = self.session.cases, self.session
+        cases, session, evidence = self.session.cases, self.session, self.evidence
         match message:
             case CaseOpen():
                 return cases.open_case(message), lambda w: CaseOpened(message.request, message.case, "", w)
@@ -139,9 +163,11 @@ class Duties:
             case StepStop():
                 return cases.stop_step(message), None
             case Diagnose():
-                return cases.diagnose(message), lambda w: Diagnosed(message.request, message.case, w)
+                return evidence.diagnose(message), lambda w: Diagnosed(message.request, message.case, w)
             case Collect():
-                return cases.collect(message), lambda w: Collected(message.request, message.case, 0, (w,))
+                return self.evidence.collect(message), lambda w: Collected(
+                    message.request, message.case, 0, (w,)
+                )
             case Leave():
                 return session.leave(message.grace_s), None
             case Fence():
@@ -184,16 +210,13 @@ class Duties:
     def handle_bulk(self, message: Message) -> None:
         """A message on the bulk link."""
         blobs = self.session.blobs
-        if isinstance(message, Chunk):
+        if isinstance(message, Chunk | ChunkRefused):
             blobs.on_chunk(message)
-        elif isinstance(message, ChunkRefused):
-            blobs.on_refused(message)
         elif isinstance(message, ChunkGet):
             self.session.spawn(blobs.serve(message), "chunk")
 
     async def _fenced(self, message: Fence) -> None:
         say(f"fenced off: {message.reason}")
-        await self.session.cases.kill_all()
         self.session.end(FENCED)
 
     # --- content
@@ -216,7 +239,15 @@ class Duties:
             self.session.send(RuntimeOpened(message.request, needs, words, self.engine))
             return
         self.session.send(RuntimeOpened(message.request, False, "", self.engine))
-        for words in await self.runtime(message.runtime).sweep():
+        self.session.spawn(self._sweep(message.runtime), "what earlier runs left")
+
+    async def _sweep(self, kind: RuntimeKind) -> None:
+        try:
+            removed = await self.runtime(kind).sweep()
+        except (RuntimeUnavailable, OSError) as error:
+            self.session.notice(f"cannot look for what earlier runs left: {error}")
+            return
+        for words in removed:
             self.session.notice(words)
 
     def _status(self, message: ImageQuery | ImageLoad, image_id: str, error: str) -> ImageStatus:
@@ -239,13 +270,17 @@ class Duties:
         self.session.send(self._status(message, loaded, ""))
 
     async def _export(self, message: ImageExport) -> None:
-        archive = self.session.base / "blobs" / "export.tar"
+        # one for all: an archive is large, and only the last that was asked for is wanted
+        archive = self.session.base / "export" / "image.tar"
+        archive.parent.mkdir(mode=0o700, exist_ok=True)
         async with self._engine_busy:
+            self.session.blobs.forget(archive.parent)
+            archive.unlink(missing_ok=True)
             image_id = await self.runtime(RuntimeKind.DOCKER).export(message.reference, archive)
-        manifest = await self.session.blobs.offer(archive)
+            manifest = await self.session.blobs.offer(archive.parent, archive.name)
         for page in manifest.pages():
             self.session.send(page)
-        await self.session._need_bulk()
+        await self.session.links.need_bulk()
         self.session.send(
             ImageExported(message.request, message.reference, image_id, manifest.blob, manifest.size, "")
         )
@@ -253,15 +288,18 @@ class Duties:
     # --- the workload's socket
 
     def _serve_api(self, case: CaseOpen, path: Path) -> object:
-        exchange = self.exchanges[case.case] = CaseExchange(case.case, self.session.send)
-        return WorkloadServer.start(path, exchange, ranks=case.ranks, name=case.case)
+        exchange = CaseExchange(case.case, self.session.send, lambda: self.session.crowded)
+        server = WorkloadServer.start(path, exchange, ranks=case.ranks, name=case.case)
+        self.exchanges[case.case] = exchange
+        return server
 
     def _stop_api(self, server: object) -> None:
         if isinstance(server, WorkloadServer):
             exchange = self.exchanges.pop(server.name, None)
             if exchange is not None:
                 exchange.give_up("the case is over on this node")
-            server.stop()
+            with contextlib.suppress(OSError):  # the files of the socket go with the case's folder
+                server.stop()
 
     async def close(self) -> None:
         """Let go of the engines' clients."""
@@ -270,6 +308,6 @@ class Duties:
 
     # --- facts
 
-    async def report_facts(self) -> None:
+    async def _report_facts(self) -> None:
         """What this node is."""
         self.session.send(await asyncio.to_thread(gather, self.session.base, self.engine))

@@ -40,10 +40,14 @@ _NOT_SET = "not set"
 
 @dataclass(slots=True)
 class CaseExchange:
-    """What the ranks of one case on this node ask. ``send`` queues a message for the controller."""
+    """What the ranks of one case on this node ask. ``send`` queues a message for the controller.
+
+    ``crowded``: so much waits for the controller already that no more is taken.
+    """
 
     case: str
     send: Callable[[Message], None]
+    crowded: Callable[[], bool] = lambda: False
     _barriers: dict[tuple[str, int], list[Waiter]] = field(default_factory=dict)
     _requests: dict[int, asyncio.Future[KvReply]] = field(default_factory=dict)
     _generations: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -59,8 +63,8 @@ class CaseExchange:
         waiter: Waiter = asyncio.get_running_loop().create_future()
         waiters = self._barriers.setdefault((name, generation), [])
         waiters.append(waiter)
-        self.send(BarrierEnter(self.case, name, generation, member, expected))
         try:
+            self._say(BarrierEnter(self.case, name, generation, member, expected))
             return await waiter
         finally:
             waiters.remove(waiter)
@@ -79,6 +83,12 @@ class CaseExchange:
         for waiter in self._barriers.get((message.name, message.generation), ()):
             if not waiter.done():
                 waiter.set_exception(BarrierFailed(message.reason))
+
+    def _say(self, message: Message) -> None:
+        """Raises ExchangeError rather than fill what the agent itself needs to be heard."""
+        if self.crowded():
+            raise ExchangeError("the controller has not answered for a while; try again later")
+        self.send(message)
 
     async def put(self, key: str, value: bytes) -> None:
         """Set a key. Raises ExchangeError."""
@@ -102,7 +112,7 @@ class CaseExchange:
         answer: asyncio.Future[KvReply] = asyncio.get_running_loop().create_future()
         self._requests[request] = answer
         try:
-            self.send(make(request))
+            self._say(make(request))
             return await answer
         finally:
             del self._requests[request]
@@ -116,11 +126,11 @@ class CaseExchange:
 
     async def ready(self, rank: int) -> None:
         """The workload of a rank is ready."""
-        self.send(WorkloadReady(self.case, rank))
+        self._say(WorkloadReady(self.case, rank))
 
     async def metric(self, rank: int, name: str, value: float, unit: str) -> None:
         """The workload of a rank reports a number."""
-        self.send(WorkloadMetric(self.case, rank, name, value, unit))
+        self._say(WorkloadMetric(self.case, rank, name, value, unit))
 
     def give_up(self, reason: str) -> None:
         """Whoever waits will wait in vain: tell them."""

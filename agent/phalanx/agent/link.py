@@ -22,7 +22,12 @@ CONNECT_WITHIN_S = 10.0
 
 
 class LinkError(Exception):
-    """No link to the controller; the message says which step failed."""
+    """No link to the controller; the message says which step failed.
+
+    ``refused``: the controller's machine answers, and says that nobody listens there any more.
+    """
+
+    refused = False
 
 
 class PinMismatch(LinkError):
@@ -39,7 +44,11 @@ def client_context() -> ssl.SSLContext:
 
 
 class Link(asyncio.Protocol):
-    """A connection in one of its lives. ``on_message`` gets what the controller says once both are proved."""
+    """A connection in one of its lives. ``on_message`` gets what the controller says once both are proved.
+
+    ``on_open`` is called in the moment in which the connection opens: what the lifeline is to send again is
+    queued then, so whatever is sent after that must go to this link and to no other.
+    """
 
     def __init__(
         self,
@@ -49,11 +58,13 @@ class Link(asyncio.Protocol):
         lifeline: Lifeline,
         timers: Timers,
         on_message: Callable[[Message], None],
+        on_open: Callable[[Link], None] = lambda link: None,
         on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._pin = pin
         self.connection = AgentConnection(pin, key, hello, lifeline, timers, time.monotonic())
         self._on_message = on_message
+        self._on_open = on_open
         self._on_room = on_room
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -64,6 +75,8 @@ class Link(asyncio.Protocol):
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
         self.address = ""
+        #: whether the controller closed it in good order
+        self.closed_by_peer = False
 
     # --- asyncio.Protocol
 
@@ -91,9 +104,12 @@ class Link(asyncio.Protocol):
         except ProtocolError as error:
             self.drop(str(error))
             return
-        if self.is_open and not was_open and not self.opened.done():
-            self.opened.set_result(None)
+        if self.is_open and not was_open:
+            self._on_open(self)
+            if not self.opened.done():
+                self.opened.set_result(None)
         for message in messages:
+            # What was counted as received is handed over, even after one that breaks the rules.
             try:
                 self._on_message(message)
             except ProtocolError as error:
@@ -101,6 +117,7 @@ class Link(asyncio.Protocol):
         self.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.closed_by_peer = error is None and self.is_open
         self.connection.close()
         self._over(LinkError(f"the connection broke: {error}" if error else "the controller closed it"))
 
@@ -131,13 +148,13 @@ class Link(asyncio.Protocol):
         """Whether the socket takes no more for now."""
         return self._paused
 
-    def send(self, message: Message) -> None:
-        """Send a message on an open link."""
+    def send(self, kind: Kind, frame: bytes) -> None:
+        """Send a frame made by ``frames.encode`` on an open link. Raises Overflow, with the link dropped."""
         try:
-            self.connection.send(message)
+            self.connection.send_encoded(kind, frame)
         except ProtocolError as error:
             self.drop(str(error))
-            return
+            raise
         self.flush()
 
     def waiting(self, kind: Kind) -> int:
@@ -177,6 +194,7 @@ class Link(asyncio.Protocol):
         self.flush()
         self._transport.close()
         await asyncio.wait([self.closed], timeout=within_s)
+        self.drop("the last words did not go out in time")
 
 
 async def connect(address: tuple[str, int], make: Callable[[], Link], context: ssl.SSLContext) -> Link:
@@ -197,12 +215,15 @@ async def connect(address: tuple[str, int], make: Callable[[], Link], context: s
             return link
     except LinkError as error:
         raise type(error)(f"{where}: {error}") from None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         # A deadline of ours has no errno; the kernel's ETIMEDOUT has one. Both mean: nothing answers.
+        # UnicodeError: a name that cannot be one of a host.
         if link is not None:
             link.drop("handshake not finished in time")
-        words = error.strerror or str(error) or f"no answer within {CONNECT_WITHIN_S:g} s"
-        raise LinkError(f"{where}: {words}") from None
+        words = getattr(error, "strerror", None) or str(error) or f"no answer within {CONNECT_WITHIN_S:g} s"
+        trouble = LinkError(f"{where}: {words}")
+        trouble.refused = isinstance(error, ConnectionRefusedError)
+        raise trouble from None
     except asyncio.CancelledError:
         if link is not None:
             link.drop("another address was faster")
@@ -212,16 +233,17 @@ async def connect(address: tuple[str, int], make: Callable[[], Link], context: s
 async def connect_any(
     addresses: tuple[tuple[str, int], ...], make: Callable[[], Link], context: ssl.SSLContext
 ) -> Link:
-    """The first link that opens over any address, all tried at once.
+    """The first link that opens over any address, all tried at once; only one at a time says hello.
 
     Raises LinkError naming every address and what happened there.
     """
-    speaker: list[Link] = []
+    speaker: Link | None = None
 
     def claim(link: Link) -> bool:
-        if speaker:
+        nonlocal speaker
+        if speaker is not None and not speaker.closed.done():
             return False
-        speaker.append(link)
+        speaker = link
         return True
 
     def make_racer() -> Link:
@@ -233,7 +255,7 @@ async def connect_any(
         asyncio.create_task(connect(address, make_racer, context), name=f"connect to {address[0]}")
         for address in addresses
     ]
-    troubles: list[str] = []
+    troubles: list[LinkError] = []
     winner: Link | None = None
     try:
         for finished in asyncio.as_completed(attempts):
@@ -241,11 +263,13 @@ async def connect_any(
                 winner = await finished
                 return winner
             except LinkError as error:
-                troubles.append(str(error))
+                troubles.append(error)
     finally:
         for attempt in attempts:
             attempt.cancel()
         for result in await asyncio.gather(*attempts, return_exceptions=True):
             if isinstance(result, Link) and result is not winner:
                 result.drop("another address was faster")
-    raise LinkError("; ".join(troubles) or "no address to try")
+    failed = LinkError("; ".join(map(str, troubles)) or "no address to try")
+    failed.refused = bool(troubles) and all(trouble.refused for trouble in troubles)
+    raise failed

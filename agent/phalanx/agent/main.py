@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from phalanx.agent.session import NOT_JOINED, NotJoined, Session, make_base, say
 
 #: sysexits.h: EX_USAGE for an agent that was started wrongly.
 EX_USAGE = 64
+#: sysexits.h: EX_SOFTWARE.
+EX_SOFTWARE = 70
 #: prctl(2): PR_SET_DUMPABLE.
 _PR_SET_DUMPABLE = 4
 
@@ -57,25 +60,32 @@ def cache_folder() -> Path:
 async def live(session: Session) -> int:
     """Join and serve until told to leave; the exit status."""
     loop = asyncio.get_running_loop()
-    stopping: list[str] = []
-    loop.add_signal_handler(signal.SIGTERM, stopping.append, "SIGTERM")
-    await session.join()
-    from phalanx.agent.duties import Duties  # from here on the controller knows that we are there
+    joining = asyncio.current_task()
+    assert joining is not None  # noqa: S101 - this runs in a task
+    stopped: list[str] = []
 
-    duties = Duties(session, cache_folder())
-    duties.take_up()
+    def give_up() -> None:
+        stopped.append("SIGTERM before it had joined")
+        joining.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, give_up)
+    try:
+        await session.join()
+    except asyncio.CancelledError:
+        if stopped:  # ours: nobody else is told
+            raise NotJoined(f"cannot join run {session.bootstrap.run_id}: {stopped[0]}") from None
+        raise
 
     def drain() -> None:
         session.spawn(session.drain("SIGTERM: the scheduler is taking the node"), "drain")
 
-    async def background() -> None:
-        if stopping:
-            drain()
-        await duties.report_facts()
-
     loop.add_signal_handler(signal.SIGTERM, drain)
+    from phalanx.agent.duties import Duties  # from here on the controller knows that we are there
+
+    duties = Duties(session, cache_folder())
+    duties.take_up()
     try:
-        return await session.run(background)
+        return await session.run(duties.background())
     finally:
         await duties.close()
 
@@ -98,13 +108,26 @@ def main(argv: list[str]) -> int:
     except NotJoined as error:
         say(str(error))
         return NOT_JOINED
+    except Exception as error:  # noqa: BLE001 - the door: whoever started us reads a line, not a traceback
+        say(f"internal error: {_described(error)}; what it ran ends with its lease")
+        return EX_SOFTWARE
     finally:
         if not session.logs.pending():
-            from phalanx.agent.cases import remove_base
-
-            remove_base(session.base)
+            shutil.rmtree(session.base, ignore_errors=True)
         if "remove-self" in options:
             _remove_self()
+
+
+def _described(error: BaseException) -> str:
+    """What broke and where: the innermost of an exception (of a group, its first)."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code if trace is not None else None
+    where = f" in {code.co_name} ({Path(code.co_filename).name}:{trace.tb_lineno})" if code and trace else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _make_session(told: boot.Bootstrap, identity: boot.Identity) -> Session | None:

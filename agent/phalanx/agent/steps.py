@@ -39,7 +39,12 @@ class Status:
     words: str
 
 
-_CAUSES = {"exited": Cause.EXITED, "signaled": Cause.SIGNALED, "not_started": Cause.NOT_STARTED}
+_CAUSES = {
+    "exited": Cause.EXITED,
+    "signaled": Cause.SIGNALED,
+    "stopped": Cause.STOPPED,
+    "not_started": Cause.NOT_STARTED,
+}
 
 
 def mark() -> str:

@@ -20,17 +20,23 @@ from pathlib import Path
 import uvloop
 
 from .control.server import ControlServer, Watchers
-from .control.socket_path import make_socket_path
+from .control.socket_path import SocketFolderError, make_socket_path
 from .fleet.conductor import Conductor
+from .fleet.ending import leaves
 from .fleet.journal import JournalError
 from .fleet.listener import ListenError
 from .plan.codec import from_json
 from .plan.model import Plan
 from .targets import make_target
 from .targets.base import AllocationError
+from .targets.bundle import CacheError
+from .targets.library_file import LibraryIncomplete
+from .workflow.errors import InputError
 
 #: prctl(2): PR_SET_DUMPABLE.
 _PR_SET_DUMPABLE = 4
+#: File descriptors of the controller itself, and for each node: control and bulk connection, and a log.
+FDS_OWN, FDS_PER_NODE = 128, 3
 
 log = logging.getLogger("phalanx.controller")
 
@@ -63,8 +69,42 @@ def write_control(run_dir: Path, socket_path: Path) -> None:
     part.replace(run_dir / "control.json")
 
 
+class TooFewDescriptors(Exception):
+    """The run needs more file descriptors than the process may have; the message says how many."""
+
+
+def check_descriptors(nodes: int) -> None:
+    """Refuse before anything is touched what would fail in the middle. Raises TooFewDescriptors."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = FDS_OWN + FDS_PER_NODE * nodes
+    if soft < needed:
+        raise TooFewDescriptors(
+            f"cannot hold {nodes} nodes: {needed} file descriptors are needed, the limit is {soft}; "
+            f"raise it with `ulimit -n {needed}` or in limits.conf"
+        )
+
+
+class Stopping:
+    """What signals ask for: the first ends the run, the second kills it, the third gives up at once."""
+
+    def __init__(self, conductor: Conductor, conducting: asyncio.Task[None]) -> None:
+        self._conductor = conductor
+        self._conducting = conducting
+        self._asked = 0
+
+    def on_signal(self, number: signal.Signals) -> None:
+        """TERM or INT came."""
+        self._asked += 1
+        log.info("%s, for the %d. time", number.name, self._asked)
+        if self._asked <= 2:
+            self._conductor.cancel(self._asked, number.name)
+        elif self._asked == 3:
+            self._conducting.cancel()
+
+
 async def serve(run_dir: Path, plan: Plan, secrets: dict[str, str]) -> None:
     """Conduct the run and answer on its socket until it is over."""
+    check_descriptors(plan.target.nodes)
     watchers = Watchers()
     conductor = Conductor(
         run_dir,
@@ -77,14 +117,16 @@ async def serve(run_dir: Path, plan: Plan, secrets: dict[str, str]) -> None:
     server = ControlServer(conductor, watchers)
     socket_path = make_socket_path(plan.run_id)
     await server.start(socket_path)
-    write_control(run_dir, socket_path)
     loop = asyncio.get_running_loop()
+    conducting = asyncio.create_task(conductor.conduct(), name="the run")
+    stopping = Stopping(conductor, conducting)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, conductor.cancel, 1, signal.Signals(number).name)
+        loop.add_signal_handler(number, stopping.on_signal, number)
     loop.add_signal_handler(signal.SIGHUP, log.info, "the terminal is gone; the run goes on")
+    write_control(run_dir, socket_path)
     telling = asyncio.create_task(server.keep_telling(), name="log sizes for watchers")
     try:
-        await conductor.conduct()
+        await conducting
     finally:
         telling.cancel()
         server.tell_sizes()
@@ -93,22 +135,43 @@ async def serve(run_dir: Path, plan: Plan, secrets: dict[str, str]) -> None:
         socket_path.unlink(missing_ok=True)
 
 
+#: What is told in one line: the message says what cannot be done and why.
+SPOKEN = (
+    JournalError,
+    ListenError,
+    AllocationError,
+    CacheError,
+    LibraryIncomplete,
+    SocketFolderError,
+    TooFewDescriptors,
+    InputError,
+    OSError,
+)
+
+
 def main(argv: list[str]) -> int:
-    """Run the controller of the run directory in ``argv``; 0 when its log has a last event."""
+    """Run the controller of the run directory in ``argv``; 0 when the run came to its own end."""
     harden()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     run_dir = Path(argv[0])
-    plan = from_json((run_dir / "plan.json").read_bytes())
-    secrets = read_secrets()
-    status = 0
     try:
+        plan = from_json((run_dir / "plan.json").read_bytes())
+        secrets = read_secrets()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(run_dir, plan, secrets))
-    except* (JournalError, ListenError, AllocationError) as group:
-        for error in group.exceptions:
-            log.error("%s", error)
-        status = 1
-    return status
+    except (Exception, BaseExceptionGroup, asyncio.CancelledError) as error:  # noqa: BLE001 - who else could say why
+        return _failed(error)
+    return 0
+
+
+def _failed(error: BaseException) -> int:
+    """Say in the controller's log why there is no last event, or why it says that phalanx failed."""
+    for leaf in leaves(error):
+        if isinstance(leaf, SPOKEN):
+            log.error("%s", leaf)
+        elif not isinstance(leaf, asyncio.CancelledError):
+            log.error("the controller failed: %s: %s", type(leaf).__name__, leaf, exc_info=leaf)
+    return 1
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ _CODE_OF_CAUSE = {
     Cause.DEADLINE: Exit.TIMEOUT,
     Cause.NOT_STARTED: Exit.LAUNCH,
     Cause.ENGINE: Exit.LAUNCH,
-    Cause.LOST: Exit.LAUNCH,
+    Cause.LOST: Exit.RUN,
 }
 
 

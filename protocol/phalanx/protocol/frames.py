@@ -115,11 +115,32 @@ def encode(message: Message) -> bytes:
     try:
         values = fields.pack(message)
         fields.check(values)
-        packed: bytes = msgpack.packb([message.CODE, values], use_bin_type=True)
+        packed = _packed(message, values)
     except (SchemaError, TypeError, ValueError, OverflowError) as error:
         raise LocalError(f"cannot send {type(message).__name__}: {error}") from None
+    return _frame(message, packed, fields.raw)
+
+
+def canonical(message: Message, **instead: Any) -> bytes:
+    """The frame of a message that is known to be right (it came, or was encoded), for hashing.
+
+    ``instead``: values of fields that differ.
+    """
+    fields = compile_fields(type(message))
+    values = fields.pack(message)
+    for name, value in instead.items():
+        values[fields.place(name)] = value
+    return _frame(message, _packed(message, values), fields.raw)
+
+
+def _packed(message: Message, values: list[Any]) -> bytes:
+    packed: bytes = msgpack.packb([message.CODE, values], use_bin_type=True)
+    return packed
+
+
+def _frame(message: Message, packed: bytes, raw: str | None) -> bytes:
     if message.KIND in _WITH_HEADER:
-        payload: bytes = getattr(message, fields.raw) if fields.raw else b""
+        payload: bytes = getattr(message, raw) if raw else b""
         parts = [_HEADER.pack(len(packed)), packed, payload]
     else:
         parts = [packed]

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from . import VERSION, VERSION_MIN
 from .errors import AuthError
-from .frames import encode
+from .frames import canonical
 from .messages import Challenge, Hello, Message, Welcome
 
 MAC_BYTES = 32
@@ -49,12 +49,16 @@ def resume_key(session_key: bytes) -> bytes:
 
 
 def _hash(message: Message) -> bytes:
-    return hashlib.sha256(encode(message)).digest()
+    return hashlib.sha256(canonical(message)).digest()
+
+
+def _hash_without_mac(message: Hello | Welcome) -> bytes:
+    return hashlib.sha256(canonical(message, mac=_NO_MAC)).digest()
 
 
 def hello_mac(key: bytes, certificate_hash: bytes, challenge: Challenge, hello: Hello) -> bytes:
     """The agent's proof over everything said so far and its own words."""
-    said = _AGENT + certificate_hash + _hash(challenge) + _hash(replace(hello, mac=_NO_MAC))
+    said = _AGENT + certificate_hash + _hash(challenge) + _hash_without_mac(hello)
     return hmac.digest(key, said, "sha256")
 
 
@@ -62,13 +66,7 @@ def welcome_mac(
     key: bytes, certificate_hash: bytes, challenge: Challenge, hello: Hello, welcome: Welcome
 ) -> bytes:
     """The controller's proof over the whole dialogue."""
-    said = (
-        _CONTROLLER
-        + certificate_hash
-        + _hash(challenge)
-        + _hash(hello)
-        + _hash(replace(welcome, mac=_NO_MAC))
-    )
+    said = _CONTROLLER + certificate_hash + _hash(challenge) + _hash(hello) + _hash_without_mac(welcome)
     return hmac.digest(key, said, "sha256")
 
 

@@ -48,6 +48,11 @@ class Lifeline:
             self._bytes -= len(self._kept.popleft())
             self.confirmed += 1
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that the peer has not confirmed."""
+        return self._bytes
+
     def missing(self) -> list[bytes]:
         """Frames that the peer has not confirmed, oldest first."""
         return list(self._kept)

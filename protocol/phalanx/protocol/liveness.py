@@ -46,7 +46,8 @@ class Liveness:
 
     def __post_init__(self) -> None:
         self._last_tick = self._last_heard = self._last_echo = self.now
-        self._last_beat = self.now - self.heartbeat_s
+        # Soon, but not at once: where a thousand join in a second, their first beats come behind the joining.
+        self._last_beat = self.now - self.heartbeat_s / 2
 
     def heard_something(self, now: float) -> None:
         """Any frame shows that the peer can reach us."""

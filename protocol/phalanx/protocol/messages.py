@@ -781,7 +781,7 @@ class RuntimeOpened(Message):
 @message(80, Kind.CONTROL, A)
 @dataclass(frozen=True, slots=True)
 class LogOpen(Message):
-    """A stream exists: ``stream`` is its number in this incarnation. Sent again after each reconnect."""
+    """A stream exists: ``stream`` is its number in this incarnation. Answered with LogAck."""
 
     stream: U32
     case: Name
@@ -811,10 +811,13 @@ class LogAck(Message):
     credit: U63
 
 
-@message(83, Kind.CONTROL, A)
+@message(83, Kind.LOG, A)
 @dataclass(frozen=True, slots=True)
 class LogGap(Message):
-    """Bytes of a stream that are lost, declared: from ``offset``, ``length`` of them, and why."""
+    """Bytes of a stream that are lost, declared: from ``offset``, ``length`` of them, and why.
+
+    It travels in order with the data, and like that is sent again after a reconnect.
+    """
 
     stream: U32
     offset: U63

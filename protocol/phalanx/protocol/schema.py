@@ -273,6 +273,7 @@ class Fields:
     _take: Callable[[Any], tuple[Any, ...]]
     _packers: tuple[tuple[int, Pack], ...]
     _unpackers: tuple[Unpack, ...]
+    _places: dict[str, int]
 
     @classmethod
     def make(cls, kind: type, fields: tuple[Field, ...], raw: str | None) -> Fields:
@@ -280,7 +281,8 @@ class Fields:
         packers = tuple((i, field.pack) for i, field in enumerate(fields) if field.pack is not _same)
         unpackers = tuple(field.unpack for field in fields)
         required = sum(field.required for field in fields)
-        return cls(kind, fields, raw, required, _taker(fields), packers, unpackers)
+        places = {field.name: i for i, field in enumerate(fields)}
+        return cls(kind, fields, raw, required, _taker(fields), packers, unpackers, places)
 
     def pack(self, value: Any) -> list[Any]:
         """The fields of ``value`` in order, the raw one left out."""
@@ -288,6 +290,10 @@ class Fields:
         for place, pack in self._packers:
             values[place] = pack(values[place])
         return values
+
+    def place(self, name: str) -> int:
+        """Where a field stands among the packed ones. Raises KeyError."""
+        return self._places[name]
 
     def check(self, values: Any) -> list[Any]:
         """``values`` as the arguments of the record, one by one within its annotation.

@@ -91,6 +91,16 @@ class Place(Protocol):
     def inside(self, path: Path) -> str:
         """The path under which the workload sees a file of the node."""
 
+    async def pause(self) -> None:
+        """Let every process of the place stand still; again, to catch those who came late.
+
+        It stays under its lease, and can be stopped and closed: what is to end goes on for that. Raises
+        RuntimeUnavailable or OSError.
+        """
+
+    async def resume(self) -> None:
+        """Let them go on."""
+
     async def diagnose(self) -> str:
         """Processes, sockets, memory, the kernel's OOM lines and ends of output: at most 256 KiB of text."""
 

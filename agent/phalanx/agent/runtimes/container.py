@@ -31,8 +31,6 @@ _FIRST_WORD_S = 15.0
 #: For a container's root to give a large working directory back to the agent's user.
 _HAND_OVER_S = 60.0
 
-_LEASE_WORDS = "its lease was over: the agent heard nothing from the controller for too long"
-
 
 @dataclass(slots=True)
 class Life:
@@ -78,7 +76,7 @@ class Life:
     async def death(self) -> steps.Status:
         """Why the container is no more, as far as the engine can tell."""
         if self.lease.over():
-            return steps.Status(137, Cause.STOPPED, _LEASE_WORDS)
+            return steps.Status(137, Cause.STOPPED, spool.LEASE_WORDS)
         try:
             shown = await self.engine.call(f"look at container {self.name}", self.container.show(), PING_S)
         except EngineError as error:
@@ -181,6 +179,21 @@ class ContainerPlace:
                 return str(Path(mount.target) / path.relative_to(mount.source))
         return str(path)
 
+    @property
+    def spool(self) -> Path:
+        """Where the container writes for us."""
+        return self._places.spool
+
+    async def pause(self) -> None:
+        """SIGSTOP to all but the supervisor: the engine's own pause would take the lease's keeper as well."""
+        if self.life.alive():
+            await self.life.request("pause")
+
+    async def resume(self) -> None:
+        """SIGCONT to all processes."""
+        if self.life.alive():
+            await self.life.request("resume")
+
     async def diagnose(self) -> str:
         """What can be seen of the container's processes from the node."""
         pids = await asyncio.to_thread(self.pids)
@@ -271,14 +284,31 @@ class _HeldExec:
             return True  # the wrapper has taken it
         return False
 
+    def _unasked(self, status: steps.Status | None) -> steps.Status | None:
+        """The verdict when PID 1 ended everything before the command was over: 0 would be no success."""
+        why = self.place.spool / supervisor.WHY
+        try:
+            word, then = why.read_text().strip(), why.stat().st_mtime_ns
+            if status is not None and (self.directory / spool.STATUS).stat().st_mtime_ns < then:
+                return None
+        except OSError:
+            return None
+        number = status.number if status else 137
+        if word == supervisor.WHY_LEASE:
+            return steps.Status(number or 143, Cause.STOPPED, spool.LEASE_WORDS)
+        words = f"container {self.place.container} was told to end from outside, by a person or its engine"
+        return steps.Status(number or 143, Cause.ENGINE, words)
+
     async def explain(self, status: steps.Status | None) -> steps.Status:
         life = self.place.life
+        if unasked := self._unasked(status):
+            return unasked
         if status is None and not life.alive():
             return await life.death()
         if status is None:
             return steps.Status(137, Cause.SIGNALED, "its wrapper was killed before it could tell the status")
         if life.lease.over() and status.number > 128:
-            return steps.Status(status.number, Cause.STOPPED, _LEASE_WORDS)
+            return steps.Status(status.number, Cause.STOPPED, spool.LEASE_WORDS)
         killed = life.oom_kills() - self.kills_before
         if killed > 0 and status.number == 137:
             return steps.Status(137, Cause.OOM, life.oom_words())

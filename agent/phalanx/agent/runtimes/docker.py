@@ -194,7 +194,7 @@ class DockerRuntime:
                 name = str((container["Names"] or ["?"])[0]).lstrip("/")
                 await self._delete(container, name)
                 words.append(f"container {name} of run {labels['phalanx.run']}: {reason}")
-        return words + await asyncio.to_thread(janitor.remove_stale_spools, self._spool_root, uid)
+        return words + await asyncio.to_thread(janitor.remove_stale_files, self._spool_root, uid)
 
     async def close(self) -> None:
         """Let go of the engine; containers go on under their leases."""

@@ -6,6 +6,7 @@ and of that only what its lease shows to be over. Deciding is pure; what is remo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -24,6 +25,9 @@ KEEP_SPOOL_S = 600.0
 
 #: A run's directory in which no lease was ever made is removed after this time without a change, in seconds.
 KEEP_EMPTY_S = 86400.0
+
+#: Names of the agent's own file in a temporary folder, as srun --bcast is told to make it.
+AGENT_FILES = "phalanx-agent-*"
 
 LABEL_UID, LABEL_EXPIRES, LABEL_LEASE = "phalanx.uid", "phalanx.expires", "phalanx.lease"
 
@@ -84,8 +88,30 @@ def _lease_of(pid: int) -> str:
     return next((os.fsdecode(entry[len(start) :]) for entry in entries if entry.startswith(start)), "")
 
 
-def remove_stale_spools(root: Path, uid: int) -> list[str]:
-    """Remove directories of this user's runs under ``root`` that nobody needs any more."""
+def remove_stale_files(root: Path, uid: int) -> list[str]:
+    """Remove what this user's runs have left under ``root`` and nobody needs any more; what that was."""
+    return [*_remove_stale_spools(root, uid), *_remove_stale_agents(root, uid)]
+
+
+def _remove_stale_agents(root: Path, uid: int) -> list[str]:
+    """Copies of the agent that srun made, and whose agent was killed before it could remove its own."""
+    words = []
+    for file in sorted(root.glob(AGENT_FILES)):
+        with contextlib.suppress(OSError):  # someone else was faster
+            about = file.lstat()
+            old = time.time() - about.st_mtime > KEEP_SPOOL_S
+            if stat.S_ISREG(about.st_mode) and about.st_uid == uid and old and not _is_run(file):
+                file.unlink()
+                words.append(f"file {file}: no agent runs from it")
+    return words
+
+
+def _is_run(file: Path) -> bool:
+    word = os.fsencode(file)
+    return any(word in processes.arguments(pid) for pid in processes.table())
+
+
+def _remove_stale_spools(root: Path, uid: int) -> list[str]:
     words = []
     for directory in sorted(root.glob(f"phalanx-{uid}-*")):
         reason = stale(directory, uid, time.time())

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,9 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: The mark of a case's processes: where their lease is. The janitor ends those whose lease is over.
 LEASE_MARK = janitor.LEASE_MARK
+
+#: How often a case is looked through for processes that still run while it is paused.
+_PAUSE_ROUNDS = 10
 
 #: A supervisor is a Python that imports five small files.
 _START_S = 20.0
@@ -87,7 +92,7 @@ class ProcessRuntime:
     async def sweep(self) -> list[str]:
         """End processes and remove directories of this user's runs whose leases are over."""
         ended = await asyncio.to_thread(janitor.end_leftover_processes)
-        return ended + await asyncio.to_thread(janitor.remove_stale_spools, self._spool_root, os.getuid())
+        return ended + await asyncio.to_thread(janitor.remove_stale_files, self._spool_root, os.getuid())
 
     async def close(self) -> None:
         """There is nothing to let go of."""
@@ -195,6 +200,16 @@ class ProcessPlace:
         """Workload and node see the same paths."""
         return str(path)
 
+    async def pause(self) -> None:
+        """SIGSTOP to all processes of the case, until none is found that runs: they fork meanwhile."""
+        for _ in range(_PAUSE_ROUNDS):
+            if not await asyncio.to_thread(_stop_running, self):
+                return
+
+    async def resume(self) -> None:
+        """SIGCONT to all processes of the case."""
+        await asyncio.to_thread(_signal, self, None, signal.SIGCONT)
+
     async def diagnose(self) -> str:
         """What can be seen of the case's processes."""
         pids = await asyncio.to_thread(self.pids)
@@ -258,6 +273,10 @@ def _signal(place: ProcessPlace, held: _HeldProcess | None, number: int) -> int:
     return processes.send(_members(place, held), number)
 
 
+def _stop_running(place: ProcessPlace) -> int:
+    return processes.send([one for one in _members(place, None) if one.state not in "Tt"], signal.SIGSTOP)
+
+
 def _oom_kills() -> int:
     group = cgroup.memory_group("self")
     return group.kills() if group else 0
@@ -283,24 +302,30 @@ class _HeldProcess:
         return self.place.supervisor.poll() is None
 
     async def end(self, grace_s: float) -> bool:
-        if grace_s > 0 and await self._signal_until_gone(15, 0, grace_s):
+        told = processes.Told()
+        if grace_s > 0 and await self._until_gone(lambda: self._term(told), grace_s):
             return True
-        return await self._signal_until_gone(9, 9, steps.KILL_WAIT_S)
+        return await self._until_gone(lambda: _signal(self.place, self, 9), steps.KILL_WAIT_S)
 
-    async def _signal_until_gone(self, first: int, then: int, within_s: float) -> bool:
+    def _term(self, told: processes.Told) -> int:
+        members = _members(self.place, self)
+        processes.send(told.missing(members), signal.SIGTERM)
+        processes.send(members, signal.SIGCONT)  # what is paused could not heed it
+        return len(members)
+
+    async def _until_gone(self, tell: Callable[[], int], within_s: float) -> bool:
         deadline = time.monotonic() + within_s
-        left = await asyncio.to_thread(_signal, self.place, self, first)
-        while left and time.monotonic() < deadline:
+        while left := await asyncio.to_thread(tell):
+            if time.monotonic() > deadline:
+                break
             await asyncio.sleep(steps.POLL_S)
-            left = await asyncio.to_thread(_signal, self.place, self, then)
         return not left
 
     async def explain(self, status: steps.Status | None) -> steps.Status:
         ended = self.place.supervisor.poll()
         if ended == LEASE_OVER or (self.place.lease.over() and (status is None or status.number > 128)):
             number = status.number if status else 137
-            words = "its lease was over: the agent heard nothing from the controller for too long"
-            return steps.Status(number, Cause.STOPPED, words)
+            return steps.Status(number, Cause.STOPPED, spool.LEASE_WORDS)
         if status is None:
             return steps.Status(137, Cause.SIGNALED, f"the supervisor of the case ended with {ended}")
         if status.number == 137 and status.cause is Cause.SIGNALED and _oom_kills() > self.kills_before:

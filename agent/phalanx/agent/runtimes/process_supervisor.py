@@ -23,7 +23,7 @@ from typing import Any
 
 from phalanx.agent import lease
 from phalanx.agent.runtimes import processes
-from phalanx.agent.runtimes.spool import write_status
+from phalanx.agent.runtimes.spool import LEASE_WORDS, write_status
 
 #: Exit status that says: the lease was over (EX_TEMPFAIL of sysexits.h, as the container's supervisor).
 LEASE_OVER = 75
@@ -60,6 +60,7 @@ class Supervisor:
         self._agent = True
         self._unread = b""
         self._end_grace: float | None = None
+        self._unasked = ""
 
     def run(self) -> int:
         """Serve until there is nothing more to do; the exit status."""
@@ -77,6 +78,7 @@ class Supervisor:
                         selector.unregister(0)
                 self._reap()
                 if self._lease.over():
+                    self._unasked = LEASE_WORDS
                     self._end(LEASE_GRACE_S)
                     return LEASE_OVER
                 if self._end_grace is not None:
@@ -153,8 +155,10 @@ class Supervisor:
             code = os.waitstatus_to_exitcode(wait_status)
             self._spawned.pop(pid).returncode = code
             number, word = (code, "exited") if code >= 0 else (128 - code, "signaled")
+            if self._unasked:  # what a command makes of its TERM is no result then, not even 0
+                number, word = number or 143, "stopped"
             with contextlib.suppress(OSError):  # the directory may be gone with its case
-                write_status(directory, number, word)
+                write_status(directory, number, word, self._unasked)
 
     def _descendants(self) -> list[processes.Process]:
         everyone = processes.table()
@@ -163,6 +167,7 @@ class Supervisor:
     def _end(self, grace_s: float) -> None:
         if grace_s > 0:
             processes.send(self._descendants(), signal.SIGTERM)
+            processes.send(self._descendants(), signal.SIGCONT)  # what is paused could not heed it
             deadline = time.monotonic() + grace_s
             while self._descendants() and time.monotonic() < deadline:
                 time.sleep(0.05)

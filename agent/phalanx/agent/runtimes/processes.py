@@ -18,7 +18,10 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A line of the process table. ``started``: clock ticks since boot; with the pid it names one process."""
+    """A line of the process table. ``started``: clock ticks since boot; with the pid it names one process.
+
+    ``program``: where its stack begins, another place after each exec; 0 where the kernel does not tell us.
+    """
 
     pid: int
     parent: int
@@ -29,6 +32,7 @@ class Process:
     threads: int
     cpu_ticks: int
     rss_pages: int
+    program: int = 0
 
 
 def read(pid: int) -> Process | None:
@@ -57,6 +61,7 @@ def parse(text: str) -> Process | None:
         threads=int(fields[17]),
         cpu_ticks=int(fields[11]) + int(fields[12]),
         rss_pages=int(fields[21]),
+        program=int(fields[25]) if len(fields) > 25 else 0,
     )
 
 
@@ -119,6 +124,14 @@ def environ(pid: int) -> bytes:
         return b""
 
 
+def arguments(pid: int) -> list[bytes]:
+    """The words of its command line; none when it is gone, a zombie, or of the kernel."""
+    try:
+        return (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return []
+
+
 def marked(pids: Iterable[int], name: str, value: str) -> set[int]:
     """Those whose environment has ``name=value``."""
     wanted = f"\0{name}={value}\0".encode()
@@ -129,6 +142,29 @@ def alive(everyone: dict[int, Process], pids: Iterable[int]) -> list[Process]:
     """Those of the pids that run, oldest first; zombies are left to their parents."""
     chosen = (everyone[pid] for pid in pids if pid in everyone)
     return sorted((one for one in chosen if one.state not in "ZX"), key=lambda one: one.started)
+
+
+class Told:
+    """Who of a step has had its TERM, and who is still to get one.
+
+    Each program that a process runs gets one: a shell loses that of a child which it has only just forked.
+    Who appears later gets one too, unless its parent was told and lives on: that may be saving something.
+    """
+
+    def __init__(self) -> None:
+        self._programs: dict[tuple[int, int], int] = {}
+
+    def missing(self, alive: Iterable[Process]) -> list[Process]:
+        """Those of the living who are to get a TERM now; they are taken to have had it then."""
+        everyone = list(alive)
+        pids = {one.pid for one in everyone} if self._programs else set()
+        chosen = []
+        for one in everyone:
+            known = self._programs.get((one.pid, one.started))
+            if known != one.program and (known is not None or one.parent not in pids):
+                chosen.append(one)
+        self._programs |= {(one.pid, one.started): one.program for one in chosen}
+        return chosen
 
 
 def send(processes: Iterable[Process], number: int) -> int:

@@ -1,8 +1,8 @@
 """The files of one process of a step, the only thing that its wrapper and the agent share.
 
 ``out`` and ``err`` are appended to, ``pid`` is made by rename once it runs, ``status`` is made by rename once
-it is over: ``<number> <word> [words]``, with exited, signaled or not_started. Standard library only: the
-supervisor of processes imports this file.
+it is over: ``<number> <word> [words]``, with exited, signaled, stopped or not_started. Standard library only:
+the supervisor of processes imports this file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from pathlib import Path
 
 OUT, ERR, PID, STATUS, ENV = "out", "err", "pid", "status", "env"
 
-#: Made once a step that was to be stopped has no process left; and why a command was not even tried.
-GONE, REFUSED = "gone", "refused"
+#: Made once a step that was to be stopped has no process left; why a command was not even tried; and made by
+#: a wrapper that will start nobody any more.
+GONE, REFUSED, ENDED = "gone", "refused", "ended"
+
+#: Why a step is over that nobody stopped.
+LEASE_WORDS = "its lease was over: the agent heard nothing from the controller for too long"
 
 #: The status is written over blanks that are on the disk already: a full disk must not hide an end.
 STATUS_BYTES = 256
@@ -25,7 +29,7 @@ def prepare(directory: Path) -> None:
     for closed in (directory.parent, directory):
         # one after the other: parents=True would give those it makes the mode of the umask
         closed.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in (PID, STATUS, ENV, GONE, REFUSED):
+    for name in (PID, STATUS, ENV, GONE, REFUSED, ENDED):
         with contextlib.suppress(FileNotFoundError):
             (directory / name).unlink()
     for name in (OUT, ERR):

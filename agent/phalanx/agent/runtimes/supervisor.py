@@ -16,6 +16,9 @@ UNUSABLE = 69
 #: Files of the control directory, beside the lease.
 REQUESTS = "requests"
 
+#: Made in the spool of the case when PID 1 ends everything unasked: one of the two words below.
+WHY, WHY_LEASE, WHY_OUTSIDE = "why", "lease", "outside"
+
 SUPERVISE = r"""
 dir=/run/phalanx
 seen=0
@@ -27,12 +30,13 @@ nap() {
     if sleep 0.1 2>/dev/null; then tenths=1; else sleep 1; tenths=10; fi
 }
 
-# Sets parent, session and state of a process from /proc; false when it is gone or only waits to be reaped.
+# Sets parent, session, state and program (where its stack begins: another one after each exec) of a process
+# from /proc; false when it is gone or only waits to be reaped.
 look() {
     read -r line 2>/dev/null <"/proc/$1/stat" || return 1
     line=${line##*) }
     set -- $line
-    state=$1 parent=$2 session=$4
+    state=$1 parent=$2 session=$4 program=${26}
     [ "$state" != Z ] && [ "$state" != X ]
 } 2>/dev/null
 
@@ -43,12 +47,15 @@ others() {
     return 1
 }
 
-# end STATUS GRACE: TERM to everyone, and with this process the rest goes.
+# end STATUS GRACE [WHY]: TERM to everyone, and with this process the rest goes. A WHY says that the agent did
+# not ask for it: what a command makes of its TERM is no result then, not even 0.
 end() {
     trap '' TERM USR1
+    [ -n "$3" ] && echo "$3" >"$dir/spool/why"
     left=$(($2 * 10))
     if [ "$left" -gt 0 ]; then
         kill -TERM -1
+        kill -CONT -1
         while [ "$left" -gt 0 ] && others; do
             nap
             left=$((left - tenths))
@@ -83,31 +90,53 @@ members() {
     return 0
 }
 
+# tell: TERM to each of $alive, once to each program that it runs: a shell loses the TERM of a child that it
+# has only just forked. A newcomer whose parent was told and lives on is left to it: it may be saving work.
+tell() {
+    for pid in $alive; do
+        look "$pid" || continue
+        case $told in
+            *" $pid/$program "*) continue ;;
+            " " | *" $pid/"*) ;;
+            *) case "$alive " in *" $parent "*) continue ;; esac ;;
+        esac
+        now="$now$pid/$program "
+        kill -TERM "$pid"
+        kill -CONT "$pid"
+    done
+    told="$told$now" now=
+}
+
+# finished MARK FIRST DIRECTORY SELF: true when nobody is left and the wrapper will start nobody any more.
+finished() {
+    wrapper=
+    [ -e "$3/ended" ] || ! look "$2" || wrapper=alive
+    members "$1" "$2" "$4"
+    [ -z "$alive$wrapper" ]
+}
+
 # stop MARK FIRST DIRECTORY GRACE SELF: TERM, wait, KILL until nobody is left, then say so.
 stop() {
+    told=" " now=
+    kill -CONT "$2" # the wrapper, if the place is paused
     left=$(($4 * 10))
-    if [ "$left" -gt 0 ]; then
-        members "$1" "$2" "$5"
-        [ -n "$alive" ] && kill -TERM $alive
-        while [ "$left" -gt 0 ]; do
-            members "$1" "$2" "$5"
-            [ -z "$alive" ] && break
-            nap
-            left=$((left - tenths))
-        done
-    fi
-    left=100
-    while [ "$left" -gt 0 ]; do
-        members "$1" "$2" "$5"
-        [ -z "$alive" ] && break
-        kill -KILL $alive
+    while [ "$left" -gt 0 ] && ! finished "$1" "$2" "$3" "$5"; do
+        tell
         nap
         left=$((left - tenths))
     done
-    [ -z "$alive" ] && : >"$3/gone"
+    left=100
+    while ! finished "$1" "$2" "$3" "$5"; do
+        [ "$left" -gt 0 ] || return
+        [ -n "$alive" ] && kill -KILL $alive
+        nap
+        left=$((left - tenths))
+    done
+    : >"$3/gone"
 } 2>/dev/null
 
-# Lines of "NUMBER stop MARK FIRST DIRECTORY GRACE", "NUMBER end GRACE OWNER"; each is heeded once.
+# Lines of "NUMBER stop MARK FIRST DIRECTORY GRACE", "NUMBER end GRACE OWNER", "NUMBER pause" and
+# "NUMBER resume"; each is heeded once.
 heed() {
     [ -r "$dir/requests" ] || return 0
     while read -r number verb a b c d; do
@@ -118,6 +147,9 @@ heed() {
             stop) (read -r self rest </proc/self/stat; stop "$a" "$b" "$c" "$d" "$self") & ;;
             end) [ "$b" != - ] && chown -R "$b" "$dir/spool" "$dir/results" /myworkspace 2>/dev/null
                 end 0 "$a" ;;
+            # in one go for all but this process; the sleep that is waited for comes after it
+            pause) kill -STOP -1 ;;
+            resume) kill -CONT -1 ;;
         esac
     done <"$dir/requests"
 }
@@ -131,10 +163,10 @@ over() {
     done
 } 2>/dev/null
 
-trap 'end 143 8' TERM INT
+trap 'end 143 8 outside' TERM INT
 trap : USR1
 while :; do
-    over && end 75 1
+    over && end 75 1 lease
     heed
     sleep 1 &
     wait $!
@@ -195,6 +227,7 @@ check() {
     exec "$phx_program" "$@"
 ) >>"$phx_dir/out" 2>>"$phx_dir/err"
 phx_status=$?
+: >"$phx_dir/ended"
 
 phx_how=exited
 if [ -f "$phx_dir/refused" ]; then

@@ -1,27 +1,43 @@
-"""``phalanx exec``: one command on nodes of a live run, beside or inside its case."""
+"""``phalanx exec``: one command on nodes of a live run, beside or inside its case.
+
+Its output is a log like any other: it is told from the files, as far as they are on disk. So a reader that is
+slow holds nothing in memory, and what was shown is what ``phalanx logs`` shows later.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import itertools
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from phalanx.protocol.errors import LocalError
+from phalanx.protocol.frames import encode
 from phalanx.protocol.membership import Member
 from phalanx.protocol.messages import StepExited, StepStart, StepStop
 
 from ..fleet.conductor import Conductor
-from ..fleet.states import CasePhase
-from ..logs.paths import StreamName
+from ..fleet.states import CasePhase, Phase
+from ..logs.store import StoredStream
 
 #: Seconds between TERM and KILL when the one who asked goes away.
 GRACE_S = 2.0
+#: Longest time without a look at which nodes are still there, in seconds: a lost node is no growth of a log.
+LOOK_S = 0.5
+#: Bytes of output in one line.
+PIECE = 48 * 1024
 
 
-class ExecRequestError(Exception):
-    """The command cannot be run; the message says why."""
+class BadExecRequest(Exception):
+    """The request is not well formed; the message names the part."""
+
+
+class ExecRefused(Exception):
+    """The command cannot be run now; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +52,38 @@ class ExecRequest:
 
     @staticmethod
     def parse(body: dict[str, Any]) -> ExecRequest:
-        """A request of a JSON body. Raises ExecRequestError naming what is wrong."""
-        argv, nodes = body.get("argv"), body.get("nodes")
-        env = body.get("env") or {}
-        if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
-            raise ExecRequestError("argv: expected a list of words")
-        if nodes is not None and not (isinstance(nodes, list) and all(isinstance(n, str) for n in nodes)):
-            raise ExecRequestError("nodes: expected a list of names or null")
-        if not isinstance(env, dict):
-            raise ExecRequestError("env: expected an object")
-        where = body.get("where") or "case"
+        """A request of a JSON body. Raises BadExecRequest naming what is wrong."""
+        argv, nodes, where = body.get("argv"), body.get("nodes"), body.get("where", "case")
+        env, deadline_s = body.get("env") or {}, body.get("deadline_s") or 0
+        if not argv or not _words(argv):
+            raise BadExecRequest("argv: expected a list of words, at least one")
+        if nodes is not None and not _words(nodes):
+            raise BadExecRequest("nodes: expected a list of names, or null for all")
+        if not isinstance(env, dict) or not _words([*env, *env.values()]):
+            raise BadExecRequest("env: expected an object of words")
         if where not in ("case", "host"):
-            raise ExecRequestError("where: expected case or host")
-        clean = {str(name): str(value) for name, value in env.items()}
-        picked = tuple(nodes) if nodes is not None else None
-        return ExecRequest(tuple(argv), picked, where, clean, float(body.get("deadline_s") or 0))
+            raise BadExecRequest("where: expected case or host")
+        if (
+            isinstance(deadline_s, bool)
+            or not isinstance(deadline_s, int | float)
+            or not 0 <= deadline_s < 1e9
+        ):
+            raise BadExecRequest("deadline_s: expected seconds, 0 for none")
+        picked = None if nodes is None else tuple(dict.fromkeys(nodes))
+        return ExecRequest(tuple(argv), picked, where, env, float(deadline_s))
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
 @dataclass(slots=True)
 class _Running:
     case: str
-    nodes: set[str]
-    lines: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
+    nodes: tuple[str, ...]
     exits: dict[str, StepExited] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Execution:
@@ -71,76 +96,131 @@ class Execution:
         conductor.intake.on_exec_exit = self._on_exit
 
     def begin(self, request: ExecRequest) -> str:
-        """Start a command; the name of its step. Raises ExecRequestError."""
-        present = self._conductor.engine.roster.of(Member.JOINED)
-        nodes = request.nodes if request.nodes is not None else present
-        strangers = [node for node in nodes if node not in present]
-        if strangers or not nodes:
-            raise ExecRequestError(
-                f"no agent on {', '.join(strangers)}" if strangers else "no agent is there"
-            )
-        flow = self._conductor.engine.flow
-        in_case = flow is not None and flow.phase is CasePhase.STEPPING and request.where == "case"
-        case = flow.plan.name if flow is not None and in_case else ""
+        """Start a command; the name of its step. Raises ExecRefused, BadExecRequest."""
+        case = self._case_for(request)
+        nodes = self._nodes_for(request, case)
         step = f"exec-{next(self._numbers)}"
-        running = self._running[step] = _Running(case, set(nodes))
-        self._conductor.store.taps[step] = lambda name, data: self._on_output(running, name, data)
-        where = "case" if in_case else "host"
-        start = StepStart(case, step, request.argv, request.env, {}, (), request.deadline_s, GRACE_S, where)
-        running.lines.put_nowait({"type": "exec.started", "data": {"step": step, "nodes": list(nodes)}})
+        start = StepStart(
+            case,
+            step,
+            request.argv,
+            request.env,
+            {},
+            (),
+            request.deadline_s,
+            GRACE_S,
+            "case" if case else "host",
+        )
+        try:
+            encode(start)
+        except LocalError as error:
+            raise BadExecRequest(str(error)) from None
+        running = self._running[step] = _Running(case, nodes)
+        self._conductor.store.on_growth[step] = running.news.set
         self._conductor.hub.tell(nodes, start)
         return step
 
-    def _on_output(self, running: _Running, name: StreamName, data: bytes) -> None:
-        text = base64.b64encode(data).decode()
-        line = {"node": name.node, "output": name.output, "b64": text}
-        running.lines.put_nowait({"type": "exec.output", "data": line})
+    def _case_for(self, request: ExecRequest) -> str:
+        """The case to run in, "" for beside it. A run that is kept has no case between commands."""
+        engine = self._conductor.engine
+        if engine.phase in (Phase.ENDING, Phase.RELEASING, Phase.RELEASED, Phase.FINISHED):
+            raise ExecRefused("the run is ending")
+        if request.where == "host" or engine.phase is Phase.IDLE:
+            return ""
+        flow = engine.flow
+        if flow is None or flow.phase is not CasePhase.STEPPING:
+            raise ExecRefused(
+                "no case is running now; try again in a moment, or run it on the nodes with --host"
+            )
+        return flow.plan.name
+
+    def _nodes_for(self, request: ExecRequest, case: str) -> tuple[str, ...]:
+        present = self._conductor.engine.roster.of(Member.JOINED)
+        flow = self._conductor.engine.flow
+        here = tuple(node for node in flow.here if node in present) if case and flow is not None else present
+        nodes = here if request.nodes is None else request.nodes
+        strangers = [node for node in nodes if node not in here]
+        if strangers:
+            raise ExecRefused(f"no agent is on {', '.join(strangers)}; see: phalanx nodes")
+        if not nodes:
+            raise ExecRefused("no agent is there")
+        return nodes
 
     def _on_exit(self, node: str, message: StepExited) -> None:
         running = self._running.get(message.step)
         if running is not None:
             running.exits[node] = message
+            running.news.set()
 
-    async def lines(self, step: str) -> AsyncIterator[dict[str, Any]]:
+    # --- what happens
+
+    async def lines(self, step: str) -> AsyncGenerator[dict[str, Any], None]:
         """What happens, until the command is over on every node and its output is whole."""
         running = self._running[step]
-        told: set[str] = set()
-        while told != running.nodes:
-            try:
-                async with asyncio.timeout(0.05):
-                    yield await running.lines.get()
-                continue
-            except TimeoutError:  # our own short deadline: nothing in there touches a socket
-                pass
-            for node in sorted(self._over(step, running) - told):
-                while not running.lines.empty():
-                    yield running.lines.get_nowait()
-                told.add(node)
+        yield {"type": "exec.started", "data": {"step": step, "nodes": list(running.nodes)}}
+        left = list(running.nodes)
+        while left:
+            # Who is over is looked at first: all that they wrote is on disk then, and told before their end.
+            over = [node for node in left if self._is_over(step, running, node)]
+            for stream in self._conductor.store.of_step(running.case, step):
+                while piece := await asyncio.to_thread(self._next_piece, running, stream):
+                    yield piece
+            for node in over:
+                left.remove(node)
                 yield {"type": "exec.exited", "data": self._exit_of(node, running)}
+            if left and not over:
+                await _wait(running.news)
         yield {"type": "exec.done", "data": {}}
 
-    def _over(self, step: str, running: _Running) -> set[str]:
-        """Nodes on which the command is over and all of its output is stored, and nodes that are lost."""
-        present = self._conductor.engine.roster.present
-        pending = {
-            name.node
-            for name in self._conductor.store.incomplete(running.case, tuple(running.nodes))
-            if name.step == step
-        }
-        done = {node for node in running.exits if node not in pending}
-        return done | {node for node in running.nodes if node not in present}
+    def _next_piece(self, running: _Running, stream: StoredStream) -> dict[str, Any] | None:
+        """The next bytes of a stream that are on disk and were not told. Blocks."""
+        start = running.told.get(stream.path, 0)
+        length = min(stream.receiver.durable - start, PIECE)
+        data = _read(self._conductor.run_dir / stream.path, start, length) if length > 0 else b""
+        if not data:
+            return None
+        running.told[stream.path] = start + len(data)
+        text = base64.b64encode(data).decode()
+        line = {"node": stream.name.node, "output": stream.name.output, "b64": text}
+        return {"type": "exec.output", "data": line}
 
-    @staticmethod
-    def _exit_of(node: str, running: _Running) -> dict[str, Any]:
+    def _is_over(self, step: str, running: _Running, node: str) -> bool:
+        """Whether the command is over on a node and all of its output is stored; or the node is gone."""
+        if node not in self._conductor.engine.roster.present:
+            return True
+        pending = self._conductor.store.incomplete(running.case, (node,))
+        return node in running.exits and not any(name.step == step for name in pending)
+
+    def _exit_of(self, node: str, running: _Running) -> dict[str, Any]:
         message = running.exits.get(node)
         if message is None:
-            return {"node": node, "status": 255, "cause": "lost", "detail": "the node was lost"}
+            record = self._conductor.engine.roster.nodes.get(node)
+            state = record.state if record is not None else Member.LOST
+            words = "the run is over" if state is Member.LEFT else "the node was lost"
+            return {"node": node, "status": 255, "cause": "lost", "detail": words}
         cause = message.cause.value
         return {"node": node, "status": message.status, "cause": cause, "detail": message.detail}
 
     def end(self, step: str) -> None:
         """The one who asked is gone or has everything: end what still runs."""
         running = self._running.pop(step)
-        self._conductor.store.taps.pop(step, None)
-        left = running.nodes - running.exits.keys()
+        self._conductor.store.on_growth.pop(step, None)
+        left = [node for node in running.nodes if node not in running.exits]
         self._conductor.hub.tell(left, StepStop(running.case, step, GRACE_S))
+
+
+async def _wait(news: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(LOOK_S):
+            await news.wait()
+    except TimeoutError:  # our own pause: an event is no socket
+        return
+    news.clear()
+
+
+def _read(path: Path, start: int, length: int) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, length, start)
+    finally:
+        os.close(fd)

@@ -13,21 +13,26 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from ..fleet.conductor import Conductor
-from .execution import ExecRequest, ExecRequestError, Execution
+from .execution import BadExecRequest, ExecRefused, ExecRequest, Execution
 
-#: Lines that may wait for a watcher that does not read; beyond that it is dropped and asks again.
-WATCHER_LINES = 100_000
+#: Events that may wait for a watcher that does not read; beyond that it is dropped and asks again.
+WATCHER_LINES = 10_000
+#: Lines that may wait while sizes, progress and signs of life are still worth telling.
+EPHEMERAL_LINES = 1000
 #: Log sizes are told this often, in seconds, and a sign of life this often.
 SIZES_EVERY_S = 0.1
 HEARTBEAT_EVERY_S = 5.0
 #: Seconds that watchers get to read the last event.
 LINGER_S = 3.0
+#: Largest body of a request, in bytes.
+BODY_BYTES = 1 << 20
 
 #: Lines on their way to a watcher, each with its sequence number; None is the end.
 Lines = asyncio.Queue[tuple[int, bytes] | None]
@@ -35,26 +40,31 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Watchers:
-    """Everyone who follows the run."""
+    """Everyone who follows the run. ``told``: number of the last event that was published."""
 
     def __init__(self) -> None:
         self._queues: set[Lines] = set()
         self._empty = asyncio.Event()
         self.closing = False
+        self.told = 0
 
     def publish(self, seq: int, line: bytes) -> None:
-        """Give a line to every watcher; ``seq`` 0 for one that is not of the event log."""
-        for queue in list(self._queues):
-            try:
-                queue.put_nowait((seq, line))
-            except asyncio.QueueFull:
-                self._queues.discard(queue)
+        """Give an event's line to every watcher."""
+        self.told = max(self.told, seq)
+        self._put(seq, line, WATCHER_LINES)
 
     def ephemeral(self, kind: str, data: dict[str, Any]) -> None:
-        """Tell something that is not in the log."""
+        """Tell something that is not in the log; a watcher that is behind does without."""
         if self._queues:
             document = {"v": 1, "type": kind, "data": data}
-            self.publish(0, json.dumps(document, separators=(",", ":")).encode() + b"\n")
+            self._put(0, json.dumps(document, separators=(",", ":")).encode() + b"\n", EPHEMERAL_LINES)
+
+    def _put(self, seq: int, line: bytes, most: int) -> None:
+        for queue in list(self._queues):
+            if queue.qsize() < most:
+                queue.put_nowait((seq, line))
+            elif seq:
+                self._queues.discard(queue)
 
     def progress(self, phase: str, node: str, done: int, total: int) -> None:
         """How far a transfer is."""
@@ -62,7 +72,7 @@ class Watchers:
 
     def join(self) -> Lines:
         """A queue of lines from now on."""
-        queue: Lines = asyncio.Queue(WATCHER_LINES)
+        queue: Lines = asyncio.Queue()
         self._empty.clear()
         self._queues.add(queue)
         return queue
@@ -83,7 +93,9 @@ class Watchers:
         for queue in list(self._queues):
             queue.put_nowait(None)
         if self._queues:
-            await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=LINGER_S)
+            with suppress(TimeoutError):  # they can read the rest from disk
+                async with asyncio.timeout(LINGER_S):
+                    await self._empty.wait()
 
 
 class ControlServer:
@@ -93,8 +105,7 @@ class ControlServer:
         self._conductor = conductor
         self._watchers = watchers
         self._execution = Execution(conductor)
-        self._sizes: dict[str, int] = {}
-        app = web.Application(middlewares=[_same_user], client_max_size=1 << 20)
+        app = web.Application(middlewares=[_refusals_in_json, _same_user], client_max_size=BODY_BYTES)
         app.add_routes(
             [
                 web.get("/v1/watch", self._watch),
@@ -106,7 +117,7 @@ class ControlServer:
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
 
     async def start(self, path: Path) -> None:
-        """Listen. The folder of ``path`` is made 0700 or refused."""
+        """Listen. ``path`` is in a folder that only we can enter (``socket_path``)."""
         await self._runner.setup()
         await web.UnixSite(self._runner, str(path)).start()
 
@@ -126,16 +137,14 @@ class ControlServer:
 
     def tell_sizes(self) -> None:
         """Tell watchers which logs have grown."""
-        sizes = self._conductor.store.sizes
-        grown = {path: size for path, size in sizes.items() if self._sizes.get(path) != size}
+        grown = self._conductor.store.take_grown()
         if grown:
-            self._sizes.update(grown)
             self._watchers.ephemeral("log.advanced", grown)
 
     # --- endpoints
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
-        after = int(request.query.get("from", "0"))
+        after = _number(request.query.get("from", "0"))
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         queue = self._watchers.join()
@@ -154,19 +163,15 @@ class ControlServer:
         return response
 
     async def _replay(self, response: web.StreamResponse, after: int) -> int:
-        """The lines of the log after ``after``, then the sizes of all logs; the last sequence number told."""
-        path = self._conductor.run_dir / "events.jsonl"
-        data = await asyncio.to_thread(path.read_bytes)
-        last = after
-        wanted = []
-        for line in data.splitlines(keepends=True):
-            seq = json.loads(line)["seq"] if line.endswith(b"\n") else 0
-            if seq > after:
-                wanted.append(line)
-                last = seq
+        """The lines of the log after ``after``, then the sizes of all logs; the last sequence number told.
+
+        Only what was published is read: what comes later comes through the queue, which is joined already.
+        """
+        path, upto = self._conductor.run_dir / "events.jsonl", self._watchers.told
+        lines = await asyncio.to_thread(_lines_between, path, after, upto)
         sizes = {"v": 1, "type": "log.advanced", "data": dict(self._conductor.store.sizes)}
-        await response.write(b"".join(wanted) + json.dumps(sizes).encode() + b"\n")
-        return last
+        await response.write(lines + json.dumps(sizes).encode() + b"\n")
+        return max(after, upto)
 
     async def _nodes(self, _request: web.Request) -> web.StreamResponse:
         hub, roster = self._conductor.hub, self._conductor.engine.roster
@@ -186,23 +191,27 @@ class ControlServer:
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
-        level = body.get("level", 1)
-        if level not in (1, 2):
-            raise web.HTTPBadRequest(text="level is 1 (drain) or 2 (kill)")
-        self._conductor.cancel(level, str(body.get("by", "someone"))[:255])
+        level, by = body.get("level", 1), body.get("by", "someone")
+        if type(level) is not int or level not in (1, 2):
+            raise web.HTTPBadRequest(text="level: expected 1 (drain) or 2 (kill)")
+        if not isinstance(by, str):
+            raise web.HTTPBadRequest(text="by: expected a word")
+        self._conductor.cancel(level, by[:255])
         return web.json_response({})
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         try:
-            wanted = ExecRequest.parse(await _body(request))
-            step = self._execution.begin(wanted)
-        except ExecRequestError as error:
+            step = self._execution.begin(ExecRequest.parse(await _body(request)))
+        except BadExecRequest as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        except ExecRefused as error:
             raise web.HTTPConflict(text=str(error)) from None
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
         try:
-            async for document in self._execution.lines(step):
-                await response.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+            await response.prepare(request)
+            async with aclosing(self._execution.lines(step)) as lines:
+                async for document in lines:
+                    await response.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
         except ConnectionError:
             return response
         finally:
@@ -210,10 +219,29 @@ class ControlServer:
         return response
 
 
+def _lines_between(path: Path, after: int, upto: int) -> bytes:
+    """The lines of an event log with numbers above ``after`` and up to ``upto``. Blocks."""
+    wanted: list[bytes] = []
+    with path.open("rb") as file:
+        for line in file:
+            seq = json.loads(line)["seq"] if line.endswith(b"\n") else upto + 1
+            if seq > upto:
+                break
+            if seq > after:
+                wanted.append(line)
+    return b"".join(wanted)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise web.HTTPBadRequest(text=f"from: expected the number of an event, got {text[:40]!r}")
+    return int(text)
+
+
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise web.HTTPBadRequest(text="the body is not JSON") from None
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="the body is not an object")
@@ -221,13 +249,22 @@ async def _body(request: web.Request) -> dict[str, Any]:
 
 
 @web.middleware
+async def _refusals_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whoever asked gets the words, in the same form for every refusal."""
+    try:
+        return await handler(request)
+    except web.HTTPError as error:
+        return web.json_response({"error": error.text or error.reason}, status=error.status)
+
+
+@web.middleware
 async def _same_user(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Only the owner of the run may speak here."""
     sock = request.transport.get_extra_info("socket") if request.transport else None
     if sock is None:
-        raise web.HTTPForbidden
+        raise web.HTTPForbidden(text="the connection is gone")
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", raw)
     if uid != os.geteuid():
-        raise web.HTTPForbidden
+        raise web.HTTPForbidden(text=f"this run belongs to user {os.geteuid()}, not to {uid}")
     return await handler(request)

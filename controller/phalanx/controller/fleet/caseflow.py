@@ -274,6 +274,8 @@ class CaseFlow:
     def _on_failed_rank(self, event: RankExited) -> list[Instruction]:
         where = event.node if event.rank == NODE_LEVEL else f"rank {event.rank} on {event.node}"
         words = event.detail or f"exit status {event.status}"
+        if event.cause == Cause.LOST.value:
+            words = f"lost with its node: {words}"
         self._fail(
             Failure(f"{where}, step {event.step}: {words}", event.node, event.rank, event.status, event.cause)
         )
@@ -374,11 +376,17 @@ class CaseFlow:
         self._lost.add(event.node)
         self._waiting.discard(event.node)
         if self.phase is CasePhase.STEPPING:
-            words = f"lost with its node: {event.detail}"
             return [
                 Record(
                     RankExited(
-                        self.plan.name, self.step_name, event.node, rank, 255, Cause.LOST.value, 0.0, words
+                        self.plan.name,
+                        self.step_name,
+                        event.node,
+                        rank,
+                        255,
+                        Cause.LOST.value,
+                        0.0,
+                        event.detail,
                     )
                 )
                 for rank in sorted(self._running.get(event.node, ()))

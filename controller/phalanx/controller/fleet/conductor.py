@@ -6,54 +6,58 @@ Every activity is a task of the conductor's group with a name; the whole tree is
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import secrets
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from phalanx.protocol.membership import Member
 
 from ..images.transfer import ImageTransfer
+from ..logs.pausing import Pausing
 from ..logs.store import LogStore, StoredStream
 from ..plan.model import Plan
 from ..results.outcome import Circumstances, Evidence, judge
+from ..runs.files import RunFiles
 from ..targets.agent_file import agent_file
-from ..targets.base import (
-    Allocation,
-    AllocationError,
-    AllocationHealth,
-    Bootstrap,
-    Spawned,
-    SpawnError,
-    Target,
-)
+from ..targets.base import Bootstrap, Target
 from ..targets.bundle import cache_directory
 from ..targets.library_file import library_zip
 from . import events as ev
 from . import instructions as ins
 from .certificate import make_identity
 from .chronicle import Chronicle
-from .engine import Engine
+from .ending import Ending, ending_of
+from .engine import LEAVE_SLACK_S, Engine
 from .exchange import CaseExchange
+from .holding import Holding
 from .hub import Hub
 from .intake import Intake
-from .journal import Journal
+from .journal import Journal, JournalError
 from .listener import Listener, accept_forever, listen
-from .pulling import Pulling
+from .pulling import INCOMING, Pulling
+from .reserve import Reserve
 from .shipping import Shipping
 from .states import Phase
 from .timers import Timers
 from .workspace import WorkspaceTooLarge, pack
 
-#: The scheduler is asked about the allocation this often, in seconds: agents tell sooner.
-POLL_SCHEDULER_S = 30.0
+#: Pause between two looks whether the logs of a case are whole, in seconds.
+LOOK_S = 0.05
+#: Folders of the run directory that hold what is on its way; nothing of them is kept.
+STAGES = (INCOMING, ".workspaces", ".images")
 #: How long logs of a case may take to be whole before its verdict, in seconds.
 LOGS_WITHIN_S = 30.0
-#: Lines of the spawner that are recorded as events; all are in the launch directory.
-MOST_SPAWN_LINES = 500
+
+log = logging.getLogger("phalanx.controller")
 
 
 class Conductor:
@@ -73,9 +77,14 @@ class Conductor:
         self.plan = plan
         self.target = target
         self.engine = Engine(plan, secret_of)
-        self.finished = asyncio.Event()
-        self._journal = Journal(run_dir / "events.jsonl", plan.run_id)
-        self._chronicle = Chronicle(self._journal, self._believe, publish)
+        self._files = RunFiles(run_dir, plan.run_id)
+        reserve = Reserve(run_dir / ".reserve")
+        self._chronicle = Chronicle(
+            Journal(run_dir / "events.jsonl", plan.run_id, reserve),
+            self._believe,
+            publish,
+            self._disk_is_full,
+        )
         self.record = self._chronicle.record
         self._timers = Timers(self._on_timer)
         self._identity = make_identity(plan.run_id)
@@ -83,7 +92,14 @@ class Conductor:
         self._cache = cache_directory(os.environ)
         self._agent = agent_file(self._cache)
         single = len(plan.cases) == 1
-        self.store = LogStore(run_dir, single_case=single, ack=self._ack, ended=self._log_ended)
+        self._pausing = Pausing(reserve.has_room, self._notice, self._resume, self._chronicle.thread)
+        self.store = LogStore(
+            run_dir,
+            single_case=single,
+            ack=self._ack,
+            ended=self._log_ended,
+            paused=self._pausing.on_pause,
+        )
         self.hub = Hub(
             plan.run_id,
             self._secret,
@@ -99,59 +115,106 @@ class Conductor:
         self._images = ImageTransfer(self.hub, pulling, self.record, run_dir / ".images")
         self.intake.on_exported = self._images.on_exported
         self._tasks: asyncio.TaskGroup | None = None
+        self._finished: asyncio.Future[None] | None = None
         self._listener: Listener | None = None
-        self._allocation: Allocation | None = None
+        self._holding = Holding(target, self.record, run_dir / "launch")
         self._allocating: asyncio.Task[None] | None = None
-        self._spawned: Spawned | None = None
-        self._spawn_over = asyncio.Event()
-        self._spawn_lines = 0
-        self._scheduler_asked = False
+        self._joined_at = time.monotonic()
+        self._judged: set[str] = set()
         self._case_began: dict[str, float] = {}
         self._evidence: defaultdict[str, Evidence] = defaultdict(Evidence)
 
     # --- the tree of tasks
 
     async def conduct(self) -> None:
-        """Carry the run to its end. Raises JournalError when the event log cannot be written."""
+        """Carry the run to its end.
+
+        Raises JournalError when the event log cannot be written, ListenError, AllocationError (no address to
+        listen on), or what no part of it expected. Whatever it raises, agents were told to leave, the spawner
+        was ended and the allocation given back before.
+        """
         self._listener = listen(self.target.listen_addresses())
         self.intake.connect()
         try:
+            await self._live()
+        except BaseException as error:
+            await self._give_up(error)
+            raise
+        finally:
+            await self._shut()
+
+    async def _live(self) -> None:
+        try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                own = [
-                    self.start(self._chronicle.keep_writing(), name="event log"),
-                    self.start(self.store.keep_synced(), name="log sync"),
-                    self.start(self.hub.keep_time(), name="heartbeats"),
-                    self.start(self._poll_scheduler(), name="scheduler"),
-                ]
-                for sock in self._listener.sockets:
-                    context = self._identity.context
-                    own.append(
-                        self.start(accept_forever(sock, context, self.hub.make_session), name="accept")
-                    )
+                over = self._finished = asyncio.get_running_loop().create_future()
+                self._start_own()
                 names = tuple(case.name for case in self.plan.cases)
                 target = self.plan.target
                 self.record(ev.RunStarted(self.plan.name, target.kind, target.nodes, names, os.getpid()))
-                await self.finished.wait()
-                await self._close()
+                await over
                 raise _Over
         except* _Over:
             pass
-        finally:
-            self._timers.close()
-            self._listener.close()
-            self._journal.close()
 
-    def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Start a task of the run."""
+    def _start_own(self) -> None:
+        """Start the tasks that last as long as the run."""
+        self.start(self._chronicle.keep_writing(), name="event log")
+        self.start(self.store.keep_synced(), name="log sync")
+        self.start(self._pausing.keep_looking(self.store), name="room for logs")
+        self.start(self.hub.keep_time(), name="heartbeats")
+        self.start(self._files.keep_written(), name="status file")
+        self.start(self._holding.poll(self._is_late), name="scheduler")
+        for sock in self._listener.sockets if self._listener else ():
+            accept = accept_forever(sock, self._identity.context, self.hub.make_session)
+            self.start(accept, name="accept")
+
+    def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any] | None:
+        """Start a task of the run; nothing happens any more once the run is over."""
         if self._tasks is None:
             work.close()
-            raise RuntimeError(f"the run is over: {name}")
+            return None
         return self._tasks.create_task(work, name=name)
 
-    async def _close(self) -> None:
+    async def _give_up(self, error: BaseException) -> None:
+        """The controller cannot go on: leave nothing behind, and say so where that is possible."""
+        self._tasks = None
+        self._timers.close()
+        end = ending_of(error)
+        log.error("%s; telling agents to leave and giving the nodes back", end.reason)
+        hurry = end.cancelled or self.engine.cancel_level > 1
+        await self._dismiss(end.reason, 0.0 if hurry else self.plan.timing.stop_grace_s)
+        left = tuple(await self._holding.let_go())
+        for words in left:
+            log.error("%s", words)
+        if not end.mute:
+            rows = await asyncio.to_thread(self._rows_of_the_rest, end)
+            finished = ev.RunFinished(end.state, end.exit_code, end.reason, left)
+            with suppress(JournalError):  # it was fine a moment ago; then the log stays without a last word
+                for recorded in await self._chronicle.last_words([*rows, finished]):
+                    self._files.take(recorded)
+
+    async def _dismiss(self, reason: str, grace_s: float) -> None:
+        beating = asyncio.create_task(self.hub.keep_time(), name="heartbeats until agents have left")
+        try:
+            async with asyncio.timeout(grace_s + LEAVE_SLACK_S):
+                await self.hub.dismiss(reason, grace_s)
+        except TimeoutError:  # our own deadline: it waits for connections to close, and reads none
+            log.error("not every agent has left within %g s", grace_s + LEAVE_SLACK_S)
+        finally:
+            beating.cancel()
+
+    async def _shut(self) -> None:
+        self._tasks = None
+        self._timers.close()
         await self.hub.close()
         await self.store.close()
+        await self._chronicle.close()
+        await self._files.close()
+        if self._listener is not None:
+            self._listener.close()
+        for folder in STAGES:
+            await asyncio.to_thread(shutil.rmtree, self.run_dir / folder, ignore_errors=True)
 
     # --- events and instructions
 
@@ -162,17 +225,28 @@ class Conductor:
         if case := getattr(event, "case", ""):
             self._evidence[case].add(event)
         now = time.monotonic()
+        if isinstance(event, ev.FleetJoined):
+            self._joined_at = now
         for instruction in self.engine.handle(event, now):
             self._perform(instruction)
-        if isinstance(event, ev.RunFinished):
-            self.finished.set()
+        if isinstance(event, ev.AgentLost):
+            self.hub.fence(event.node, f"given up: {event.detail}")
+        self._files.take(recorded)
+        if isinstance(event, ev.RunFinished) and self._finished is not None and not self._finished.done():
+            self._finished.set_result(None)
 
     def _on_timer(self, name: str) -> None:
-        for instruction in self.engine.on_timer(name, time.monotonic()):
-            self._perform(instruction)
+        try:
+            for instruction in self.engine.on_timer(name, time.monotonic()):
+                self._perform(instruction)
+        except Exception as error:  # noqa: BLE001 - the loop would only log it, and the run would hang
+            if self._finished is not None and not self._finished.done():
+                self._finished.set_exception(error)
 
     def _perform(self, instruction: ins.Instruction) -> None:
         match instruction:
+            case ins.Record(ev.ImageReady() as ready):
+                self.record(replace(ready, seconds=round(time.monotonic() - self._joined_at, 3)))
             case ins.Record():
                 self.record(instruction.event)
             case ins.Tell():
@@ -190,11 +264,11 @@ class Conductor:
     def _perform_long(self, instruction: ins.Instruction) -> None:
         match instruction:
             case ins.AllocateNodes():
-                self._allocating = self.start(self._allocate(), name="allocation")
+                self._allocating = self.start(self._holding.allocate(), name="allocation")
             case ins.SpawnAgents():
                 self.start(self._spawn(), name="spawner")
             case ins.ExplainMissing():
-                self.start(self._explain(instruction), name="missing nodes")
+                self.start(self._holding.explain(instruction), name="missing nodes")
             case ins.PrepareImage():
                 self.start(self._images.prepare(instruction), name="image source")
             case ins.Ship():
@@ -202,106 +276,30 @@ class Conductor:
             case ins.JudgeCase():
                 self.start(self._judge(instruction), name=f"verdict of {instruction.case}")
             case ins.AskScheduler():
-                self.start(self._ask_scheduler(), name="ask the scheduler")
+                self.start(self._holding.ask(self._is_late), name="ask the scheduler")
             case ins.EndAgents():
-                self.start(self._end_agents(instruction.grace_s), name="end of agents")
+                self.start(self._holding.end_agents(instruction.grace_s), name="end of agents")
             case ins.ReleaseAllocation():
-                self.start(self._release(), name="release")
+                self.start(self._holding.release(), name="release")
             case _:
                 raise TypeError(f"no way to perform {type(instruction).__name__}")
 
     # --- nodes
 
-    async def _allocate(self) -> None:
-        argv = self.target.allocation_argv()
-        if argv:
-            self.record(ev.AllocationRequested(argv))
-        try:
-            allocation = await self.target.allocate()
-        except AllocationError as error:
-            self.record(ev.AllocationRefused(str(error)))
-        except asyncio.CancelledError:
-            # Only StopAllocating cancels this task alone; the target has given back what it had asked for.
-            self.record(ev.AllocationRefused("cancelled while waiting for nodes"))
-        else:
-            self._allocation = allocation
-            self.record(ev.AllocationGranted(allocation.job_id, allocation.nodes, allocation.owned))
-
     async def _spawn(self) -> None:
-        if self._allocation is None or self._listener is None:
-            raise RuntimeError("no allocation to spawn on")
         bootstrap = Bootstrap(
             self.plan.run_id,
-            self._listener.addresses,
+            self._listener.addresses if self._listener else (),
             self._identity.fingerprint.hex(),
             self._secret.hex(),
             self._agent.sha256,
             self.plan.timing.join_timeout_s,
-            self.target.give_back_argv(self._allocation),
         )
-        launch = self.run_dir / "launch"
-        launch.mkdir(mode=0o700, exist_ok=True)
-        try:
-            self._spawned = await self.target.spawn(
-                self._allocation, bootstrap, self._agent.path, launch, self._spawner_said
-            )
-        except SpawnError as error:
-            self.record(ev.SpawnEnded(127, str(error)))
-            return
-        self.record(ev.SpawnStarted(self._spawned.argv))
-        status, words = await self._spawned.wait()
-        self._spawn_over.set()
-        self.record(ev.SpawnEnded(status, words))
+        await self._holding.spawn(bootstrap, self._agent.path)
 
-    def _spawner_said(self, node: str, line: str) -> None:
-        self._spawn_lines += 1
-        if self._spawn_lines <= MOST_SPAWN_LINES and self._tasks is not None:
-            self.record(ev.SpawnSaid(node, line[:2000]))
-
-    async def _explain(self, instruction: ins.ExplainMissing) -> None:
-        spawned = self._spawned
-        inquire = getattr(spawned, "inquire", None)
-        if inquire is not None:
-            await inquire(instruction.nodes)
-        missing = {node: self._reason(node) for node in instruction.nodes}
-        self.record(ev.JoinTimeout(instruction.joined, instruction.expected, missing))
-
-    def _reason(self, node: str) -> str:
-        words = self._spawned.reason(node) if self._spawned is not None else ""
-        return words or "its agent was started, and nothing was heard of it"
-
-    async def _end_agents(self, grace_s: float) -> None:
-        if self._spawned is None:
-            self.record(ev.SpawnEnded(0, "nothing was spawned"))
-            return
-        try:
-            async with asyncio.timeout(grace_s):
-                await self._spawn_over.wait()  # agents that have left end by themselves
-        except TimeoutError:  # our own deadline: nothing in there touches a socket
-            await self._spawned.end(0.0)
-
-    async def _release(self) -> None:
-        if self._allocation is None:
-            self.record(ev.AllocationReleased("", ""))
-            return
-        error = await self.target.release(self._allocation) if self._allocation.owned else ""
-        self.record(ev.AllocationReleased(self._allocation.job_id, error))
-
-    # --- scheduler
-
-    async def _poll_scheduler(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_SCHEDULER_S)
-            await self._ask_scheduler()
-
-    async def _ask_scheduler(self) -> None:
-        late = (Phase.ENDING, Phase.RELEASING, Phase.RELEASED, Phase.FINISHED)
-        if self._allocation is None or self._scheduler_asked or self.engine.phase in late:
-            return
-        report = await self.target.report(self._allocation)
-        if report.health is AllocationHealth.ENDED and not self._scheduler_asked:
-            self._scheduler_asked = True
-            self.record(ev.AllocationEnded(report.state, report.reason))
+    def _is_late(self) -> bool:
+        """Whether what becomes of the allocation is no news any more."""
+        return self.engine.phase in (Phase.ENDING, Phase.RELEASING, Phase.RELEASED, Phase.FINISHED)
 
     # --- content
 
@@ -343,34 +341,55 @@ class Conductor:
 
     async def _judge(self, instruction: ins.JudgeCase) -> None:
         await self._logs_are_whole(instruction.case)
-        began = self._case_began.get(instruction.case, time.monotonic())
-        seconds = time.monotonic() - began
+        self._judged.add(instruction.case)  # its rows are written, whatever becomes of us meanwhile
+        self.record(await asyncio.to_thread(self._verdict, instruction.case, instruction.outcome))
+
+    def _verdict(self, case: str, outcome: ins.CaseEnd) -> ev.CaseFinished:
+        """The verdict of a case; its rows are written. Blocks."""
+        began = self._case_began.get(case, time.monotonic())
         engine = self.engine
         image_id = engine.preparation.image_id if engine.preparation else ""
         facts = {name: one.facts for name, one in engine.roster.nodes.items() if one.facts is not None}
-        event = await asyncio.to_thread(
-            judge,
-            self.plan,
-            instruction.case,
-            self.run_dir,
-            instruction.outcome,
-            self._evidence[instruction.case],
-            Circumstances(engine.job_id, image_id, seconds, facts),
-        )
-        self.record(event)
+        known = Circumstances(engine.job_id, image_id, time.monotonic() - began, facts)
+        try:
+            return judge(self.plan, case, self.run_dir, outcome, self._evidence[case], known)
+        except Exception as error:  # a workload's strange results must not cost the run its end
+            log.exception("cannot judge case %s", case)
+            words = f"cannot judge its results: {type(error).__name__}: {error}"
+            return ev.CaseFinished(case, "FAILURE", words, (), words)
+
+    def _rows_of_the_rest(self, end: Ending) -> list[ev.CaseFinished]:
+        """Every case that has no verdict gets its row, also when the controller cannot go on. Blocks."""
+        nodes = self.engine.nodes
+        rest = [case.name for case in self.plan.cases if case.name not in self._judged]
+        outcome = ins.CaseEnd(nodes, 0, False, end.reason, end.cancelled, 0.0)
+        return [self._verdict(case, outcome) for case in rest]
 
     async def _logs_are_whole(self, case: str) -> None:
+        """Wait for the logs of a case, not for ever; while the disk is full, until someone cancels."""
         deadline = time.monotonic() + LOGS_WITHIN_S
         while time.monotonic() < deadline:
             here = self.engine.roster.of(Member.JOINED)
             if not self.store.incomplete(case, here):
                 return
-            await asyncio.sleep(0.02)
+            if self._pausing.active and not self.engine.cancel_level:
+                deadline = time.monotonic() + LOGS_WITHIN_S
+            await asyncio.sleep(LOOK_S)
 
     # --- logs
 
     def _ack(self, name: Any, offset: int, credit: int) -> None:
         self.intake.ack(name, offset, credit)
+
+    def _notice(self, node: str, words: str) -> None:
+        self.record(ev.AgentNotice(node, words))
+
+    def _resume(self, node: str, reason: str) -> None:
+        self.hub.again(node, reason)
+
+    def _disk_is_full(self) -> None:
+        """The event log needed the room kept for it: logs must not take what is left."""
+        self.store.pause_all(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def _log_ended(self, stream: StoredStream) -> None:
         receiver = stream.receiver

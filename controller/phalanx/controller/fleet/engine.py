@@ -37,6 +37,7 @@ from .events import (
     RunFinished,
     RunStarted,
     SpawnEnded,
+    SpawnSaid,
 )
 from .instructions import (
     AllocateNodes,
@@ -64,6 +65,8 @@ _STATES: dict[int, str] = {Exit.OK: "succeeded", Exit.INTERRUPTED: "cancelled"}
 FACTS_S = 15.0
 #: What agents may take beyond the grace to say goodbye, in seconds.
 LEAVE_SLACK_S = 10.0
+#: The same for a spawner of which an agent is lost: those that left have ended within this.
+LOST_SLACK_S = 2.0
 #: A silent agent whose spawner is over is given this long to come back, in seconds.
 ORPHAN_S = 3.0
 #: Grace when the scheduler is taking the nodes: its own KillWait is running (5-30 s).
@@ -92,6 +95,7 @@ class Engine:
     ends: list[RankEnd] = field(default_factory=list)
     failed_cases: list[str] = field(default_factory=list)
     spawner_gone: str = ""
+    said: dict[str, str] = field(default_factory=dict)
     leftovers: list[str] = field(default_factory=list)
     nodes: tuple[str, ...] = ()
     _next_case: int = 0
@@ -203,8 +207,15 @@ class Engine:
         record = self.roster.nodes.get(node)
         if record is None or record.state is not Member.SILENT:
             return []
-        why = f"{record.detail}; {self.spawner_gone}" if self.spawner_gone else record.detail
-        return [Record(AgentLost(node, why))]
+        parts = (record.detail, self.said.get(node, ""), self.spawner_gone)
+        return [Record(AgentLost(node, "; ".join(part for part in parts if part)))]
+
+    def _on_said(self, event: SpawnSaid, now: float) -> list[Instruction]:
+        """The spawner's last word about a node that had joined may tell why it goes."""
+        record = self.roster.nodes.get(event.node)
+        if record is not None and record.state is not Member.EXPECTED:
+            self.said[event.node] = event.text
+        return []
 
     def _on_lost(self, event: AgentLost, now: float) -> list[Instruction]:
         self.roster.apply(event)
@@ -373,7 +384,11 @@ class Engine:
         """Once every agent that had joined is gone, the spawner has nothing left to live for."""
         if self.phase is not Phase.ENDING or self.roster.any(Member.JOINED):
             return []
-        return self._gone() if self.spawner_gone else [DropTimer("leave"), EndAgents(LEAVE_SLACK_S)]
+        if self.spawner_gone:
+            return self._gone()
+        # A spawner may wait for a lost node for as long as it likes.
+        slack = LOST_SLACK_S if self.roster.any(Member.LOST) else LEAVE_SLACK_S
+        return [DropTimer("leave"), EndAgents(slack)]
 
     def _gone(self) -> list[Instruction]:
         self._advance("gone")
@@ -413,6 +428,7 @@ _HANDLERS: Mapping[type[Event], Callable[[Engine, Any, float], list[Instruction]
     AllocationEnded: Engine._on_allocation_ended,
     AllocationReleased: Engine._on_released,
     SpawnEnded: Engine._on_spawn_ended,
+    SpawnSaid: Engine._on_said,
     AgentJoined: Engine._on_agent,
     AgentFacts: Engine._on_agent,
     AgentSilent: Engine._on_silent,

@@ -10,8 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from phalanx.protocol import VERSION
 from phalanx.protocol.connection import Timers
@@ -19,12 +18,13 @@ from phalanx.protocol.errors import ProtocolError
 from phalanx.protocol.frames import encode
 from phalanx.protocol.handshake import join_key, resume_key
 from phalanx.protocol.lifeline import Lifeline, Overflow
-from phalanx.protocol.membership import Entry, Seat, judge
-from phalanx.protocol.messages import Channel, Hello, Message, Welcome
+from phalanx.protocol.membership import Entry, Member, Seat, judge
+from phalanx.protocol.messages import Channel, Fence, Hello, Leave, Left, Message, Welcome
+from phalanx.protocol.schema import as_words
 
 from ..plan.model import Timing
 from .admission import PROVE_WITHIN_S, Door
-from .events import AgentJoined, AgentSilent, Event, PeerRefused
+from .events import AgentJoined, AgentLost, AgentSilent, Event, PeerRefused
 from .session import Session
 
 #: How often connections are looked at, in seconds.
@@ -46,7 +46,6 @@ class Peer:
     control: Session | None = None
     bulk: Session | None = None
     left: bool = False
-    silent: bool = False
 
 
 @dataclass(slots=True)
@@ -82,6 +81,8 @@ class Hub:
         self._door: Door[Session] = Door()
         self._takers: dict[type[Message], Take] = {}
         self._refusals = _Refusals()
+        self.closing = False
+        self._deserted = asyncio.Event()
         self.on_bulk: Callable[[str], None] = lambda node: None
         self.on_control: Callable[[str], None] = lambda node: None
 
@@ -108,8 +109,15 @@ class Hub:
             if peer.control is not None and peer.control.open:
                 peer.control.send_encoded(message.KIND, frame)
             elif not peer.left:
-                with suppress(Overflow):  # a node that is away for so long is given up soon
-                    peer.lifeline.keep(frame)
+                self._keep(peer, frame)
+
+    def _keep(self, peer: Peer, frame: bytes) -> None:
+        try:
+            peer.lifeline.keep(frame)
+        except Overflow as error:
+            # It would miss a message if it came back: it must not.
+            peer.left = True
+            self._record(AgentLost(peer.node, str(error)))
 
     def tell_bulk(self, node: str, message: Message) -> bool:
         """Send on the node's bulk connection; False when it has none now."""
@@ -137,16 +145,21 @@ class Hub:
         hello = session.connection.hello
         if hello is None:
             raise ProtocolError("no hello")
-        verdict = judge(self.run_id, self._agent_build, self._seat(hello.node), hello)
-        if verdict.entry is Entry.REFUSE:
+        verdict = judge(self.run_id, self._agent_build, self._known_seat(hello.node), hello)
+        if self.closing or verdict.entry is Entry.REFUSE:
             session.refuse(verdict.reason)
-            self._refused(session.source, verdict.reason)
-            return
-        try:
+        else:
             self._admit(session, hello, verdict.entry)
-        except ProtocolError as error:
-            self._refused(session.source, str(error))
-            raise
+
+    def _known_seat(self, node: str) -> Seat | None:
+        """The seat as the engine knows it, and what happened at the door since: events take a disk's time."""
+        seat, peer = self._seat(node), self.peers.get(node)
+        if seat is None or peer is None or seat.state not in (Member.EXPECTED, Member.JOINED, Member.SILENT):
+            return seat
+        if peer.left:
+            return replace(seat, state=Member.LEFT)
+        state = Member.SILENT if peer.control is None else Member.JOINED
+        return replace(seat, state=state, incarnation=peer.incarnation)
 
     def _admit(self, session: Session, hello: Hello, entry: Entry) -> None:
         known = self.peers.get(hello.node)
@@ -175,7 +188,6 @@ class Hub:
             self.on_bulk(peer.node)
         else:
             old, peer.control = peer.control, session
-            peer.silent = False
             self._record(AgentJoined(peer.node, hello.node_rank, hello.incarnation, session.source, resumed))
             self.on_control(peer.node)
         if old is not None:
@@ -183,6 +195,10 @@ class Hub:
 
     def message(self, session: Session, message: Message) -> None:
         """Hand a message to who takes it. Raises ProtocolError for one that nobody takes."""
+        if self.closing:
+            if isinstance(message, Left):
+                self.heard_left(session.node)
+            return
         taker = self._takers.get(type(message))
         if taker is None:
             raise ProtocolError(f"{type(message).__name__} is not expected here")
@@ -200,8 +216,11 @@ class Hub:
             peer.bulk = None
         elif peer.control is session:
             peer.control = None
-            if not peer.left:
-                peer.silent = True
+            if self.closing:
+                peer.left = True
+                if all(one.control is None for one in self.peers.values()):
+                    self._deserted.set()
+            elif not peer.left:
                 self._record(AgentSilent(peer.node, reason))
 
     def _refused(self, source: str, reason: str) -> None:
@@ -245,10 +264,50 @@ class Hub:
             peer.control.connection.liveness.silent_for(time.monotonic()) if peer and peer.control else None
         )
 
+    # --- the end
+
+    def heard_left(self, node: str) -> None:
+        """A node has said its last words; it stays until its connection is closed, to know that we heard."""
+        peer = self.peers.get(node)
+        if peer is not None:
+            peer.left = True
+            _finish(peer)
+
+    def again(self, node: str, reason: str) -> None:
+        """Break a node's control connection: its agent comes back and goes on where it was acknowledged."""
+        peer = self.peers.get(node)
+        if peer is not None and peer.control is not None:
+            peer.control.drop(reason)
+
+    def fence(self, node: str, reason: str) -> None:
+        """A node is given up: an agent that is still there must end what it runs, and is heard no more."""
+        peer = self.peers.get(node)
+        if peer is None or peer.left:
+            return
+        peer.left = True
+        if peer.control is not None:
+            peer.control.send(Fence(as_words(reason)))
+        _finish(peer)
+
+    async def dismiss(self, reason: str, grace_s: float) -> None:
+        """Tell every agent to leave, and wait until they have; nothing else is heard or recorded any more.
+
+        For the end of a controller that cannot go on. The caller owns the deadline.
+        """
+        self.closing = True
+        here = [peer.node for peer in self.peers.values() if peer.control is not None]
+        self.tell(here, Leave(as_words(reason), grace_s))
+        if here:
+            await self._deserted.wait()
+
     async def close(self) -> None:
         """Close every connection after what is queued."""
         for peer in self.peers.values():
             peer.left = True
-            for session in (peer.control, peer.bulk):
-                if session is not None:
-                    session.finish()
+            _finish(peer)
+
+
+def _finish(peer: Peer) -> None:
+    for session in (peer.control, peer.bulk):
+        if session is not None:
+            session.finish()

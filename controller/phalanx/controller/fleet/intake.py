@@ -6,6 +6,7 @@ A node speaks for itself only: what it says about ranks that are not its own is 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class Intake:
     on_exec_exit: Callable[[str, m.StepExited], None] = lambda node, message: None
     dropped: int = 0
     _streams: dict[tuple[str, int], StoredStream] = field(default_factory=dict)
+    _opened: Counter[str] = field(default_factory=Counter)
     _numbers: dict[StreamName, int] = field(default_factory=dict)
 
     def connect(self) -> None:
@@ -82,6 +84,8 @@ class Intake:
             m.Left: self._on_left,
             m.StepStarted: self._on_step_started,
             m.StepExited: self._on_step_exited,
+            m.WorkloadReady: self._on_rank_word,
+            m.WorkloadMetric: self._on_rank_word,
             m.BarrierEnter: self._on_exchange,
             m.KvPut: self._on_exchange,
             m.KvGet: self._on_exchange,
@@ -99,7 +103,7 @@ class Intake:
 
     def _on_left(self, node: str, message: m.Message) -> None:
         if isinstance(message, m.Left):
-            self.hub.peers[node].left = True
+            self.hub.heard_left(node)
             self.record(AgentLeft(node, message.leftovers))
 
     def _on_collected(self, node: str, message: m.Message) -> None:
@@ -110,6 +114,13 @@ class Intake:
     def _on_exported(self, node: str, message: m.Message) -> None:
         if isinstance(message, m.ImageExported):
             self.on_exported(node, message)
+
+    def _on_rank_word(self, node: str, message: m.Message) -> None:
+        """Readiness and numbers of a rank, from the node that has it."""
+        if isinstance(message, m.WorkloadReady) and self._owns(node, message.rank):
+            self.record(RankReady(message.case, message.rank))
+        elif isinstance(message, m.WorkloadMetric) and self._owns(node, message.rank):
+            self.record(RankMetric(message.case, message.rank, message.name, message.value, message.unit))
 
     # --- steps and what ranks exchange
 
@@ -180,15 +191,13 @@ class Intake:
     def _on_log_open(self, node: str, message: m.Message) -> None:
         if not isinstance(message, m.LogOpen):
             return
-        if len(self._streams) >= MOST_STREAMS:
+        if (node, message.stream) not in self._streams:
+            self._opened[node] += 1
+        if self._opened[node] > MOST_STREAMS:
             raise RemoteError(f"more than {MOST_STREAMS} log streams")
         name = StreamName(node, message.case, message.step, message.rank, message.output)
         self._numbers[name] = message.stream
-        try:
-            stream = self._streams[(node, message.stream)] = self.store.open(name)
-        except OSError as error:
-            self.record(AgentNotice(node, f"cannot store its log {name.step}: {error.strerror}"))
-            return
+        stream = self._streams[(node, message.stream)] = self.store.open(name)
         self.ack(name, stream.receiver.durable, CREDIT)
 
     def ack(self, name: StreamName, offset: int, credit: int) -> None:
@@ -198,32 +207,16 @@ class Intake:
             self.hub.tell([name.node], m.LogAck(number, offset, credit))
 
     def _on_log_data(self, node: str, message: m.Message) -> None:
-        if not isinstance(message, m.LogData):
-            return
-        stream = self._streams.get((node, message.stream))
-        if stream is None or stream.fd < 0:
-            return
-        try:
+        stream = self._streams.get((node, getattr(message, "stream", -1)))
+        if isinstance(message, m.LogData) and stream is not None:
             self.store.data(stream, message.offset, message.at, message.payload)
-        except OSError as error:
-            # Not acknowledged, so not lost: the agent keeps it and sends it again on a new connection.
-            self._disk_trouble(node, error)
-
-    def _disk_trouble(self, node: str, error: OSError) -> None:
-        words = f"cannot write logs of {node}: {error.strerror}; they stay on the node until there is room"
-        if self.store.trouble != words:
-            self.store.trouble = words
-            self.record(AgentNotice(node, words))
-        peer = self.hub.peers.get(node)
-        if peer is not None and peer.control is not None:
-            peer.control.drop("the controller's disk does not take its logs")
 
     def _on_log_gap(self, node: str, message: m.Message) -> None:
         stream = self._streams.get((node, getattr(message, "stream", -1)))
-        if isinstance(message, m.LogGap) and stream is not None and stream.fd >= 0:
-            self.store.gap(stream, message.offset, message.length)
-            words = f"{message.length} bytes of {stream.path} are lost: {message.reason}"
-            self.record(AgentNotice(node, words))
+        if not isinstance(message, m.LogGap) or stream is None:
+            return
+        if new := self.store.gap(stream, message.offset, message.length):
+            self.record(AgentNotice(node, f"{new} bytes of {stream.path} are lost: {message.reason}"))
 
     def _on_log_end(self, node: str, message: m.Message) -> None:
         stream = self._streams.get((node, getattr(message, "stream", -1)))
@@ -245,6 +238,4 @@ _PLAIN: dict[type[m.Message], Callable[..., Event]] = {
     m.CaseOpened: lambda node, x: CaseOpenedOn(x.case, node, x.container, x.error),
     m.CaseClosed: lambda node, x: CaseClosedOn(x.case, node, x.error),
     m.Diagnosed: lambda node, x: CaseDiagnosedOn(x.case, node, x.error),
-    m.WorkloadReady: lambda node, x: RankReady(x.case, x.rank),
-    m.WorkloadMetric: lambda node, x: RankMetric(x.case, x.rank, x.name, x.value, x.unit),
 }

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from .admission import PROVE_WITHIN_S
+from .admission import PROVE_WITHIN_S, Door
 
 #: Length of the queue of connections that the kernel completes for us (asyncio's 100 is far too short).
 BACKLOG = 4096
 #: Pause when the process is out of file descriptors: established connections keep working.
 NO_FDS_PAUSE_S = 1.0
+#: TLS handshakes at one time. A thousand nodes knock at once when a run starts; each takes some ms of CPU.
+MOST_HANDSHAKES = 4096
+#: What accept(2) says when this side has no room, and when the connection it had is gone already.
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PEER_TROUBLE = frozenset(
+    {
+        *(errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN),
+        *(errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
+    }
+)
+
+log = logging.getLogger("phalanx.controller")
 
 
 class ListenError(Exception):
@@ -59,21 +74,35 @@ def listen(addresses: tuple[str, ...]) -> Listener:
 async def accept_forever(
     sock: socket.socket, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol]
 ) -> None:
-    """Accept until cancelled. A peer that stalls in its TLS handshake delays no other."""
+    """Accept until cancelled. A peer that stalls in its TLS handshake delays no other.
+
+    When too many are in their handshake, the source that has most of them loses its oldest.
+    """
     loop = asyncio.get_running_loop()
+    door: Door[asyncio.Task[None]] = Door(most_handshakes())
     async with asyncio.TaskGroup() as handshakes:
         while True:
             try:
-                connection, _ = await loop.sock_accept(sock)
+                connection, address = await loop.sock_accept(sock)
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                if error.errno in _NO_ROOM:
                     await asyncio.sleep(NO_FDS_PAUSE_S)
                     continue
-                if error.errno in (errno.ECONNABORTED, errno.EPROTO):
+                if error.errno in _PEER_TROUBLE:
                     continue
                 raise
-            _tune(connection)
-            handshakes.create_task(_shake(connection, context, make), name="TLS handshake")
+            source = str(address[0])
+            task = handshakes.create_task(_shake(connection, context, make), name="TLS handshake")
+            task.add_done_callback(partial(door.leave, source))
+            evicted = door.arrive(source, task)
+            if evicted is not None:
+                evicted[1].cancel()
+
+
+def most_handshakes() -> int:
+    """TLS handshakes at one time: a quarter of what the process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(64, min(MOST_HANDSHAKES, soft // 4))
 
 
 async def _shake(
@@ -81,12 +110,19 @@ async def _shake(
 ) -> None:
     loop = asyncio.get_running_loop()
     try:
+        _tune(connection)
         await loop.connect_accepted_socket(
             make, connection, ssl=context, ssl_handshake_timeout=PROVE_WITHIN_S
         )
     except OSError:
         # Not TLS, given up, or reset: strangers knock; nothing was promised to them. (SSLError and the
         # handshake's timeout are OSErrors.)
+        connection.close()
+    except asyncio.CancelledError:
+        connection.close()
+        raise
+    except Exception:  # a stranger's handshake, whatever it sets off, must not end the run
+        log.exception("a TLS handshake failed in an unexpected way")
         connection.close()
 
 

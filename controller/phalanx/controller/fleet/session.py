@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any, Protocol, cast
 
@@ -15,6 +16,8 @@ from phalanx.protocol.messages import Kind, Message
 WRITE_HIGH = 256 * 1024
 #: Seconds before a refused peer is dropped: a wrong guess costs time and learns nothing.
 REFUSE_AFTER_S = 0.2
+
+log = logging.getLogger("phalanx.controller")
 
 
 class SessionOwner(Protocol):
@@ -69,14 +72,22 @@ class Session(asyncio.Protocol):
         trouble = ""
         for message in messages:
             # What was counted as received is handed over, even after one that breaks the rules.
-            try:
-                self._owner.message(self, message)
-            except ProtocolError as error:
-                trouble = trouble or str(error)
+            trouble = self._hand_over(message) or trouble
         if trouble:
             self.refuse(trouble)
         else:
             self.flush()
+
+    def _hand_over(self, message: Message) -> str:
+        """Give a message to the owner; why the connection must end, "" when it may go on."""
+        try:
+            self._owner.message(self, message)
+        except ProtocolError as error:
+            return str(error)
+        except Exception as error:  # what one agent's message sets off must not reach the others
+            log.exception("cannot handle %s of %s", type(message).__name__, self.node)
+            return f"an error of the controller's own: {type(error).__name__}"
+        return ""
 
     def eof_received(self) -> bool:
         return False
@@ -94,6 +105,7 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self.flush()
+        self._tell_room()
 
     # --- for the owner
 
@@ -129,12 +141,15 @@ class Session(asyncio.Protocol):
         while frames:
             transport.write(b"".join(frames))
             frames = self.connection.data_to_send(0 if self._paused else WRITE_HIGH)
-        if self.connection.waiting(Kind.BULK) == 0:
+        self._tell_room()
+
+    def _tell_room(self) -> None:
+        if not self._paused and self.connection.waiting(Kind.BULK) == 0:
             self._room.set()
 
     async def bulk_room(self) -> None:
-        """Wait until every bulk frame was handed to the transport."""
-        if self.connection.waiting(Kind.BULK) > 0:
+        """Wait until every bulk frame has left for the socket, or the connection is over."""
+        if self.open and (self._paused or self.connection.waiting(Kind.BULK) > 0):
             self._room.clear()
             await self._room.wait()
 
@@ -152,6 +167,7 @@ class Session(asyncio.Protocol):
         """Close without a word after a fixed delay; ``reason`` is for our log only."""
         self._reason = reason
         self.connection.close()
+        self._room.set()
         if self._transport is not None:
             asyncio.get_running_loop().call_later(REFUSE_AFTER_S, self._transport.abort)
 
@@ -159,11 +175,14 @@ class Session(asyncio.Protocol):
         """Close now."""
         self._reason = reason
         self.connection.close()
+        self._room.set()
         if self._transport is not None:
             self._transport.abort()
 
     def finish(self) -> None:
         """Close after what was queued went out."""
         self.flush()
+        self.connection.close()
+        self._room.set()
         if self._transport is not None:
             self._transport.close()

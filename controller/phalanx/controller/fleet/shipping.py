@@ -1,18 +1,21 @@
 """Blobs from the login node to the nodes: image archives, workspaces, the engine's client.
 
 A blob is read once for its digests; nodes then ask for chunks. Chunks of one node go out one after another
-and only as its socket takes them, so memory stays at a few chunks per node.
+and only as its socket takes them, for a bounded number of nodes at a time: memory does not grow with the
+fleet, and the link is full long before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phalanx.protocol.blob import Manifest, chunk_length, make_manifest
+from phalanx.protocol.blob import WINDOW, Manifest, chunk_length, make_manifest
+from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.messages import (
     CHUNK_BYTES,
     BlobFetch,
@@ -31,6 +34,11 @@ from .hub import Hub
 Progress = Callable[[str, str, int, int], None]
 Spawn = Callable[..., object]
 
+#: Nodes that are being written to at one time: each holds up to two chunks in memory.
+AT_ONCE = 32
+#: Chunks that a node may have asked for, over all of its fetches.
+MOST_ASKED = 16 * WINDOW
+
 
 @dataclass(frozen=True, slots=True)
 class _Shipment:
@@ -48,7 +56,8 @@ class Shipping:
     _manifests: dict[Path, Manifest] = field(default_factory=dict)
     _paths: dict[bytes, Path] = field(default_factory=dict)
     _shipments: dict[int, _Shipment] = field(default_factory=dict)
-    _asked: dict[str, asyncio.Queue[ChunkGet]] = field(default_factory=dict)
+    _asked: dict[str, deque[ChunkGet]] = field(default_factory=dict)
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _next: int = 1
 
     async def ship(self, purpose: str, path: Path, nodes: tuple[str, ...]) -> None:
@@ -82,40 +91,57 @@ class Shipping:
         """Verified bytes of a fetch so far."""
         if isinstance(message, FetchProgress) and message.request in self._shipments:
             shipment = self._shipments[message.request]
-            self.progress(shipment.purpose, node, message.received, shipment.manifest.size)
+            done = min(message.received, shipment.manifest.size)
+            self.progress(shipment.purpose, node, done, shipment.manifest.size)
 
     # --- chunks
 
     def on_chunk_get(self, node: str, message: Message, spawn: Spawn) -> None:
-        """A node asks for a chunk; one task per node answers in order."""
+        """A node asks for a chunk; one task per node answers in order, while there is something to answer.
+
+        Raises RemoteError for a node that asks for more than it can use.
+        """
         if not isinstance(message, ChunkGet):
             return
-        queue = self._asked.get(node)
-        if queue is None:
-            queue = self._asked[node] = asyncio.Queue()
-            spawn(self._serve(node, queue), name=f"chunks to {node}")
-        queue.put_nowait(message)
+        asked = self._asked.get(node)
+        if asked is None:
+            self._asked[node] = deque([message])
+            spawn(self._serve(node), name=f"chunks to {node}")
+        elif len(asked) >= MOST_ASKED:
+            raise RemoteError(f"it asks for more than {MOST_ASKED} chunks at a time")
+        else:
+            asked.append(message)
 
-    async def _serve(self, node: str, queue: asyncio.Queue[ChunkGet]) -> None:
-        while True:
-            wanted = await queue.get()
-            session = self.hub.bulk_of(node)
-            if session is None:
-                continue  # it will ask again on its next bulk connection
-            await session.bulk_room()
-            session.send(await asyncio.to_thread(self._answer, wanted))
+    async def _serve(self, node: str) -> None:
+        asked = self._asked[node]
+        try:
+            while asked:
+                wanted = asked.popleft()
+                session = self.hub.bulk_of(node)
+                if session is None:
+                    asked.clear()  # it asks again on its next bulk connection
+                    continue
+                async with self._room:
+                    answer = await asyncio.to_thread(self._answer, wanted)
+                    await session.bulk_room()
+                    session.send(answer)
+                    await session.bulk_room()
+        finally:
+            del self._asked[node]
 
     def _answer(self, wanted: ChunkGet) -> Chunk | ChunkRefused:
         path = self._paths.get(wanted.blob)
         manifest = self._manifests.get(path) if path is not None else None
         if path is None or manifest is None or wanted.index >= len(manifest.digests):
             return ChunkRefused(wanted.blob, wanted.index, "not held here")
+        length = chunk_length(manifest.size, wanted.index)
         try:
             with path.open("rb") as file:
-                length = chunk_length(manifest.size, wanted.index)
                 payload = os.pread(file.fileno(), length, wanted.index * CHUNK_BYTES)
         except OSError as error:
             return ChunkRefused(wanted.blob, wanted.index, as_words(f"cannot read it: {error.strerror}"))
+        if len(payload) != length:
+            return ChunkRefused(wanted.blob, wanted.index, "the file was cut short after it was read")
         return Chunk(wanted.blob, wanted.index, payload)
 
 

@@ -6,9 +6,13 @@ an image is the digest of its configuration, which an archive shows without any 
 
 from __future__ import annotations
 
+import asyncio
 import json
+import lzma
 import os
+import re
 import tarfile
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +21,11 @@ from typing import Any
 
 #: Bytes of manifest.json that are read of an archive.
 MANIFEST_BYTES = 4 * 1024 * 1024
+#: How long the login node's engine may take to answer at all, in seconds; a hung one counts as none.
+ENGINE_S = 10.0
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+#: What the tar, gzip, bzip2 and xz readers raise for bytes that are none of theirs.
+_UNREADABLE = (OSError, tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 
 class ImageSourceError(Exception):
@@ -45,31 +54,60 @@ def inspect_archive(path: Path, reference: str) -> Archive:
     try:
         with tarfile.open(path, "r:*") as tar:
             entries = _manifest(tar, path)
-    except (OSError, tarfile.TarError) as error:
+    except _UNREADABLE as error:
         raise ImageSourceError(f"cannot read the image archive {path}: {error}") from error
-    chosen = [entry for entry in entries if reference in (entry.get("RepoTags") or ())]
+    chosen = [entry for entry in entries if reference in entry.tags]
     if not chosen and len(entries) == 1:
         chosen = entries
     if not chosen:
-        held = sorted(tag for entry in entries for tag in entry.get("RepoTags") or ())
+        held = sorted(tag for entry in entries for tag in entry.tags)
         raise ImageSourceError(f"{path} does not hold {reference}; it holds {', '.join(held) or 'no names'}")
-    config = str(chosen[0]["Config"])
-    digest = config.rsplit("/", 1)[-1].removesuffix(".json")
-    return Archive(path, f"sha256:{digest}", tuple(chosen[0].get("RepoTags") or ()))
+    return Archive(path, f"sha256:{chosen[0].config}", chosen[0].tags)
 
 
-def _manifest(tar: tarfile.TarFile, path: Path) -> list[dict[str, Any]]:
-    try:
-        member = tar.getmember("manifest.json")
-        file = tar.extractfile(member)
-        entries = json.loads(file.read(MANIFEST_BYTES)) if file else None
-    except (KeyError, ValueError):
-        entries = None
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and "Config" in e for e in entries):
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    config: str
+    tags: tuple[str, ...]
+
+
+def _manifest(tar: tarfile.TarFile, path: Path) -> list[_Entry]:
+    document = _json_member(tar, "manifest.json")
+    if document is None and _json_member(tar, "index.json") is not None:
         raise ImageSourceError(
-            f"{path} is not a docker archive (no manifest.json); make it with `docker save`"
+            f"{path} is an OCI layout and no docker archive, which engines may not load; convert it with "
+            f"`skopeo copy oci-archive:{path} docker-archive:image.tar:NAME:TAG`"
         )
-    return entries
+    entries = [_entry(entry) for entry in document] if isinstance(document, list) else []
+    if not entries or None in entries:
+        raise ImageSourceError(
+            f"{path} is not a docker archive (no usable manifest.json); make it with `docker save`"
+        )
+    return [entry for entry in entries if entry is not None]
+
+
+def _json_member(tar: tarfile.TarFile, name: str) -> Any:
+    """A small JSON file of an archive, None when it is not there or is something else. Links are not it."""
+    try:
+        member = tar.getmember(name)
+    except KeyError:
+        return None
+    file = tar.extractfile(member) if member.isreg() and member.size <= MANIFEST_BYTES else None
+    try:
+        return json.loads(file.read()) if file is not None else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _entry(entry: Any) -> _Entry | None:
+    """An image of manifest.json; None for what is not one. The id is the digest in its Config's name."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str):
+        return None
+    digest = entry["Config"].rsplit("/", 1)[-1].removesuffix(".json")
+    tags = entry.get("RepoTags") or []
+    if not _DIGEST.fullmatch(digest) or not isinstance(tags, list):
+        return None
+    return _Entry(digest, tuple(tag for tag in tags if isinstance(tag, str)))
 
 
 @asynccontextmanager
@@ -84,8 +122,9 @@ async def login_engine() -> AsyncIterator[Any]:
         yield None
         return
     try:
-        await docker.version()
-    except (aiodocker.DockerError, OSError):
+        async with asyncio.timeout(ENGINE_S):
+            await docker.version()
+    except (aiodocker.DockerError, OSError):  # a TimeoutError is an OSError
         await docker.close()
         yield None
         return
@@ -106,14 +145,15 @@ async def save_from_login(reference: str, archive: Path) -> Archive | None:
         if docker is None:
             return None
         try:
-            image_id = str((await docker.images.inspect(reference))["Id"])
-        except aiodocker.DockerError:
+            async with asyncio.timeout(ENGINE_S):
+                image_id = str((await docker.images.inspect(reference))["Id"])
+        except (aiodocker.DockerError, OSError):
             return None
         try:
             with archive.open("wb") as file:
                 async with docker.images.export_image(reference) as stream:
                     async for data in stream.iter_chunked(1 << 20):
-                        file.write(data)
+                        await asyncio.to_thread(file.write, data)
         except (aiodocker.DockerError, OSError) as error:
             raise ImageSourceError(
                 f"cannot save {reference} from the login node's engine: {error}"

@@ -79,11 +79,16 @@ def document(run: RunDirectory, view: RunView, now: float | None = None) -> dict
 
 def line(run: RunDirectory, view: RunView, now: float) -> dict[str, Any]:
     """The short form: an element of ``ps --json``."""
+    return entry(run, view, now, state_of(run, view, now))
+
+
+def entry(run: RunDirectory, view: RunView, now: float, state: str) -> dict[str, Any]:
+    """``line`` for a state that is known: the controller's own ``status.json`` begins with it."""
     return {
         "v": SCHEMA,
         "id": run.run_id,
         "name": view.name or run.name,
-        "state": state_of(run, view, now),
+        "state": state,
         "exit_code": view.exit_code,
         "target": view.target,
         "job_id": view.job_id,

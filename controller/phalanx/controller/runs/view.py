@@ -7,6 +7,7 @@ Screens, ``ps``, ``status`` and the exit code are read from it; no lost stream o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from phalanx.controller.fleet import events as ev
@@ -131,10 +132,10 @@ def _allocation_refused(view: RunView, at: float, event: ev.AllocationRefused) -
 @_on(ev.AllocationEnded)
 def _allocation_ended(view: RunView, at: float, event: ev.AllocationEnded) -> None:
     _notice(view, at, f"the scheduler ended the allocation: {event.state} {event.reason}".rstrip())
-    _fail(
-        view,
-        Failure(Fault.ALLOCATION, at, f"the scheduler took the nodes away ({event.state}): {event.reason}"),
-    )
+    words = f"the scheduler took the nodes away ({event.state})" + (event.reason and f": {event.reason}")
+    if view.failure is not None and view.failure.fault is Fault.ALLOCATION:
+        view.failure = replace(view.failure, detail=words)  # it knows more by now
+    _fail(view, Failure(Fault.ALLOCATION, at, words))
 
 
 @_on(ev.AllocationReleased)
@@ -269,6 +270,12 @@ def _image_ready(view: RunView, at: float, event: ev.ImageReady) -> None:
 # --- cases and steps -----------------------------------------------------------------------------------
 
 
+@_on(ev.RuntimeOnNode)
+def _runtime_opened(view: RunView, at: float, event: ev.RuntimeOnNode) -> None:
+    if event.error:
+        _fail(view, Failure(Fault.CASE, at, event.error, node=event.node))
+
+
 @_on(ev.CaseStarted)
 def _case_started(view: RunView, at: float, event: ev.CaseStarted) -> None:
     view.state = "running"
@@ -302,6 +309,14 @@ def _rank_exited(view: RunView, at: float, event: ev.RankExited) -> None:
         return
     local = _case(view, event.case).local(event.rank)
     where = Failure(Fault.RANK, at, event.detail, event.node, event.case, event.step, event.rank, local)
+    first = view.failure
+    if (
+        rank.cause is Cause.LOST
+        and first is not None
+        and first.fault is Fault.NODE
+        and first.node == event.node
+    ):
+        view.failure = None  # the same misfortune; by rank it says more
     _fail(view, _with_end(where, event.status, rank.cause))
 
 

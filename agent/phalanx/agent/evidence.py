@@ -1,0 +1,94 @@
+"""What a case gives back beside its logs: what this node saw when it failed, and the files it made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from phalanx.agent.blobs import BlobError, BlobStore
+from phalanx.agent.cases import OpenCase
+from phalanx.agent.collect import CollectLimits, Found, find_results
+from phalanx.agent.logs import LogPump
+from phalanx.agent.runtimes.base import RuntimeUnavailable
+from phalanx.protocol.messages import (
+    NODE_LEVEL,
+    Collect,
+    Collected,
+    Diagnose,
+    Diagnosed,
+    FileOffer,
+    LogOpen,
+    Message,
+)
+from phalanx.protocol.schema import as_words
+
+#: Words about files that are left out, of one Collect.
+MOST_WORDS = 64
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Diagnostics and results of the cases that ``open`` knows by name."""
+
+    open: Callable[[str], OpenCase | None]
+    send: Callable[[Message], None]
+    logs: LogPump
+    blobs: BlobStore
+
+    async def diagnose(self, message: Diagnose) -> None:
+        """Write what this node sees into the diagnostics stream of the case, once."""
+        case = self.open(message.case)
+        error = "" if case is not None else "the case is not open on this node"
+        if case is not None:
+            try:
+                await self._write_diagnostics(case)
+            except (RuntimeUnavailable, OSError) as trouble:
+                error = str(trouble)
+        self.send(Diagnosed(message.request, message.case, as_words(error)))
+
+    async def _write_diagnostics(self, case: OpenCase) -> None:
+        name = case.message.case
+        # not in the spool: a container can write there, and could lead us elsewhere by a link
+        path = case.places.base / "diagnostics.txt"
+        if path.exists():
+            return
+        path.touch(mode=0o600)
+        text = await case.place.diagnose()
+        await asyncio.to_thread(path.write_text, text, "utf-8", "backslashreplace")
+        stream = self.logs.follow(
+            lambda number: LogOpen(number, name, "diagnostics", NODE_LEVEL, "out"), path
+        )
+        self.logs.finish(stream)
+
+    async def collect(self, message: Collect) -> None:
+        """Offer the results of a case."""
+        case = self.open(message.case)
+        if case is None:
+            self.send(Collected(message.request, message.case, 0, ()))
+            return
+        places = case.places
+        found = await asyncio.to_thread(
+            find_results, places.results, places.work, message.patterns, CollectLimits()
+        )
+        offered = await self._offer(message, found)
+        words = found.left_out[:MOST_WORDS]
+        if more := found.left_out_count - len(words):
+            words[-1:] = [f"and {more + 1} more files"]
+        self.send(Collected(message.request, message.case, offered, tuple(map(as_words, words))))
+
+    async def _offer(self, message: Collect, found: Found) -> int:
+        if found.files:
+            await self.blobs.need_bulk()
+        offered = 0
+        for file in found.files:
+            try:
+                manifest = await self.blobs.offer(file.folder, file.name)
+            except BlobError as error:
+                found.leave_out(f"{file.name}: {error}")
+                continue
+            for page in manifest.pages():
+                self.send(page)
+            self.send(FileOffer(message.request, message.case, file.name, manifest.size, manifest.blob))
+            offered += 1
+        return offered

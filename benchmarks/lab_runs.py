@@ -1,0 +1,187 @@
+"""A lab with one allocation on all its nodes, and runs of phalanx and of plain srun inside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.crew import BenchmarkError
+from tests.lab.errors import LabError
+from tests.lab.lab import Lab
+
+#: No single command of a benchmark takes nearly as long, in seconds.
+PATIENCE_S = 300.0
+_GRANTED = re.compile(r"[Gg]ranted job allocation (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command took: wall seconds, CPU seconds of it and all it started here, and of the nodes."""
+
+    wall_s: float
+    login_cpu_s: float
+    nodes_cpu_s: float
+
+    def less(self, other: Cost) -> Cost:
+        """What it took beyond ``other``."""
+        return Cost(
+            self.wall_s - other.wall_s,
+            self.login_cpu_s - other.login_cpu_s,
+            self.nodes_cpu_s - other.nodes_cpu_s,
+        )
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    """The median of each figure."""
+    return Cost(
+        statistics.median(cost.wall_s for cost in costs),
+        statistics.median(cost.login_cpu_s for cost in costs),
+        statistics.median(cost.nodes_cpu_s for cost in costs),
+    )
+
+
+@dataclass(slots=True)
+class LabRuns:
+    """An allocation of all nodes of a lab. ``folder`` is where runs and outputs go."""
+
+    lab: Lab
+    job_id: str
+    folder: Path
+
+    def _environment(self) -> dict[str, str]:
+        # Without PYTHON*: as users have it, modules are compiled once and not with every start.
+        foreign = ("SLURM_", "PHALANX_", "PYTHONDONT", "PYTHONUNBUFFERED")
+        own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        return {**own, **self.lab.env(), "SLURM_JOB_ID": self.job_id}
+
+    @property
+    def _nodes_cpu_s(self) -> float:
+        stats = self.lab.stats()
+        return sum(stats[name].cpu_seconds or 0.0 for name in self.lab.nodes)
+
+    def timed(self, argv: Sequence[str], output: Path) -> Cost:
+        """Run a command of the login node to its end, its standard output into a file."""
+        group = Group()
+        nodes, began = self._nodes_cpu_s, time.monotonic()
+        with output.open("wb") as out, (self.folder / "errors").open("wb") as errors:
+            done = subprocess.run(
+                [*group.enter, *argv],
+                stdout=out,
+                stderr=errors,
+                stdin=subprocess.DEVNULL,
+                env=self._environment(),
+                cwd=self.folder,
+                timeout=PATIENCE_S,
+                check=False,
+            )
+        wall = time.monotonic() - began
+        login = group.end()
+        if done.returncode:
+            words = (self.folder / "errors").read_text(errors="replace")[-800:]
+            raise BenchmarkError(f"{' '.join(argv)}: exit status {done.returncode}: {words}")
+        return Cost(wall, login, self._nodes_cpu_s - nodes)
+
+    def srun(self, *argv: str, options: Sequence[str] = (), output: Path | None = None) -> Cost:
+        """A step of one task on each node."""
+        count = str(len(self.lab.nodes))
+        command = ["srun", f"--jobid={self.job_id}", "--overlap", "-N", count, "-n", count, "--chdir=/"]
+        return self.timed([*command, *options, *argv], output or self.folder / "output")
+
+    def phalanx(
+        self, *argv: str, options: Sequence[str] = (), output: Path | None = None
+    ) -> tuple[Cost, Path]:
+        """A whole ``phalanx run`` in the allocation; what it cost, and its run directory."""
+        runs = self.folder / "phalanx-runs"
+        known = set(runs.glob("[0-9]*"))
+        phalanx = str(Path(sys.executable).parent / "phalanx")
+        count = str(len(self.lab.nodes))
+        place = ["--target", "slurm", "-N", count, "-n", count, "--runtime", "process"]
+        cost = self.timed([phalanx, "run", *place, *options, "--", *argv], output or self.folder / "output")
+        (made,) = set(runs.glob("[0-9]*")) - known
+        return cost, made
+
+
+class Group:
+    """A cgroup for one command: a controller, which leaves the session of its client, is counted as well."""
+
+    def __init__(self) -> None:
+        self._path = Path(f"/sys/fs/cgroup/cpuacct/phalanx-bench-{os.getpid()}-{time.monotonic_ns()}")
+        self._path.mkdir()
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """What to write before a command to run it in here."""
+        return ("sh", "-c", f'echo $$ > {self._path}/tasks; exec "$@"', "sh")
+
+    def end(self) -> float:
+        """Wait for the last process (a controller outlives its client); CPU seconds of all."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (self._path / "tasks").read_text():
+            if time.monotonic() > deadline:
+                raise BenchmarkError("a process of the command does not end")
+            time.sleep(0.01)
+        used = int((self._path / "cpuacct.usage").read_text()) / 1e9
+        self._path.rmdir()
+        return used
+
+
+def events(run_dir: Path) -> list[dict[str, Any]]:
+    """The event log of a run."""
+    return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+
+
+def moment(log: Sequence[dict[str, Any]], kind: str) -> float:
+    """When the first event of a kind was written, in seconds."""
+    found = next((event for event in log if event["type"] == kind), None)
+    if found is None:
+        raise BenchmarkError(f"the run has no event {kind}")
+    return datetime.fromisoformat(found["ts"].replace("Z", "+00:00")).timestamp()
+
+
+@contextlib.contextmanager
+def lab_runs(name: str, nodes: int) -> Iterator[LabRuns]:
+    """The lab of that name, which must be up, or one of our own; nothing of ours is left behind."""
+    own = not name
+    lab = Lab.up(name="benchmarks", nodes=nodes) if own else Lab.attach(name)
+    folder = Path(tempfile.mkdtemp(prefix="phalanx-bench-"))
+    job_id = ""
+    try:
+        if len(lab.nodes) != nodes:
+            raise BenchmarkError(f"lab {name} has {len(lab.nodes)} nodes, not {nodes}")
+        job_id = _allocate(lab, nodes)
+        yield LabRuns(lab, job_id, folder)
+    finally:
+        with contextlib.suppress(LabError):
+            if job_id:
+                lab.ask_slurm(["scancel", job_id])
+        if own:
+            lab.down()
+        shutil.rmtree(folder)
+
+
+def _allocate(lab: Lab, nodes: int) -> str:
+    done = subprocess.run(
+        ["salloc", "-N", str(nodes), "--no-shell", "--job-name=benchmark"],
+        env={**os.environ, **lab.env()},
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+    granted = _GRANTED.search(done.stderr)
+    if granted is None:
+        raise BenchmarkError(f"no allocation: {done.stderr.strip()}")
+    return granted[1]

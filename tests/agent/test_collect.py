@@ -1,0 +1,81 @@
+"""Which files a case gives back, from folders that a workload has arranged as it liked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from phalanx.agent.collect import CollectLimits, find_results, open_beneath
+
+LIMITS = CollectLimits(files=3, file_bytes=100, total_bytes=150)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "work").mkdir()
+    return tmp_path / "results"
+
+
+def find(results: Path, *patterns: str) -> tuple[list[str], list[str]]:
+    found = find_results(results, results.parent / "work", patterns, LIMITS)
+    return [file.name for file in found.files], found.left_out
+
+
+def test_all_results_and_the_wanted_files_of_the_workspace_are_found_in_order(results: Path) -> None:
+    work = results.parent / "work"
+    (results / "b").mkdir()
+    for path in (results / "perf.csv", results / "b/x.csv", work / "perf.csv", work / "run.log"):
+        path.write_text(path.parent.name)
+    assert find(results, "*.log", "perf.csv") == (["perf.csv", "b/x.csv", "run.log"], [])
+
+
+def test_limits_leave_files_out_by_name(results: Path) -> None:
+    for name, size in (("a", 90), ("b", 101), ("c", 70), ("d", 10)):
+        (results / name).write_bytes(b"x" * size)
+    names, left_out = find(results)
+    assert names == ["a", "d"]
+    assert [words.split(":")[0] for words in left_out] == ["b", "c"]
+
+
+def test_links_fifos_and_names_that_cannot_be_shown_are_left_out_by_name(results: Path) -> None:
+    (results / "secret").symlink_to("/etc/passwd")
+    (results / "all").symlink_to("/etc")
+    os.mkfifo(results / "fifo")
+    (results / "a\nb").write_text("x")
+    (results / "good").write_text("x")
+    names, left_out = find(results)
+    assert names == ["good"]
+    assert len(left_out) == 3
+
+
+def test_a_file_is_not_read_through_a_link_that_came_later(results: Path) -> None:
+    (results / "sub").mkdir()
+    (results / "sub/passwd").write_text("x")
+    os.close(open_beneath(results, "sub/passwd"))
+    (results / "sub/passwd").unlink()
+    (results / "sub").rmdir()
+    (results / "sub").symlink_to("/etc")
+    with pytest.raises(OSError):
+        open_beneath(results, "sub/passwd")
+    (results / "direct").symlink_to("/etc/passwd")
+    with pytest.raises(OSError):
+        open_beneath(results, "direct")
+
+
+def test_a_fifo_in_place_of_a_file_holds_nobody_up(results: Path) -> None:
+    os.mkfifo(results / "perf.csv")
+    with pytest.raises(OSError, match="regular"):
+        open_beneath(results, "perf.csv")
+
+
+def test_what_was_opened_beneath_is_closed_on_the_way(results: Path) -> None:
+    (results / "a/b").mkdir(parents=True)
+    (results / "a/b/c").write_text("x")
+    before = len(os.listdir("/proc/self/fd"))
+    os.close(open_beneath(results, "a/b/c"))
+    for name in ("a/x/c", "a/b/x", "a/b"):
+        with pytest.raises(OSError):
+            open_beneath(results, name)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,79 @@
+"""The benchmarks run, in a tiny size, and print what they promise. How fast they are is no verdict here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.lab import Lab
+from tests.lab.parts import missing_parts
+
+ROOT = Path(__file__).parent.parent.parent
+NODES = 2
+
+
+def document(program: str, *options: str) -> dict[str, Any]:
+    """What a benchmark prints with --json, which must be one JSON document and nothing else."""
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{program}.py", *options, "--runs", "1", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120.0,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    if missing := missing_parts():
+        pytest.skip(f"no lab here: {', '.join(missing)}")
+    made = Lab.up(name="benchtest", nodes=NODES, fresh=True)
+    yield made
+    made.down()
+
+
+@pytest.mark.local
+def test_the_barrier_benchmark_tells_of_joins_and_releases_and_of_its_peers() -> None:
+    found = document("barrier", "--agents", "20")
+    assert found["agents"] == 20
+    ours = {
+        "joined_ms",
+        "released_ms",
+        "tls_only_ms",
+        "handshake_cpu_ms_per_agent",
+        "controller_rss_kb_per_agent",
+    }
+    assert ours <= found.keys()
+    assert found["peers"].keys() == {"polling_barrier", "bare_tcp"}
+    for peer in found["peers"].values():
+        assert {"joined_ms", "released_ms"} <= peer.keys()
+
+
+@pytest.mark.lab
+def test_the_startup_benchmark_tells_of_agents_and_of_srun(lab: Lab) -> None:
+    found = document("startup", "--nodes", str(NODES), "--lab", lab.name)
+    assert {"spawn_to_joined_s", "agent_rss_mb", "agent_cpu_s"} <= found.keys()
+    assert {name: set(peer) for name, peer in found["peers"].items()} == {
+        "srun_true": {"wall_s"},
+        "srun_python": {"wall_s"},
+    }
+
+
+@pytest.mark.lab
+def test_the_logs_benchmark_finds_every_line_whole_and_tells_what_they_cost(lab: Lab) -> None:
+    found = document("logs", "--nodes", str(NODES), "--lines", "2000", "--lab", lab.name)
+    assert found["lines"] == 2000 * NODES
+    assert found["broken_lines"] == 0
+    both = {"wall_s", "lines_per_s", "login_cpu_s", "nodes_cpu_s"}
+    assert both <= found.keys()
+    assert both <= found["peers"]["srun_l"].keys()

@@ -1,0 +1,68 @@
+"""A workspace as a tar: the same bytes for the same content, nothing but files and folders, and not too much."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from phalanx.controller.fleet import workspace
+from phalanx.controller.fleet.workspace import WorkspaceTooLarge, pack
+
+
+def make(folder: Path, names: list[str]) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return folder
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    names = ["run.sh", "a/b.py", "a.py", "z/deep/er.txt"]
+    first = make(tmp_path / "first", names)
+    second = make(tmp_path / "second", names[::-1])
+    for path in second.rglob("*"):
+        os.utime(path, (1, 1))
+    for folder in (first, second):
+        (folder / "run.sh").chmod(0o755)
+        pack(folder, folder.with_suffix(".tar"))
+    assert (tmp_path / "first.tar").read_bytes() == (tmp_path / "second.tar").read_bytes()
+    with tarfile.open(tmp_path / "first.tar") as tar:
+        assert {one.name: oct(one.mode) for one in tar} == {
+            "a": "0o755",
+            "a/b.py": "0o644",
+            "a.py": "0o644",
+            "run.sh": "0o755",
+            "z": "0o755",
+            "z/deep": "0o755",
+            "z/deep/er.txt": "0o644",
+        }
+
+
+def test_caches_repositories_runs_pipes_and_links_to_folders_stay_behind(tmp_path: Path) -> None:
+    folder = make(tmp_path / "w", ["x", ".git/config", "p/__pycache__/y.pyc", "phalanx-runs/1/log"])
+    os.mkfifo(folder / "pipe")
+    (folder / "ring").symlink_to(folder)
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "link").symlink_to("x")
+    pack(folder, tmp_path / "w.tar")
+    with tarfile.open(tmp_path / "w.tar") as tar:
+        assert tar.getnames() == ["link", "p", "x"]
+        assert all(one.isreg() or one.isdir() for one in tar)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MOST_BYTES", 10), ("MOST_FILES", 3)])
+def test_too_large_a_folder_is_refused_with_what_to_do(
+    limit: str, value: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workspace, limit, value)
+    folder = make(tmp_path / "w", ["aaa", "bbb", "ccc", "ddd"])
+    with pytest.raises(WorkspaceTooLarge, match="put large data into the image or mount it"):
+        pack(folder, tmp_path / "w.tar")
+
+
+def test_a_folder_that_is_gone_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        pack(tmp_path / "gone", tmp_path / "w.tar")
