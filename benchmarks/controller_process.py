@@ -163,9 +163,11 @@ class Run:
             raise RuntimeError("the run was over too soon")
         return wanted.result()
 
-    def remove(self) -> None:
-        """Leave nothing on the disk."""
-        shutil.rmtree(self._folder)
+    async def remove(self) -> None:
+        """Leave nothing on the disk, even where a file of the run is being replaced right now."""
+        while self._folder.exists():
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await asyncio.sleep(0.01)
 
 
 _runs: list[Run] = []
@@ -192,7 +194,7 @@ async def over(_request: dict[str, Any]) -> dict[str, Any]:
     (run,) = _runs
     await run.target.all_left()
     await run.task
-    run.remove()
+    await run.remove()
     return {"at": run.seen["run.finished"], "exit_code": run.exit_code}
 
 

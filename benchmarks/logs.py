@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,23 +87,33 @@ def figures(cost: Cost, idle: Cost, lines: int) -> dict[str, Any]:
     }
 
 
-def ours(lab: LabRuns, lines: int, step: int, idle: Cost) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One command with nothing to print, and with the lines, one right after the other."""
+
+    idle: Cost
+    full: Cost
+    broken: int
+
+
+def ours(lab: LabRuns, lines: int, step: int) -> Pair:
     """The whole path of phalanx."""
     nodes, output = len(lab.lab.nodes), lab.folder / "shown"
+    idle, _ = lab.phalanx(PYTHON, "-c", WRITER, "0", str(step), options=QUIET)
     cost, run_dir = lab.phalanx(PYTHON, "-c", WRITER, str(lines), str(step), options=QUIET, output=output)
     kept = [hashlib.sha256(path.read_bytes()).hexdigest() for path in run_dir.glob("logs/*/rank*.out")]
     check(kept, lines, nodes, "the run directory")
     digests, broken = shown(output)
     check(digests.values(), lines, nodes, "what phalanx run showed")
-    return {**figures(cost, idle, lines * nodes), "broken_lines": broken}
+    return Pair(idle, cost, broken)
 
 
-def srun_l(lab: LabRuns, lines: int, step: int, idle: Cost) -> dict[str, Any]:
+def srun_l(lab: LabRuns, lines: int, step: int) -> Pair:
     """``srun -l`` into a file. Its lines may be broken: they are counted, not refused."""
     output = lab.folder / "labelled"
+    idle = lab.srun(PYTHON, "-c", WRITER, "0", str(step), options=["-l"])
     cost = lab.srun(PYTHON, "-c", WRITER, str(lines), str(step), options=["-l"], output=output)
-    broken = shown(output)[1]
-    return {**figures(cost, idle, lines * len(lab.lab.nodes)), "broken_lines": broken}
+    return Pair(idle, cost, shown(output)[1])
 
 
 def times(mine: dict[str, Any], theirs: dict[str, Any], figure: str) -> float:
@@ -110,27 +121,24 @@ def times(mine: dict[str, Any], theirs: dict[str, Any], figure: str) -> float:
     return round(float(mine[figure]) / float(theirs[figure]), 2) if theirs[figure] else 0.0
 
 
-def nothing(lab: LabRuns, runs: int) -> tuple[Cost, Cost]:
-    """What ours and ``srun -l`` cost when no rank prints anything: medians."""
-    command = (PYTHON, "-c", WRITER, "0", "1")
-    ours_idle = [lab.phalanx(*command, options=QUIET)[0] for _ in range(runs)]
-    return median(ours_idle), median([lab.srun(*command, options=["-l"]) for _ in range(runs)])
-
-
-def measure(lab: LabRuns, lines: int, writes: str, idle: tuple[Cost, Cost]) -> dict[str, Any]:
-    """One run of both."""
-    theirs = srun_l(lab, lines, WRITES[writes], idle[1])
-    mine = ours(lab, lines, WRITES[writes], idle[0])
-    nodes = len(lab.lab.nodes)
-    return {
-        "nodes": nodes,
-        "lines": lines * nodes,
-        "writes": writes,
-        **mine,
-        "times_srun_l": times(mine, theirs, "lines_per_login_cpu_s"),
-        "stream_times_srun_l": times(mine, theirs, "stream_lines_per_login_cpu_s"),
-        "peers": {"srun_l": theirs},
-    }
+def samples(lab: LabRuns, lines: int, writes: str, runs: int) -> list[dict[str, Any]]:
+    """Both, run by run, in turns: what a machine does meanwhile shall not favour one."""
+    step, nodes = WRITES[writes], len(lab.lab.nodes)
+    pairs = [(srun_l(lab, lines, step), ours(lab, lines, step)) for _ in range(runs)]
+    idle = median([theirs.idle for theirs, _ in pairs]), median([mine.idle for _, mine in pairs])
+    found = []
+    for pair in pairs:
+        theirs, mine = (
+            {**figures(part.full, nothing, lines * nodes), "broken_lines": part.broken}
+            for part, nothing in zip(pair, idle, strict=True)
+        )
+        rates = {
+            "times_srun_l": times(mine, theirs, "lines_per_login_cpu_s"),
+            "stream_times_srun_l": times(mine, theirs, "stream_lines_per_login_cpu_s"),
+        }
+        about = {"nodes": nodes, "lines": lines * nodes, "writes": writes}
+        found.append({**about, **mine, **rates, "peers": {"srun_l": theirs}})
+    return found
 
 
 def main() -> None:
@@ -144,9 +152,8 @@ def main() -> None:
     options = parser.parse_args()
     with lab_runs(options.lab, options.nodes) as lab:
         lab.phalanx("true")  # caches are warm
-        idle = nothing(lab, options.runs)
-        samples = [measure(lab, options.lines, options.writes, idle) for _ in range(options.runs)]
-    show(document(samples), options.json)
+        found = samples(lab, options.lines, options.writes, options.runs)
+    show(document(found), options.json)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Log:
 
 
 class Controller:
-    """One node is expected. ``acking``: whether logs are acknowledged; ``keep``: whether their bytes are kept."""
+    """One node is expected. ``acking``: whether logs are acknowledged; ``keep``: whether they are kept."""
 
     def __init__(self, timing: Timing | None = None, addresses: tuple[str, ...] = ("127.0.0.1",)) -> None:
         self.timing = timing or Timing(heartbeat_s=0.2, dead_after_s=2.0, lease_s=5.0)

@@ -169,7 +169,7 @@ async def test_a_disk_that_takes_no_more_ends_the_fetch_and_leaves_nothing(
 ) -> None:
     manifest, task = other.expect(CONTENT)
     await other.answer(manifest, task, CONTENT)
-    with pytest.raises(BlobError, match="cannot write .*: File too large"):
+    with pytest.raises(BlobError, match=r"cannot write .*: File too large"):
         task.result()
     assert nothing_left(other)
 
@@ -179,7 +179,7 @@ async def test_a_disk_without_room_is_seen_before_anything_is_asked(
 ) -> None:
     monkeypatch.setattr(blobs_module, "RESERVE_BYTES", 1 << 60)
     _, task = other.expect(CONTENT)
-    with pytest.raises(BlobError, match="not enough room .* are needed, .* are free"):
+    with pytest.raises(BlobError, match=r"not enough room .* are needed, .* are free"):
         await task
     assert not other.asked
 

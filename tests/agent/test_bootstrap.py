@@ -92,7 +92,7 @@ def test_the_line_is_read_in_pieces_and_stdin_is_closed_behind_it(pipe: tuple[in
     told = read(reader, 10.0)
     assert isinstance(told, Bootstrap)
     assert os.read(reader, 10) == b""
-    os.close(writer) if False else feeder.join()
+    feeder.join()
 
 
 def test_a_line_that_does_not_come_is_not_waited_for_for_ever(pipe: tuple[int, int]) -> None:

@@ -11,6 +11,10 @@ from phalanx.agent.collect import CollectLimits, find_results, open_beneath
 LIMITS = CollectLimits(files=3, file_bytes=100, total_bytes=150)
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     (tmp_path / "results").mkdir()
@@ -73,9 +77,9 @@ def test_a_fifo_in_place_of_a_file_holds_nobody_up(results: Path) -> None:
 def test_what_was_opened_beneath_is_closed_on_the_way(results: Path) -> None:
     (results / "a/b").mkdir(parents=True)
     (results / "a/b/c").write_text("x")
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     os.close(open_beneath(results, "a/b/c"))
     for name in ("a/x/c", "a/b/x", "a/b"):
         with pytest.raises(OSError):
             open_beneath(results, name)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before

@@ -15,8 +15,12 @@ from phalanx.protocol.frames import encode
 from phalanx.protocol.logstream import BATCH, LogReceiver
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 class Far:
-    """The other side of one stream. ``open``: whether the link takes log bytes; ``acking``: whether it acks."""
+    """The other side of a stream. ``open``: whether the link takes log bytes; ``acking``: whether it acks."""
 
     def __init__(self, path: Path, credit: int = 4 << 20) -> None:
         self.path = path
@@ -238,14 +242,14 @@ async def test_acked_bytes_go_back_to_the_disk_and_others_stay(
 
 
 async def test_a_stream_that_is_through_holds_no_descriptor(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     far = Far(tmp_path / "out")
     far.path.write_bytes(b"x\n")
     task = asyncio.create_task(far.pump.run())
     await far.all()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert descriptors() <= before
     assert not far.pump.pending()
 
 

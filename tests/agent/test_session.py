@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,19 @@ pytestmark = pytest.mark.local
 
 #: Short enough for a test to wait for its end.
 SHORT = Timing(heartbeat_s=0.1, dead_after_s=0.8, lease_s=1.5)
+
+
+@asynccontextmanager
+async def over_a_wire(
+    folder: Path, timing: Timing | None = None
+) -> AsyncIterator[tuple[Controller, Wire, Agent]]:
+    """A controller, an agent of it, and the network between them."""
+    async with (
+        Controller(timing) as controller,
+        Wire(controller.addresses[0]) as wire,
+        Agent(folder, controller.bootstrap(wire.address)) as agent,
+    ):
+        yield controller, wire, agent
 
 
 async def test_an_agent_joins_reports_what_its_node_is_and_leaves_nothing(tmp_path: Path) -> None:
@@ -58,44 +73,41 @@ async def test_an_agent_whose_link_is_cut_comes_back_as_the_same(tmp_path: Path)
 
 
 async def test_an_agent_that_hears_nothing_ends_what_it_runs_with_its_lease(tmp_path: Path) -> None:
-    async with Controller(SHORT) as controller, Wire(controller.addresses[0]) as wire:
-        async with Agent(tmp_path, controller.bootstrap(wire.address)) as agent:
-            await controller.open_case()
-            controller.start("main", "sleep", "301.5")
-            await controller.heard(m.StepStarted)
-            wire.up = wire.down = False
-            began = time.monotonic()
-            assert await agent.status() == ABANDONED
-            assert SHORT.lease_s - 0.3 < time.monotonic() - began < SHORT.lease_s + 5
-            assert not running("sleep 301.5")
+    async with over_a_wire(tmp_path, SHORT) as (controller, wire, agent):
+        await controller.open_case()
+        controller.start("main", "sleep", "301.5")
+        await controller.heard(m.StepStarted)
+        wire.up = wire.down = False
+        began = time.monotonic()
+        assert await agent.status() == ABANDONED
+        assert SHORT.lease_s - 0.3 < time.monotonic() - began < SHORT.lease_s + 5
+        assert not running("sleep 301.5")
 
 
 async def test_an_agent_that_hears_but_is_not_heard_gives_up_as_well(tmp_path: Path) -> None:
-    async with Controller(SHORT) as controller, Wire(controller.addresses[0]) as wire:
-        async with Agent(tmp_path, controller.bootstrap(wire.address)) as agent:
-            await controller.open_case()
-            controller.start("main", "sleep", "302.5")
-            await controller.heard(m.StepStarted)
-            wire.up = False
-            assert await agent.status() == ABANDONED
-            assert not running("sleep 302.5")
+    async with over_a_wire(tmp_path, SHORT) as (controller, wire, agent):
+        await controller.open_case()
+        controller.start("main", "sleep", "302.5")
+        await controller.heard(m.StepStarted)
+        wire.up = False
+        assert await agent.status() == ABANDONED
+        assert not running("sleep 302.5")
 
 
 async def test_a_break_shorter_than_the_lease_ends_nothing(tmp_path: Path) -> None:
     timing = Timing(heartbeat_s=0.1, dead_after_s=0.5, lease_s=20.0)
-    async with Controller(timing) as controller, Wire(controller.addresses[0]) as wire:
-        async with Agent(tmp_path, controller.bootstrap(wire.address)):
-            await controller.open_case()
-            controller.shell("main", "while [ ! -e go ]; do sleep 0.05; done; echo went on")
-            await controller.heard(m.StepStarted)
-            wire.up = wire.down = False
-            while controller.hub.peers[NODE].control is not None:
-                await asyncio.sleep(0.02)
-            wire.up = wire.down = True
-            wire.cut()
-            (tmp_path / "base/cases/demo/work/go").touch()
-            assert (await controller.heard(m.StepExited)).status == 0
-            assert await controller.whole("main") == b"went on\n"
+    async with over_a_wire(tmp_path, timing) as (controller, wire, _):
+        await controller.open_case()
+        controller.shell("main", "while [ ! -e go ]; do sleep 0.05; done; echo went on")
+        await controller.heard(m.StepStarted)
+        wire.up = wire.down = False
+        while controller.hub.peers[NODE].control is not None:
+            await asyncio.sleep(0.02)
+        wire.up = wire.down = True
+        wire.cut()
+        (tmp_path / "base/cases/demo/work/go").touch()
+        assert (await controller.heard(m.StepExited)).status == 0
+        assert await controller.whole("main") == b"went on\n"
 
 
 async def test_only_a_controller_that_is_no_more_makes_an_agent_give_the_allocation_back(
@@ -168,15 +180,14 @@ async def test_a_drain_and_a_leave_at_once_end_in_a_goodbye(tmp_path: Path) -> N
 
 
 async def test_the_last_words_wait_for_a_link_that_is_just_being_made_anew(tmp_path: Path) -> None:
-    async with Controller() as controller, Wire(controller.addresses[0]) as wire:
-        async with Agent(tmp_path, controller.bootstrap(wire.address)) as agent:
-            await controller.heard(m.Facts)
-            controller.tell(m.Leave("over", 0.0))
-            while not agent.session._leaving:
-                await asyncio.sleep(0)
-            wire.cut()
-            assert await agent.status() == LEFT
-            assert (await controller.heard(m.Left)).leftovers == ()
+    async with over_a_wire(tmp_path) as (controller, wire, agent):
+        await controller.heard(m.Facts)
+        controller.tell(m.Leave("over", 0.0))
+        while not agent.session._leaving:
+            await asyncio.sleep(0)
+        wire.cut()
+        assert await agent.status() == LEFT
+        assert (await controller.heard(m.Left)).leftovers == ()
 
 
 async def test_a_message_against_the_rules_costs_the_link_and_nothing_else(tmp_path: Path) -> None:
@@ -211,28 +222,26 @@ async def test_an_agent_that_could_not_tell_everything_does_not_go_on_as_if_it_h
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifeline, "KEPT_BYTES", 4096)
-    async with Controller() as controller, Wire(controller.addresses[0]) as wire:
-        async with Agent(tmp_path, controller.bootstrap(wire.address)) as agent:
-            await controller.heard(m.Facts)
-            wire.down = False  # nothing is confirmed any more
-            for _ in range(10):
-                agent.session.notice("x" * 1000)
-            assert await agent.status() == ABANDONED
+    async with over_a_wire(tmp_path) as (controller, wire, agent):
+        await controller.heard(m.Facts)
+        wire.down = False  # nothing is confirmed any more
+        for _ in range(10):
+            agent.session.notice("x" * 1000)
+        assert await agent.status() == ABANDONED
 
 
 async def test_a_workload_is_told_to_wait_before_it_crowds_out_the_agent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_module, "KEPT_BYTES", 4096)
-    async with Controller() as controller, Wire(controller.addresses[0]) as wire:
-        async with Agent(tmp_path, controller.bootstrap(wire.address)) as agent:
-            assert (await controller.open_case()).error == ""
-            exchange = agent.duties.exchanges["demo"]
+    async with over_a_wire(tmp_path) as (controller, wire, agent):
+        assert (await controller.open_case()).error == ""
+        exchange = agent.duties.exchanges["demo"]
+        await exchange.metric(0, "loss", 1.0, "")
+        wire.down = False
+        agent.session.notice("x" * 4000)
+        with pytest.raises(Exception, match="try again later"):
             await exchange.metric(0, "loss", 1.0, "")
-            wire.down = False
-            agent.session.notice("x" * 4000)
-            with pytest.raises(Exception, match="try again later"):
-                await exchange.metric(0, "loss", 1.0, "")
 
 
 async def test_nobody_there_is_said_with_every_address(tmp_path: Path) -> None:

@@ -54,13 +54,9 @@ class Desk:
         self.engine.phase = Phase.RUNNING
         self.engine.flow = cast(
             Any,
-            SimpleNamespace(
-                phase=CasePhase.STEPPING, plan=self.engine.plan.cases[0], here=("n0", "n1")
-            ),
+            SimpleNamespace(phase=CasePhase.STEPPING, plan=self.engine.plan.cases[0], here=("n0", "n1")),
         )
-        self.store = LogStore(
-            run_dir, single_case=True, ack=lambda *told: None, ended=lambda stream: None
-        )
+        self.store = LogStore(run_dir, single_case=True, ack=lambda *told: None, ended=lambda stream: None)
         self.hub = Hub()
         self.intake = SimpleNamespace(on_exec_exit=None)
         self.cancels: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""The controller's program: what it refuses before it begins, and what a signal means the first time and later."""
+"""The controller's program: what it refuses before it begins, and what a signal means each time."""
 
 from __future__ import annotations
 

@@ -36,7 +36,10 @@ def test_like_nodes_are_one_group_of_the_lock() -> None:
     names = tuple(f"node{number:03}" for number in range(1, 5))
     joined = [ev.AgentJoined(name, rank, "i", "10.0.0.1") for rank, name in enumerate(names)]
     told = [
-        *(ev.AgentFacts(name, facts(memory_bytes=512 * 1024**3 + rank)) for rank, name in enumerate(names[:3])),
+        *(
+            ev.AgentFacts(name, facts(memory_bytes=512 * 1024**3 + rank))
+            for rank, name in enumerate(names[:3])
+        ),
         ev.AgentFacts(names[3], facts(kernel="5.15")),
     ]
     view = fold(numbered(*joined, *told, ev.ImageReady("image:1", "sha256:ab", 4, 1.0)), RUN)

@@ -46,9 +46,7 @@ class Fleet:
         self.got: list[tuple[str, Message]] = []
         self.believing = True
         self._changed = asyncio.Event()
-        self.hub = Hub(
-            RUN, SECRET, self.identity.fingerprint, BUILD, TIMING, self._record, self.roster.seat
-        )
+        self.hub = Hub(RUN, SECRET, self.identity.fingerprint, BUILD, TIMING, self._record, self.roster.seat)
 
     def _record(self, event: ev.Event) -> None:
         self.events.append(event)

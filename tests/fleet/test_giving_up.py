@@ -1,4 +1,4 @@
-"""A controller that cannot go on leaves nothing behind: agents are ended, nodes given back, and it is said."""
+"""A controller that cannot go on leaves nothing behind: agents end, nodes are given back, and it says so."""
 
 from __future__ import annotations
 
@@ -77,6 +77,9 @@ class Target:
 
     async def report(self, allocation: Allocation) -> AllocationReport:
         return AllocationReport(AllocationHealth.RUNNING, "RUNNING", "")
+
+    def give_back_argv(self, allocation: Allocation) -> tuple[str, ...]:
+        return ()
 
     async def release(self, allocation: Allocation) -> str:
         self.happened.append("released")
@@ -250,5 +253,3 @@ async def test_files_of_the_run_tell_how_it_ended(run: Run) -> None:
     status = json.loads((run.folder / "status.json").read_bytes())
     assert (status["state"], status["exit_code"], status["seq"]) == ("cancelled", 130, len(run.lines))
     assert not (run.folder / ".reserve").exists()
-
-

@@ -16,7 +16,13 @@ from phalanx.protocol.messages import CHUNK_BYTES
 
 
 def manifest_of(content: bytes) -> Manifest:
-    return make_manifest(content[start : start + CHUNK_BYTES] for start in range(0, len(content), CHUNK_BYTES))
+    return make_manifest(
+        content[start : start + CHUNK_BYTES] for start in range(0, len(content), CHUNK_BYTES)
+    )
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 class Node:
@@ -85,7 +91,7 @@ async def test_a_name_that_is_no_plain_relative_path_is_refused(name: str, tmp_p
     (collected,) = await node.all_in()
     assert collected.kept == ""
     assert collected.error
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert files_below(tmp_path) == []
 
 
 def test_folders_of_results_are_named_as_those_of_logs() -> None:
@@ -129,7 +135,7 @@ async def test_a_corrupt_chunk_leaves_no_file(tmp_path: Path) -> None:
     node.offer("x", b"content")
     (collected,) = await node.all_in()
     assert "does not match its digest" in collected.error
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert files_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("size", [0, 1, FILE_BYTES + 1])
@@ -205,6 +211,6 @@ async def test_a_full_disk_is_said_in_words_and_leaves_nothing_half_written(smal
     node.offer("x", os.urandom(2 * 1024 * 1024))
     (collected,) = await node.all_in()
     assert collected.error == "cannot write it on the login node: No space left on device"
-    assert [path for path in small_disk.rglob("*") if path.is_file()] == []
+    assert files_below(small_disk) == []
     node.offer("y", b"small")
     assert (await node.all_in())[-1].error == ""

@@ -41,10 +41,14 @@ async def join(one: Fleet, rank: int) -> tuple[Peer, Peer]:
 
 async def bulk_of(one: Fleet, control: Peer) -> Peer:
     """Another bulk connection of a node."""
-    hello = say_hello(
-        control.hello.node, control.hello.node_rank, channel=Channel.BULK, resume=True
-    )
+    hello = say_hello(control.hello.node, control.hello.node_rank, channel=Channel.BULK, resume=True)
     return await Peer(one, hello, control.resume_key).shake()
+
+
+async def next_of(bulk: Peer) -> m.Message:
+    """The next message on a connection."""
+    await bulk.until(lambda: bulk.got)
+    return bulk.got.pop(0)
 
 
 async def fetch(one: Fleet, control: Peer, bulk: Peer, *, break_after: int = -1) -> bytes:
@@ -59,8 +63,7 @@ async def fetch(one: Fleet, control: Peer, bulk: Peer, *, break_after: int = -1)
     while not download.complete:
         for index in download.to_ask():
             bulk.send(m.ChunkGet(manifest.blob, index))
-        await bulk.until(lambda: bulk.got)
-        chunk = bulk.got.pop(0)
+        chunk = await next_of(bulk)
         assert isinstance(chunk, m.Chunk)
         start = download.on_chunk(chunk.index, chunk.payload)
         content[start : start + len(chunk.payload)] = chunk.payload

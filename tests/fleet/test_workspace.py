@@ -1,4 +1,4 @@
-"""A workspace as a tar: the same bytes for the same content, nothing but files and folders, and not too much."""
+"""A workspace as a tar: the same bytes for the same content, files and folders alone, and not too much."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_a_kept_run_answers_exec_ps_nodes_logs_and_status_until_it_is_cancelled(
     listed = phalanx.ask("ps").stdout
     assert run.id in listed
     nodes = json.loads(phalanx.ask("nodes", "--json").stdout)
-    assert [entry["node"] for entry in nodes["nodes"]] == cluster.nodes
+    assert [entry["node"] for entry in nodes] == cluster.nodes
     status = json.loads(phalanx.ask("status", "--json").stdout)
     assert status["exit_code"] is None
     logs = phalanx.ask("logs", "--rank", "2", "-o", "raw").stdout

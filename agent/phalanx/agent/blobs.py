@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phalanx.agent.collect import open_beneath
-from phalanx.protocol.blob import WINDOW, Download, Manifest, ManifestBuilder, chunk_length, make_manifest
+from phalanx.protocol.blob import (
+    WINDOW,
+    ChunkMismatch,
+    Download,
+    Manifest,
+    ManifestBuilder,
+    chunk_length,
+    make_manifest,
+)
 from phalanx.protocol.errors import ProtocolError, RemoteError
 from phalanx.protocol.messages import (
     CHUNK_BYTES,
@@ -237,8 +245,13 @@ def _read_chunk(place: tuple[Path, str], manifest: Manifest, index: int) -> byte
 
 
 def _keep(download: Download, fd: int, chunk: Chunk) -> None:
-    """Verify a chunk and write it. Raises RemoteError, OSError."""
-    offset = download.on_chunk(chunk.index, chunk.payload)
+    """Verify a chunk and write it. Raises ChunkMismatch, OSError."""
+    try:
+        offset = download.on_chunk(chunk.index, chunk.payload)
+    except ChunkMismatch:
+        raise
+    except RemoteError:
+        return  # nobody waits for it: it was asked for by a fetch that failed since
     view = memoryview(chunk.payload)
     while view:
         written = os.pwrite(fd, view, offset)

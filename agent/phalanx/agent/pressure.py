@@ -23,7 +23,7 @@ QUOTA_BYTES = 1 << 30
 RESERVE_BYTES = 256 << 20
 #: Output that may wait while less than the reserve is free: enough to keep the log stream busy.
 SHORT_BYTES = 16 << 20
-#: How often is looked, in seconds, while there are streams to look at and while there are none.
+#: How often is looked, in seconds, while there is a place to look at and while there is none.
 LOOK_S, IDLE_S = 0.02, 0.25
 #: A case that pauses and goes on all the time is told of this often, in seconds.
 TELL_EVERY_S = 60.0
@@ -37,16 +37,19 @@ class Gauge:
     held: bool = False
     growth: int = 0
     _last: int = 0
+    _most: int = 0
 
     def judge(self, waiting: int, free: int) -> bool:
         """Whether the case is to be paused: ``waiting`` bytes of it are unacked, ``free`` are on the disk.
 
-        It is paused as soon as the next look might find it beyond the quota, and goes on below half of it.
+        It is paused as soon as the next look might find it beyond the quota, by what it was seen to write
+        between two looks; and it goes on below half of it.
         """
         limit = self.quota if free >= RESERVE_BYTES else min(self.quota, SHORT_BYTES)
         self.growth = max(0, waiting - self._last)
-        self._last = waiting
-        self.held = waiting > limit // 2 if self.held else waiting + self.growth >= limit
+        self._last, self._most = waiting, max(self._most, self.growth)
+        expected = max(self.growth, min(self._most, limit // 4))
+        self.held = waiting > limit // 2 if self.held else waiting + expected >= limit
         return self.held
 
 
@@ -84,7 +87,7 @@ class Pressure:
         """Until cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(LOOK_S if self.logs.pending() else IDLE_S)
+            await asyncio.sleep(LOOK_S if self._holds else IDLE_S)
 
     async def look(self) -> None:
         """Pause and resume what has to be."""

@@ -201,7 +201,11 @@ class ProcessPlace:
         return str(path)
 
     async def pause(self) -> None:
-        """SIGSTOP to all processes of the case, until none is found that runs: they fork meanwhile."""
+        """SIGSTOP to all processes of the case, until none is found that runs: they fork meanwhile.
+
+        Those below the supervisor, who are found in a few milliseconds, come first: they may write 1 GB/s.
+        """
+        await asyncio.to_thread(_stop_below, self)
         for _ in range(_PAUSE_ROUNDS):
             if not await asyncio.to_thread(_stop_running, self):
                 return
@@ -271,6 +275,13 @@ def _members(place: ProcessPlace, held: _HeldProcess | None) -> list[processes.P
 
 def _signal(place: ProcessPlace, held: _HeldProcess | None, number: int) -> int:
     return processes.send(_members(place, held), number)
+
+
+def _stop_below(place: ProcessPlace) -> None:
+    everyone = processes.table()
+    below = processes.descendants(everyone, [place.supervisor.pid]) - {place.supervisor.pid}
+    if place.supervisor.poll() is None:
+        processes.send(processes.alive(everyone, below), signal.SIGSTOP)
 
 
 def _stop_running(place: ProcessPlace) -> int:

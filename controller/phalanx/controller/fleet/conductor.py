@@ -195,14 +195,19 @@ class Conductor:
                     self._files.take(recorded)
 
     async def _dismiss(self, reason: str, grace_s: float) -> None:
-        beating = asyncio.create_task(self.hub.keep_time(), name="heartbeats until agents have left")
+        last = [
+            asyncio.create_task(self.hub.keep_time(), name="heartbeats until agents have left"),
+            asyncio.create_task(self.store.keep_synced(), name="last logs of agents"),
+        ]
         try:
             async with asyncio.timeout(grace_s + LEAVE_SLACK_S):
                 await self.hub.dismiss(reason, grace_s)
         except TimeoutError:  # our own deadline: it waits for connections to close, and reads none
             log.error("not every agent has left within %g s", grace_s + LEAVE_SLACK_S)
         finally:
-            beating.cancel()
+            for task in last:
+                task.cancel()
+            await asyncio.wait(last)
 
     async def _shut(self) -> None:
         self._tasks = None
@@ -294,6 +299,7 @@ class Conductor:
             self._secret.hex(),
             self._agent.sha256,
             self.plan.timing.join_timeout_s,
+            self._holding.give_back_argv(),
         )
         await self._holding.spawn(bootstrap, self._agent.path)
 

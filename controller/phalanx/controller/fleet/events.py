@@ -11,7 +11,6 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 EVENT_SCHEMA = 1
@@ -516,9 +515,15 @@ def to_line(run_id: str, recorded: Recorded) -> bytes:
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dataclasses.asdict)
 
 
-@cache
 def _names(kind: type[Event]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+    """The fields of an event class, in order; looked up once per class."""
+    names = _FIELDS.get(kind)
+    if names is None:
+        names = _FIELDS[kind] = tuple(field.name for field in dataclasses.fields(kind))
+    return names
+
+
+_FIELDS: dict[type[Event], tuple[str, ...]] = {}
 
 
 def from_line(line: bytes) -> Recorded | None:

@@ -140,6 +140,10 @@ class Holding:
 
     # --- giving back
 
+    def give_back_argv(self) -> tuple[str, ...]:
+        """The command with which others can give the allocation back once we are gone, () for none."""
+        return self._target.give_back_argv(self.allocation) if self.allocation is not None else ()
+
     async def end_agents(self, grace_s: float) -> None:
         """End what is left of the spawner and its agents after the grace."""
         if self._spawning is None:

@@ -19,7 +19,19 @@ from phalanx.protocol.frames import encode
 from phalanx.protocol.handshake import join_key, resume_key
 from phalanx.protocol.lifeline import Lifeline, Overflow
 from phalanx.protocol.membership import Entry, Member, Seat, judge
-from phalanx.protocol.messages import Channel, Fence, Hello, Leave, Left, Message, Welcome
+from phalanx.protocol.messages import (
+    Channel,
+    Fence,
+    Hello,
+    Leave,
+    Left,
+    LogData,
+    LogEnd,
+    LogGap,
+    LogOpen,
+    Message,
+    Welcome,
+)
 from phalanx.protocol.schema import as_words
 
 from ..plan.model import Timing
@@ -31,6 +43,9 @@ from .session import Session
 TICK_S = 0.5
 #: At most one peer.refused event in this many seconds: a flood must not fill the log.
 REFUSED_EVERY_S = 1.0
+
+#: What is still heard of agents that were told to leave: their last words.
+_LOGS = (LogOpen, LogData, LogGap, LogEnd)
 
 Take = Callable[[str, Message], None]
 
@@ -195,7 +210,7 @@ class Hub:
 
     def message(self, session: Session, message: Message) -> None:
         """Hand a message to who takes it. Raises ProtocolError for one that nobody takes."""
-        if self.closing:
+        if self.closing and not isinstance(message, _LOGS):
             if isinstance(message, Left):
                 self.heard_left(session.node)
             return
@@ -290,7 +305,7 @@ class Hub:
         _finish(peer)
 
     async def dismiss(self, reason: str, grace_s: float) -> None:
-        """Tell every agent to leave, and wait until they have; nothing else is heard or recorded any more.
+        """Tell every agent to leave, and wait until they have; of them only logs are heard any more.
 
         For the end of a controller that cannot go on. The caller owns the deadline.
         """

@@ -151,7 +151,7 @@ class LogStore:
         self._touch(stream)
 
     def gap(self, stream: StoredStream, offset: int, length: int) -> int:
-        """Bytes that never come: a hole in the file; how many are new. Raises RemoteError as ``data`` does."""
+        """Bytes that never come: a hole in the file; how many are new. Raises RemoteError, as ``data``."""
         if stream.paused or stream.ended:
             return 0
         new = stream.receiver.on_gap(offset, length)

@@ -3,8 +3,12 @@
 # A name with its version in it (python3.12) needs no proving; any other is asked once. Shims come last: they are
 # slow, and may lead nowhere. Only absolute directories are searched.
 
+phalanx_words=" $* "
+
+# Says why, removes the copy that was made here if Python would have done that, and ends.
 phalanx_cannot() {
   echo "phalanx-agent: cannot start on $(uname -n): $1" >&2
+  case $phalanx_words in *" --remove-self "*) rm -f -- "$0" ;; esac
   exit 127
 }
 

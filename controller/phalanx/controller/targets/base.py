@@ -56,7 +56,7 @@ class Bootstrap:
 
     ``addresses``: where the controller listens, all to be tried. ``pin``: sha256 of its certificate (hex).
     ``secret``: the run's join secret (hex). ``agent_build``: sha256 of the agent file that was sent.
-    ``give_back``: the command with which an agent whose controller is gone for good gives the allocation back.
+    ``give_back``: the command with which an agent whose controller was killed gives the allocation back.
     """
 
     run_id: str
