@@ -190,3 +190,34 @@ def test_replaying_the_log_gives_the_same_state() -> None:
     assert replayed.phase is world.engine.phase
     assert replayed.verdict == world.engine.verdict
     assert replayed.failed_cases == world.engine.failed_cases
+
+
+def test_a_grant_that_crosses_a_cancel_goes_back_unused() -> None:
+    world = World(make_plan(2), seed=1)
+    world.perform = _granted_anyway(world)  # type: ignore[method-assign]
+    world.happen(ev.CancelRequested(1, "x"), 0.5)
+    finished = world.run()
+    assert (finished.state, finished.exit_code) == ("cancelled", 130)
+    assert not world.spawned and world.of(ev.AllocationReleased)
+
+
+def test_a_cancel_before_the_first_event_ends_the_run_untouched() -> None:
+    world = World(make_plan(2))
+    world.happen(ev.CancelRequested(1, "x"), 0.0)
+    finished = world.run()
+    assert (finished.state, finished.exit_code) == ("cancelled", 130)
+    assert not world.spawned and not world.of(ev.AllocationGranted)
+
+
+def _granted_anyway(world: World):  # type: ignore[no-untyped-def]
+    from phalanx.controller.fleet.instructions import AllocateNodes, StopAllocating
+
+    perform = world.perform
+
+    def instead(instruction):  # type: ignore[no-untyped-def]
+        if isinstance(instruction, AllocateNodes):
+            world.happen(ev.AllocationGranted("7", ("n0", "n1"), True), 1.0)
+        elif not isinstance(instruction, StopAllocating):
+            perform(instruction)
+
+    return instead

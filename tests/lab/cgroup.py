@@ -36,9 +36,10 @@ def processes(group: str) -> set[int]:
     """Pids in the group and in every group below it."""
     pids: set[int] = set()
     for controller in present():
-        for listing in (ROOT / controller / group).glob("**/cgroup.procs"):
+        # os.walk, not glob: a container's group may go while it is looked through
+        for folder, _, _ in os.walk(ROOT / controller / group):
             with contextlib.suppress(OSError):
-                pids.update(int(pid) for pid in listing.read_text().split())
+                pids.update(int(pid) for pid in Path(folder, "cgroup.procs").read_text().split())
     return pids - {os.getpid()}
 
 

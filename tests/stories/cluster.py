@@ -154,6 +154,12 @@ class Cluster:
         found = [words for node in self.nodes if node not in self.off for words in self.ours(node)]
         return found + [f"job {job}" for job in self.lab.job_ids()]
 
+    def forget_spools(self) -> None:
+        """Remove the folders of dead agents, which the next agents keep for ten minutes: someone may want the
+        output in them."""
+        for node in self.nodes:
+            self.lab.exec(node, ["sh", "-c", "rm -rf /tmp/phalanx-[0-9]*-*"], check=True)
+
 
 def nothing_left(cluster: Cluster, within: float = SETTLE_S) -> None:
     """No container, agent, process, spool folder or job of a run is left. Raises AssertionError naming it."""

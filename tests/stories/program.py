@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.stories.cluster import command_line, until
+from tests.stories.cluster import all_processes, command_line, until
 
 #: The program of the environment that runs the tests.
 PHALANX = Path(sys.executable).with_name("phalanx")
@@ -211,16 +212,19 @@ class Phalanx:
             check=False,
         )
 
+    def processes(self) -> list[int]:
+        """Processes of this machine that belong to runs of this test: controllers, agents, spawners."""
+        marks = [str(self.runs), *(path.name for path in self.runs.glob("*") if not path.is_symlink())]
+        return [
+            pid
+            for pid in all_processes()
+            if any(mark in word for word in command_line(pid) for mark in marks)
+        ]
+
     def leftovers(self) -> list[str]:
         """Controllers, sockets and processes of this test's runs that are still there on this machine."""
-        found = [f"socket {path.name}" for path in self.sockets.glob("*")]
-        mark = str(self.runs).encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and mark in b" ".join(
-                word.encode() for word in command_line(int(entry.name))
-            ):
-                found.append(f"process {entry.name}: {' '.join(command_line(int(entry.name)))[:150]}")
-        return found
+        found = [f"socket {path.name}" for path in self.sockets.glob("*.sock")]
+        return found + [f"process {pid}: {' '.join(command_line(pid))[:150]}" for pid in self.processes()]
 
     def end_all(self) -> None:
         """Whatever a failed test left running ends here."""
@@ -230,14 +234,9 @@ class Phalanx:
             if run.process.poll() is None:
                 run.process.kill()
                 run.process.wait()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and any(
-                str(self.runs) in word for word in command_line(int(entry.name))
-            ):
-                try:
-                    os.kill(int(entry.name), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _take_terminal() -> None:
@@ -245,8 +244,3 @@ def _take_terminal() -> None:
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def words_of(argv: Sequence[str]) -> str:
-    """An argv as one line, for messages."""
-    return " ".join(argv)

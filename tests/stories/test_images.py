@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ LARGE = 96 * 2**20
 
 def forget(cluster: Cluster, reference: str) -> None:
     for node in cluster.nodes:
-        cluster.repairs.append(lambda node=node: cluster.lab.exec(node, ["docker", "rmi", "-f", reference]))
+        cluster.repairs.append(partial(cluster.lab.exec, node, ["docker", "rmi", "-f", reference]))
 
 
 def test_an_image_that_is_nowhere_ends_the_run_with_9_and_a_next_step(phalanx: Phalanx) -> None:

@@ -35,6 +35,13 @@ def start_sleepers(phalanx: Phalanx, script: str = MEET_AND_SLEEP) -> Run:
     return run
 
 
+def the_next_run_clears(cluster: Cluster, phalanx: Phalanx) -> None:
+    """What is dead: containers and the agents' files; spools are kept for a while."""
+    phalanx.run(*IN_CONTAINERS, "--", "true")
+    cluster.forget_spools()
+    nothing_left(cluster)
+
+
 def logs_are_whole(run: Run) -> None:
     """What every rank wrote before the fault is in its log."""
     for rank in range(4):
@@ -76,8 +83,7 @@ def test_the_agents_that_die_with_their_srun_end_the_run_in_words_and_without_co
     assert "SIGKILL" in run.stderr.partition("First failure")[2]
     nothing_runs(cluster, LEASE_S + AFTER_LEASE_S)
     assert not cluster.lab.job_ids()
-    phalanx.run(*IN_CONTAINERS, "--", "true")  # clears what is dead
-    nothing_left(cluster)
+    the_next_run_clears(cluster, phalanx)
 
 
 def test_a_run_whose_srun_is_killed_with_its_helper_goes_on_says_so_and_loses_nothing(
@@ -86,8 +92,10 @@ def test_a_run_whose_srun_is_killed_with_its_helper_goes_on_says_so_and_loses_no
     """Slurm then leaves the tasks alone, and they speak to the controller themselves."""
     run = phalanx.start(*IN_CONTAINERS, *IN_A_HURRY, "-q", "--", "python3", "-c", COUNT_AND_HASH, "4")
     run.wait_output("n3: rank 2 line 1000")
-    for pid in sruns_of(run):
-        os.kill(pid, signal.SIGKILL)
+    both = sruns_of(run)
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # neither can tell Slurm that the other is gone
+        for pid in both:
+            os.kill(pid, number)
     run.wait_event("spawn.ended")
     run.ends(0)
     logs_are_as_told(run)
@@ -114,8 +122,7 @@ def test_a_killed_agent_costs_its_rank_which_is_named_and_its_container_ends_wit
     last = run.stderr.partition("First failure")[2]
     assert "n2 rank 1" in last.splitlines()[0]
     assert "lost" in last.splitlines()[1]
-    phalanx.run(*IN_CONTAINERS, "--", "true")  # clears what is dead
-    nothing_left(cluster)
+    the_next_run_clears(cluster, phalanx)
 
 
 def test_without_its_controller_the_client_says_75_and_after_the_lease_nothing_of_ours_runs(
@@ -129,8 +136,8 @@ def test_without_its_controller_the_client_says_75_and_after_the_lease_nothing_o
     logs_are_whole(run)
     nothing_runs(cluster, LEASE_S + AFTER_LEASE_S)
     (phalanx.sockets / f"{run.id}.sock").unlink(missing_ok=True)  # of a process that could not do it itself
-    phalanx.run(*IN_CONTAINERS, "--", "true")  # clears what is dead
-    nothing_left(cluster)
+    cluster.lab.cancel_jobs()
+    the_next_run_clears(cluster, phalanx)
 
 
 def test_a_node_that_loses_power_is_named_and_ends_the_run_with_3(cluster: Cluster, phalanx: Phalanx) -> None:

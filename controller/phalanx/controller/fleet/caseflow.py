@@ -78,6 +78,7 @@ class CaseFlow:
     failure: Failure | None = None
     cancelled: bool = False
     ends: list[RankEnd] = field(default_factory=list)
+    _position: dict[str, int] = field(default_factory=dict)
     _workspace: bytes | None = None
     _step: int = -1
     _waiting: set[str] = field(default_factory=set)
@@ -88,11 +89,14 @@ class CaseFlow:
     _hurry: bool = False
     _grace: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._position = {node: position for position, node in enumerate(self.nodes)}
+
     # --- shape
 
     def ranks_of(self, node: str) -> tuple[int, ...]:
         """Global ranks of a node."""
-        first = self.nodes.index(node) * self.plan.ranks_per_node
+        first = self._position[node] * self.plan.ranks_per_node
         return tuple(range(first, first + self.plan.ranks_per_node))
 
     @property
@@ -193,8 +197,8 @@ class CaseFlow:
         env = {
             "PHALANX_NNODES": str(len(self.nodes)),
             "NNODES": str(len(self.nodes)),
-            "PHALANX_NODE_RANK": str(self.nodes.index(node)),
-            "NODE_RANK": str(self.nodes.index(node)),
+            "PHALANX_NODE_RANK": str(self._position[node]),
+            "NODE_RANK": str(self._position[node]),
             **self.run_env,
         }
         return CaseOpen(1, self.plan.name, spec, self.ranks_of(node), self.world_size, self._workspace, env)

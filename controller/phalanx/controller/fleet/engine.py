@@ -133,22 +133,31 @@ class Engine:
 
     def _on_started(self, event: RunStarted, now: float) -> list[Instruction]:
         self._advance("start")
+        if self.cancel_level:
+            return self._give_back_unused()
         out: list[Instruction] = [AllocateNodes()]
         if self.plan.timing.allocation_timeout_s:
             out.append(SetTimer("allocation", self.plan.timing.allocation_timeout_s))
         return out
 
     def _on_granted(self, event: AllocationGranted, now: float) -> list[Instruction]:
+        self.job_id, self.owned = event.job_id, event.owned
+        if self.cancel_level and self.phase is Phase.ALLOCATING:
+            return self._give_back_unused()  # the grant and the cancel crossed
         if self.phase is not Phase.ALLOCATING:
             return [ReleaseAllocation()]
         self._advance("granted")
-        self.job_id, self.owned = event.job_id, event.owned
         self.roster.expect(event.nodes)
         self._spawned_at = now
         return [
             SpawnAgents(event.job_id, event.nodes, event.owned),
             SetTimer("join", self.plan.timing.join_timeout_s),
         ]
+
+    def _give_back_unused(self) -> list[Instruction]:
+        """Cancelled before any agent was started."""
+        self._advance("end")
+        return [Record(RunEnding("cancelled before the nodes were used")), ReleaseAllocation()]
 
     def _on_refused(self, event: AllocationRefused, now: float) -> list[Instruction]:
         if self.phase is not Phase.ALLOCATING:
@@ -348,9 +357,9 @@ class Engine:
             return []
         self.cancel_level = event.level
         trouble = Trouble(f"cancelled by {event.by}", Exit.INTERRUPTED)
-        if self.phase is Phase.ALLOCATING:
+        if self.phase in (Phase.PLANNED, Phase.ALLOCATING):
             self._decide(trouble)
-            return [StopAllocating()]
+            return [StopAllocating()] if self.phase is Phase.ALLOCATING else []
         if self.phase is Phase.ENDING:
             return [EndAgents(0.0)] if event.level > 1 else []
         if self.flow is None or self.flow.finished:
