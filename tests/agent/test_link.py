@@ -116,9 +116,11 @@ async def test_a_second_address_takes_over_when_the_first_to_speak_breaks() -> N
 async def test_refused_everywhere_is_known_as_such_and_names_every_address() -> None:
     async with Controller() as controller:
         first, second = free_address(), free_address()
+        links = links_of(controller, first, second)
         with pytest.raises(LinkError) as caught:
-            await links_of(controller, first, second).join(0.0)
-        assert caught.value.refused
+            await links.join(0.0)
+        assert links.refused == {first, second}
+        assert not links.controller_is_gone, "it was never reached, so it cannot be known to be gone"
         assert all(f"{host}:{port}" in str(caught.value) for host, port in (first, second))
 
 

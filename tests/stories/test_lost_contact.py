@@ -136,14 +136,14 @@ def test_without_its_controller_the_client_says_75_and_after_the_lease_nothing_o
     logs_are_whole(run)
     nothing_runs(cluster, LEASE_S + AFTER_LEASE_S)
     (phalanx.sockets / f"{run.id}.sock").unlink(missing_ok=True)  # of a process that could not do it itself
-    cluster.lab.cancel_jobs()
+    cluster.lab.cancel_jobs()  # the time limit would end it: agents reach too few addresses to be sure
     the_next_run_clears(cluster, phalanx)
 
 
 def test_a_node_that_loses_power_is_named_and_ends_the_run_with_3(cluster: Cluster, phalanx: Phalanx) -> None:
     run = start_sleepers(phalanx)
     cluster.power_off("n4")
-    run.ends(3, within=LEASE_S + 30)
+    run.ends(3)
     logs_are_whole(run)
     assert [event["node"] for event in run.events("agent.lost")] == ["n4"]
     assert "n4 rank 3" in run.stderr.partition("First failure")[2].splitlines()[0]

@@ -22,12 +22,7 @@ CONNECT_WITHIN_S = 10.0
 
 
 class LinkError(Exception):
-    """No link to the controller; the message says which step failed.
-
-    ``refused``: the controller's machine answers, and says that nobody listens there any more.
-    """
-
-    refused = False
+    """No link to the controller; the message says which step failed."""
 
 
 class PinMismatch(LinkError):
@@ -75,6 +70,7 @@ class Link(asyncio.Protocol):
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
         self.address = ""
+        self.peer = ("", 0)
         #: whether the controller closed it in good order
         self.closed_by_peer = False
 
@@ -91,6 +87,8 @@ class Link(asyncio.Protocol):
             return
         sock = transport.get_extra_info("sockname")
         self.address = str(sock[0]) if sock else ""
+        peer = transport.get_extra_info("peername")
+        self.peer = (str(peer[0]), int(peer[1])) if peer else ("", 0)
 
     def data_received(self, data: bytes) -> None:
         if not self._claimed:
@@ -197,9 +195,15 @@ class Link(asyncio.Protocol):
         self.drop("the last words did not go out in time")
 
 
-async def connect(address: tuple[str, int], make: Callable[[], Link], context: ssl.SSLContext) -> Link:
+async def connect(
+    address: tuple[str, int],
+    make: Callable[[], Link],
+    context: ssl.SSLContext,
+    refused: set[tuple[str, int]],
+) -> Link:
     """An open link over one address.
 
+    ``refused`` holds the addresses whose machine says that nobody listens there; kept as it becomes known.
     Raises LinkError with words for people: what was tried and how far it came.
     """
     host, port = address
@@ -211,6 +215,7 @@ async def connect(address: tuple[str, int], make: Callable[[], Link], context: s
                 make, host, port, ssl=context, ssl_handshake_timeout=CONNECT_WITHIN_S
             )
             link = protocol
+            refused.discard(address)
             await link.opened
             return link
     except LinkError as error:
@@ -221,9 +226,9 @@ async def connect(address: tuple[str, int], make: Callable[[], Link], context: s
         if link is not None:
             link.drop("handshake not finished in time")
         words = getattr(error, "strerror", None) or str(error) or f"no answer within {CONNECT_WITHIN_S:g} s"
-        trouble = LinkError(f"{where}: {words}")
-        trouble.refused = isinstance(error, ConnectionRefusedError)
-        raise trouble from None
+        if isinstance(error, ConnectionRefusedError):
+            refused.add(address)
+        raise LinkError(f"{where}: {words}") from None
     except asyncio.CancelledError:
         if link is not None:
             link.drop("another address was faster")
@@ -231,7 +236,10 @@ async def connect(address: tuple[str, int], make: Callable[[], Link], context: s
 
 
 async def connect_any(
-    addresses: tuple[tuple[str, int], ...], make: Callable[[], Link], context: ssl.SSLContext
+    addresses: tuple[tuple[str, int], ...],
+    make: Callable[[], Link],
+    context: ssl.SSLContext,
+    refused: set[tuple[str, int]],
 ) -> Link:
     """The first link that opens over any address, all tried at once; only one at a time says hello.
 
@@ -252,7 +260,7 @@ async def connect_any(
         return link
 
     attempts = [
-        asyncio.create_task(connect(address, make_racer, context), name=f"connect to {address[0]}")
+        asyncio.create_task(connect(address, make_racer, context, refused), name=f"connect to {address[0]}")
         for address in addresses
     ]
     troubles: list[LinkError] = []
@@ -270,6 +278,4 @@ async def connect_any(
         for result in await asyncio.gather(*attempts, return_exceptions=True):
             if isinstance(result, Link) and result is not winner:
                 result.drop("another address was faster")
-    failed = LinkError("; ".join(map(str, troubles)) or "no address to try")
-    failed.refused = bool(troubles) and all(trouble.refused for trouble in troubles)
-    raise failed
+    raise LinkError("; ".join(map(str, troubles)) or "no address to try")

@@ -7,6 +7,7 @@ again by its lifeline. A link that does not live long is not made anew at once: 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import ssl
 import time
@@ -52,8 +53,10 @@ class Links:
     session_key: bytes = b""
     heartbeat_s: float = 2.0
     lease_s: float = 30.0
-    #: whether the last attempt to come back met a machine on which no controller listens any more
-    refused: bool = False
+    #: addresses whose machine says that nobody listens there (any more)
+    refused: set[tuple[str, int]] = field(default_factory=set)
+    #: the address over which the controller was reached last
+    home: tuple[str, int] = ("", 0)
     _proved: float = 0.0
     _over: bool = False
     _context: ssl.SSLContext = field(default_factory=client_context)
@@ -86,10 +89,8 @@ class Links:
                 pause = await _lived(self.control, pause)
             if self._over:
                 return
-            try:
+            with contextlib.suppress(LinkError):  # again after the pause, until the lease is over
                 await self._open_control()
-            except LinkError as trouble:
-                self.refused = trouble.refused
 
     async def keep_bulk(self) -> None:
         """Hold a bulk link once one is needed. Until cancelled or closed."""
@@ -113,8 +114,17 @@ class Links:
     async def _open_control(self) -> None:
         await self._connect(Channel.CONTROL, self.lifeline, self.on_message, self._control_opened)
 
+    @property
+    def controller_is_gone(self) -> bool:
+        """Where the controller was reached, its machine now says that nobody listens: it is no more.
+
+        A node that is merely cut off gets no such answer.
+        """
+        return self.home in self.refused
+
     def _control_opened(self, link: Link) -> None:
         self.control = link
+        self.home = link.peer
         welcome = link.connection.accepted
         if welcome is not None:
             self.session_key = welcome.session_key
@@ -146,7 +156,7 @@ class Links:
         def make() -> Link:
             return Link(boot.pin, key, hello, lifeline, timers, on_message, on_open, self.on_room)
 
-        return await connect_any(boot.addresses, make, self._context)
+        return await connect_any(boot.addresses, make, self._context, self.refused)
 
     def _hello(self, channel: Channel, resume: bool) -> Hello:
         return Hello(

@@ -195,7 +195,7 @@ class Session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KILL_WITHIN_S):
                 await self.cases.kill_all()
-        if self.exit_status == ABANDONED and self.links.refused and self.bootstrap.give_back:
+        if self.exit_status == ABANDONED and self.links.controller_is_gone and self.bootstrap.give_back:
             await self._give_back()
 
     async def _give_back(self) -> None:
