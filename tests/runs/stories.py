@@ -153,9 +153,7 @@ def node_lost() -> list[ev.Event]:
         *running(),
         ev.AgentSilent("node2", "no heartbeat for 5 s"),
         ev.AgentLost("node2", "no heartbeat for 10 s"),
-        ev.RankExited(
-            "demo", "main", "node2", 1, 255, "lost", 0.0, "lost with its node: no heartbeat for 10 s"
-        ),
+        ev.RankExited("demo", "main", "node2", 1, 255, "lost", 0.0, "no heartbeat for 10 s"),
         ev.RankExited("demo", "main", "node1", 0, 143, "stopped", 9.0),
         ev.CaseFinished("demo", "FAILURE", "node2 was lost", ()),
         ev.RunEnding("node2 was lost"),

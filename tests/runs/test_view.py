@@ -22,7 +22,7 @@ from .stories import RUN, START, STORIES, first_failure, log_bytes, recorded, ru
         ("out_of_memory", "failed", 3, Fault.RANK),
         ("join_missing", "failed", 8, None),
         ("cancelled", "cancelled", 130, None),
-        ("node_lost", "failed", 3, Fault.NODE),
+        ("node_lost", "failed", 3, Fault.RANK),
         ("image_failure", "failed", 9, Fault.IMAGE),
         ("refused", "failed", 10, Fault.ALLOCATION),
         ("unfinished", "running", None, None),

@@ -53,7 +53,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.SCHEDULER: "the scheduler refused, cancelled or took back the nodes",
     Exit.LOST_CONTACT: "contact with a run was lost; it may still be going",
     Exit.TIMEOUT: "a deadline passed",
-    Exit.LAUNCH: "the process of a rank could not be started",
+    Exit.LAUNCH: "the process of a rank could not be started, or was lost with its engine",
     Exit.NOT_EXECUTABLE: "the command is there but cannot be executed",
     Exit.NOT_FOUND: "the command was not found on the node",
     Exit.INTERRUPTED: "left with Ctrl-C, or cancelled",
