@@ -154,11 +154,11 @@ class Cluster:
         found = [words for node in self.nodes if node not in self.off for words in self.ours(node)]
         return found + [f"job {job}" for job in self.lab.job_ids()]
 
-    def forget_spools(self) -> None:
-        """Remove the folders of dead agents, which the next agents keep for ten minutes: someone may want the
-        output in them."""
+    def forget_dead_files(self) -> None:
+        """Remove the files of agents that were killed: their program, and their spool, which the next agents
+        keep for ten minutes since someone may want the output in it. Files only: nothing of them runs."""
         for node in self.nodes:
-            self.lab.exec(node, ["sh", "-c", "rm -rf /tmp/phalanx-[0-9]*-*"], check=True)
+            self.lab.exec(node, ["sh", "-c", "rm -rf /tmp/phalanx-[0-9]*-* /tmp/phalanx-agent-*"], check=True)
 
 
 def nothing_left(cluster: Cluster, within: float = SETTLE_S) -> None:

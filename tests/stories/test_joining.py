@@ -60,8 +60,7 @@ def test_a_node_whose_link_is_cut_while_it_joins_is_named_after_the_join_timeout
     cluster.power_off("n2")  # and on again: Slurm then believes at once that it is back
     cluster.mend()
     phalanx.run(*IN_CONTAINERS, "--", "true")
-    for node in cluster.nodes:  # srun leaves the file that it brought when it cannot start the step
-        cluster.lab.exec(node, ["sh", "-c", "rm -f /tmp/phalanx-agent-*"], check=True)
+    cluster.forget_dead_files()  # srun leaves the file that it brought when it cannot start the step
 
 
 def bootstrap_of(run: Run) -> tuple[list[str], Path]:

@@ -36,9 +36,9 @@ def start_sleepers(phalanx: Phalanx, script: str = MEET_AND_SLEEP) -> Run:
 
 
 def the_next_run_clears(cluster: Cluster, phalanx: Phalanx) -> None:
-    """What is dead: containers and the agents' files; spools are kept for a while."""
+    """What is dead: containers. Files of killed agents lie there for longer."""
     phalanx.run(*IN_CONTAINERS, "--", "true")
-    cluster.forget_spools()
+    cluster.forget_dead_files()
     nothing_left(cluster)
 
 
