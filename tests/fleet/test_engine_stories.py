@@ -221,3 +221,21 @@ def _granted_anyway(world: World):  # type: ignore[no-untyped-def]
             perform(instruction)
 
     return instead
+
+
+def test_an_agent_that_ended_before_it_joined_is_waited_for_no_longer() -> None:
+    world = World(make_plan(3))
+    world.dead = {"n2"}
+    world.happen(ev.SpawnSaid("n2", "task 2: Exited with exit code 127", True), 5.0)
+    finished = world.run()
+    assert finished.exit_code == 8
+    assert world.now < 30, "the join timeout of 60 s was not waited for"
+
+
+def test_with_min_nodes_the_run_goes_on_as_soon_as_the_others_are_there() -> None:
+    world = World(make_plan(3, min_nodes=2))
+    world.dead = {"n0"}
+    world.happen(ev.SpawnSaid("n0", "task 0: Exited with exit code 127", True), 2.0)
+    assert world.run().exit_code == 0
+    assert world.of(ev.FleetJoined)[0] == ev.FleetJoined(2, 3, world.of(ev.FleetJoined)[0].seconds)
+    assert {node for node, _ in world.told_to(m.CaseOpen)} == {"n1", "n2"}

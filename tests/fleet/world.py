@@ -215,6 +215,8 @@ class World:
         for rank, node in enumerate(nodes):
             if self.chance(self.odds.no_join):
                 self.dead.add(node)
+                if self.chance(0.5):
+                    self.happen(ev.SpawnSaid(node, "Exited with exit code 127", True), self.soon())
                 continue
             self.at(self.soon(), lambda node=node, rank=rank: self._join(node, rank))
             if self.chance(self.odds.dies):

@@ -173,7 +173,8 @@ class Engine:
         if isinstance(event, AgentJoined):
             out.append(DropTimer(f"lost:{event.node}"))
             if self.phase is Phase.JOINING and not self.roster.any(Member.EXPECTED):
-                out.append(Record(self._fleet(now)))
+                lost = self.roster.any(Member.LOST)
+                out.append(self._explain() if lost else Record(self._fleet(now)))
         return out
 
     def _fleet(self, now: float) -> FleetJoined:
@@ -220,10 +221,17 @@ class Engine:
         return [Record(AgentLost(node, "; ".join(part for part in parts if part)))]
 
     def _on_said(self, event: SpawnSaid, now: float) -> list[Instruction]:
-        """The spawner's last word about a node that had joined may tell why it goes."""
+        """The spawner's last word about a node that had joined may tell why it goes.
+
+        One whose agent has ended before it joined is waited for no longer.
+        """
         record = self.roster.nodes.get(event.node)
-        if record is not None and record.state is not Member.EXPECTED:
+        if record is None:
+            return []
+        if record.state is not Member.EXPECTED:
             self.said[event.node] = event.text
+        elif event.gone and self.phase is Phase.JOINING:
+            return [Record(AgentLost(event.node, event.text))]
         return []
 
     def _on_lost(self, event: AgentLost, now: float) -> list[Instruction]:

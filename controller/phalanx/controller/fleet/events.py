@@ -142,10 +142,14 @@ class SpawnStarted(Event):
 @event("spawn.said")
 @dataclass(frozen=True, slots=True)
 class SpawnSaid(Event):
-    """A line from the spawner (srun's own words) or from an agent that has not joined; ``node`` may be ""."""
+    """A line from the spawner (srun's own words) or from an agent that has not joined; ``node`` may be "".
+
+    ``gone``: the line says that this node's agent has ended.
+    """
 
     node: str
     text: str
+    gone: bool = False
 
 
 @event("spawn.ended")

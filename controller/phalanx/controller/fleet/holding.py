@@ -94,7 +94,9 @@ class Holding:
     def _said(self, node: str, line: str) -> None:
         self._spawn_lines += 1
         if self._spawn_lines <= MOST_SPAWN_LINES:
-            self._record(ev.SpawnSaid(node, line[:2000]))
+            says_gone = getattr(self._spawned, "says_gone", None)
+            gone = bool(node) and says_gone is not None and says_gone(line)
+            self._record(ev.SpawnSaid(node, line[:2000], gone))
 
     async def explain(self, instruction: ExplainMissing) -> None:
         """Say of each missing node why it is not there, as far as can be known."""

@@ -18,7 +18,7 @@ from .processes import exit_words, exited_within, signal_group
 from .slurm_commands import CommandError, SlurmCommands
 from .slurm_job import step_number
 from .slurm_text import parse_nodes
-from .slurm_words import NOISE, attribute, error_words, explain, failed_nodes
+from .slurm_words import NOISE, agent_ended, attribute, error_words, explain, failed_nodes
 from .words import Sayings, WordsFile, follow
 
 #: Seconds that slurmd has to kill the tasks and srun to notice, before srun itself is killed.
@@ -107,6 +107,10 @@ class SlurmSpawned:
         if not words and not trouble and self._process.returncode is not None:
             words = f"srun is over ({exit_words(self._process.returncode)}) and said nothing of this node"
         return "; ".join(part for part in (words, trouble) if part)
+
+    def says_gone(self, line: str) -> bool:
+        """Whether a line that was handed on says that its node's agent has ended."""
+        return agent_ended(line)
 
     def failed_nodes(self) -> tuple[str, ...]:
         """Nodes on which srun could start nothing. It then ends all the others too: they need a new spawn."""

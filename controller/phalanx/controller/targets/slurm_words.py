@@ -22,6 +22,10 @@ _NODE_TASK = re.compile(
     r"^srun: (?:error: |launch/slurm: .*?: )?([A-Za-z0-9_.\[\],-]+): tasks? [\d\[\],-]+: (.*)$"
 )
 _NODE_NAMED = re.compile(r"\b(?:on node|[Nn]ode failure on|for node|to node|on host) ([A-Za-z0-9_.\[\],-]+)")
+_TASK_ENDED = re.compile(
+    r"^srun: (?:error: )?[A-Za-z0-9_.\[\],-]+: tasks? [\d\[\],-]+: "
+    r"(?:Exited with exit code \d+|Killed|Terminated|Aborted|Segmentation fault|Out Of Memory)"
+)
 _EXIT = re.compile(r"Exited with exit code (\d+)")
 _OWN_WORDS = re.compile(
     r"^(?:srun|salloc|scancel|scontrol|squeue|sacct|slurmstepd(?:-\S+)?|slurm_\w+)(?: error)?: "
@@ -158,6 +162,11 @@ def attribute(line: str, nodes: Sequence[str]) -> Spoken:
     named = _NODE_TASK.match(line) or _NODE_NAMED.search(line)
     known = tuple(one for one in expand(named[1].rstrip(".,")) if one in nodes) if named else ()
     return Spoken(known, line)
+
+
+def agent_ended(line: str) -> bool:
+    """Whether srun says by this line that a task of its step, an agent, has ended badly."""
+    return _TASK_ENDED.match(line) is not None
 
 
 def failed_nodes(line: str) -> tuple[str, ...]:
