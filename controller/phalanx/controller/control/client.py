@@ -187,7 +187,7 @@ class ControlClient:
                     raise ControlRefused(_refusal(reply.status, await reply.text()))
                 yield reply
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ContactLost(str(error) or type(error).__name__) from error
+            raise ContactLost(_words(error)) from error
 
 
 async def _lines(reply: aiohttp.ClientResponse, silence_s: float | None) -> AsyncGenerator[bytes, None]:
@@ -252,6 +252,17 @@ def read_node(entry: dict[str, Any]) -> NodeReport:
         clock_offset_s=entry.get("clock_offset_s"),
         facts=entry.get("facts"),
     )
+
+
+def _words(error: Exception) -> str:
+    """What broke, without the library's inner words."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "it closed the connection"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "nothing answers on its socket"
+    return str(error) or type(error).__name__
 
 
 def _refusal(status: int, text: str) -> str:
