@@ -239,7 +239,7 @@ def test_a_cut_node_is_silent_until_it_is_joined(lab: Lab) -> None:
         assert [each.cable for each in lab.status()] == ["joined", word]
         assert not reaches(lab, "n1", "n2")
         lab.join("n2")
-        # A neighbour that did not answer is asked for again only after a moment: a try takes a second at most.
+        # A neighbour that did not answer is asked for again only after a moment; a try takes a second.
         assert any(reaches(lab, "n1", "n2") for _ in range(10))
 
 
