@@ -204,7 +204,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """A workload may call a thousand times a second; its calls are not news."""
-
-
-def _is_length(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= 12

@@ -114,7 +114,6 @@ class ContainerPlace:
         self._case = case
         self._places = places
         self._owner = owner
-        self._memory_limit = life.memory.limit_bytes() if life.memory else 0
 
     async def start(self, step: StepStart, rank: int, env: dict[str, str], directory: Path) -> Running:
         """Start the command by a detached exec of the wrapper."""

@@ -186,7 +186,7 @@ class Engine:
         self._advance("joined")
         self.nodes = self.roster.present
         known = {name for name in self.nodes if self.roster.nodes[name].facts is not None}
-        self.preparation = Preparation(self.plan, self.nodes, now)
+        self.preparation = Preparation(self.plan, self.nodes)
         limit = SetTimer("prepare", self.plan.timing.image_timeout_s)
         return [DropTimer("join"), SetTimer("facts", FACTS_S), limit, *self.preparation.begin(known)]
 

@@ -31,7 +31,6 @@ class Preparation:
 
     plan: Plan
     nodes: tuple[str, ...]
-    now: float
     done: bool = False
     trouble: Trouble | None = None
     facts: set[str] = field(default_factory=set)
