@@ -41,7 +41,8 @@ def _plain(kind: Any, marks: list[Any]) -> Any:
     if kind is str:
         longest = [mark.longest for mark in marks if isinstance(mark, schema.Text)]
         return _PLAIN[str][: longest[0]] if longest else _PLAIN[str]
-    return _PLAIN[kind]
+    low = [mark.low for mark in marks if isinstance(mark, schema.Range)]
+    return kind(max(_PLAIN[kind], *low)) if low else _PLAIN[kind]
 
 
 def record(kind: Any) -> Any:

@@ -7,7 +7,6 @@ import hashlib
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from phalanx.protocol import blob as module
 from phalanx.protocol.blob import (
     WINDOW,
     ChunkMismatch,
@@ -16,9 +15,10 @@ from phalanx.protocol.blob import (
     ManifestBuilder,
     chunk_count,
     chunk_length,
+    layer_chunk_bytes,
 )
 from phalanx.protocol.errors import RemoteError
-from phalanx.protocol.messages import CHUNK_BYTES, CHUNKS_PER_PAGE, BlobChunks
+from phalanx.protocol.messages import CHUNK_BYTES, CHUNK_BYTES_MIN, CHUNKS_PER_PAGE, BlobChunks
 
 
 def digest(data: bytes) -> bytes:
@@ -31,7 +31,7 @@ def content(size: int) -> bytes:
 
 def manifest_of(data: bytes, chunk: int) -> Manifest:
     pieces = [data[start : start + chunk] for start in range(0, len(data), chunk)]
-    return Manifest(digest(data), len(data), tuple(map(digest, pieces)))
+    return Manifest(digest(data), len(data), tuple(map(digest, pieces)), chunk)
 
 
 class Fetch(RuleBasedStateMachine):
@@ -41,8 +41,6 @@ class Fetch(RuleBasedStateMachine):
 
     @initialize(size=st.integers(0, 50))
     def begin(self, size: int) -> None:
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(module, "CHUNK_BYTES", self.chunk)
         self.data = content(size)
         self.download = Download(manifest_of(self.data, self.chunk))
         self.file = bytearray(size)
@@ -96,18 +94,15 @@ class Fetch(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "data"):
             return
-        try:
-            self.the_link_breaks()
-            while not self.download.complete:
-                self.ask()
-                for index in list(self.asked):
-                    self.asked.remove(index)
-                    offset = self.download.on_chunk(index, self.piece(index))
-                    self.file[offset : offset + self.chunk] = self.piece(index)
-            assert bytes(self.file) == self.data
-            assert self.download.received == len(self.data)
-        finally:
-            self.patch.undo()
+        self.the_link_breaks()
+        while not self.download.complete:
+            self.ask()
+            for index in list(self.asked):
+                self.asked.remove(index)
+                offset = self.download.on_chunk(index, self.piece(index))
+                self.file[offset : offset + self.chunk] = self.piece(index)
+        assert bytes(self.file) == self.data
+        assert self.download.received == len(self.data)
 
 
 TestFetch = Fetch.TestCase
@@ -131,6 +126,7 @@ def test_pages_that_do_not_fit_together_are_refused() -> None:
         BlobChunks(bytes(32), size, CHUNKS_PER_PAGE - 1, (bytes(32),)),
         BlobChunks(bytes(32), size, CHUNKS_PER_PAGE, ()),
         BlobChunks(bytes(32), size, CHUNKS_PER_PAGE, (bytes(32),) * 2),
+        BlobChunks(bytes(32), size, CHUNKS_PER_PAGE, (bytes(32),), CHUNK_BYTES // 2),
     ):
         builder = ManifestBuilder()
         assert builder.add(first) is None
@@ -151,3 +147,28 @@ def test_every_chunk_has_its_full_length_but_the_last(size: int, count: int, las
     assert chunk_count(size) == count
     if count:
         assert chunk_length(size, count - 1) == last
+
+
+@pytest.mark.parametrize(
+    ("total", "chunk"),
+    [
+        (0, 256 << 10),
+        (1, 256 << 10),
+        (64 << 20, 256 << 10),
+        (256 << 20, 1 << 20),
+        (300 << 20, 1 << 20),
+        (1 << 30, 4 << 20),
+        (40 << 30, 4 << 20),
+    ],
+)
+def test_chunks_of_layers_grow_with_the_image_up_to_the_most_that_travels(total: int, chunk: int) -> None:
+    assert layer_chunk_bytes(total) == chunk
+
+
+def test_a_manifest_of_small_chunks_comes_back_from_its_pages() -> None:
+    data = content(3 * CHUNK_BYTES_MIN + 5)
+    manifest = manifest_of(data, CHUNK_BYTES_MIN)
+    builder = ManifestBuilder()
+    assert [builder.add(page) for page in manifest.pages()] == [manifest]
+    assert [manifest.length(index) for index in range(4)] == [CHUNK_BYTES_MIN] * 3 + [5]
+    assert [manifest.offset(index) for index in range(4)] == [index * CHUNK_BYTES_MIN for index in range(4)]

@@ -20,7 +20,6 @@ from phalanx.protocol.blob import (
     Download,
     Manifest,
     ManifestBuilder,
-    chunk_length,
     make_manifest,
 )
 from phalanx.protocol.errors import ProtocolError, RemoteError
@@ -239,7 +238,7 @@ def manifest_of(folder: Path, name: str) -> Manifest:
 def _read_chunk(place: tuple[Path, str], manifest: Manifest, index: int) -> bytes:
     """A chunk, verified. Raises OSError, or RemoteError when the file has changed."""
     with os.fdopen(open_beneath(*place), "rb") as file:
-        payload = os.pread(file.fileno(), chunk_length(manifest.size, index), index * CHUNK_BYTES)
+        payload = os.pread(file.fileno(), manifest.length(index), manifest.offset(index))
     manifest.verify(index, payload)
     return payload
 

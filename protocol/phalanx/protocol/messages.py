@@ -363,8 +363,10 @@ class WorkloadMetric(Message):
 
 # --- blobs: images, workspaces, libraries, results ------------------------------------------------------
 
-#: Bytes of a chunk: small enough to verify before writing and to resend, large enough to be cheap.
+#: Most bytes of a chunk: small enough to verify before writing and to resend, large enough to be cheap.
 CHUNK_BYTES = 4 * 1024 * 1024
+#: Fewest: below it the digests would weigh more than what they protect is worth.
+CHUNK_BYTES_MIN = 64 * 1024
 #: Digests of chunks per BlobChunks message (128 KiB of digests, under the control cap).
 CHUNKS_PER_PAGE = 4096
 
@@ -374,13 +376,14 @@ CHUNKS_PER_PAGE = 4096
 class BlobChunks(Message):
     """A page of a blob's manifest: digests of its chunks from index ``first`` on.
 
-    ``blob`` is the sha256 of the whole, ``size`` its bytes; every chunk has CHUNK_BYTES but the last.
+    ``blob`` is the sha256 of the whole, ``size`` its bytes; every chunk has ``chunk_bytes`` but the last.
     """
 
     blob: Digest
     size: U63
     first: U32
     digests: Annotated[tuple[Digest, ...], Items(CHUNKS_PER_PAGE)]
+    chunk_bytes: Annotated[int, Range(CHUNK_BYTES_MIN, CHUNK_BYTES)] = CHUNK_BYTES
 
 
 @message(41, Kind.CONTROL, C)
@@ -497,6 +500,218 @@ class ImageExported(Message):
     image_id: ImageId
     blob: Digest
     size: U63
+    error: Words
+
+
+# --- images, layer by layer, from node to node -----------------------------------------------------------
+
+
+class BulkSecurity(Enum):
+    """How chunks travel between agents. Every chunk is verified by digest either way."""
+
+    TLS = "tls"
+    #: plaintext, for trusted fabrics: image bytes can be read on the wire
+    INTEGRITY = "integrity"
+
+
+@message(90, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class RelayOpen(Message):
+    """Serve blobs to other agents on a port of this node. Answered with RelayOpened; asked again, once more.
+
+    ``certificate``: PEM of a certificate and its private key made for this agent; b"" for INTEGRITY.
+    ``ticket_key``: what the tickets of its readers are made with. ``rate_bytes_s``: most bytes a second that
+    it sends to all readers together, 0 for no limit.
+    """
+
+    request: U32
+    security: BulkSecurity
+    certificate: Annotated[bytes, Octets(8192)]
+    ticket_key: Annotated[bytes, Octets(32, exact=True)]
+    rate_bytes_s: U63 = 0
+
+
+@message(91, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class RelayOpened(Message):
+    """The port at which the relay listens; or ``error`` says why there is none (port is then 0)."""
+
+    request: U32
+    port: U16
+    error: Words
+
+
+@message(92, Kind.HANDSHAKE, A)
+@dataclass(frozen=True, slots=True)
+class RelayHello(Message):
+    """First words of a reader to a relay: who it is, and a ticket that is good for one connection.
+
+    ``mac``: see ``ticket.ticket_mac``.
+    """
+
+    run_id: Name
+    node: Name
+    serial: U63
+    mac: Mac
+
+
+@message(93, Kind.BULK, A)
+@dataclass(frozen=True, slots=True)
+class RelayWait(Message):
+    """A relay lives, and has not got the chunk that was asked for yet; once a second."""
+
+    blob: Digest
+    index: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Good for one connection of one reader to one relay."""
+
+    serial: U63
+    mac: Mac
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """From whom to read: a relay, or the controller over the bulk link (``node`` "", the rest empty).
+
+    ``pin``: sha256 of the relay's certificate, b"" for INTEGRITY.
+    """
+
+    node: Name
+    host: Annotated[str, Text(255)] = ""
+    port: U16 = 0
+    pin: Annotated[bytes, Octets(32)] = b""
+    tickets: Annotated[tuple[Ticket, ...], Items(16)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stripe:
+    """Parents in order of preference. Stripe s of n reads chunks s, s + n, s + 2n, ... of each blob."""
+
+    parents: Annotated[tuple[Parent, ...], Items(16)]
+
+
+Stripes = Annotated[tuple[Stripe, ...], Items(4)]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer by the sha256 of its uncompressed tar, and the bytes of that."""
+
+    diff_id: Digest
+    size: U63
+
+
+Layers = Annotated[tuple[Layer, ...], Items(256)]
+#: An image's configuration as it lies in its archive; a control frame must hold it.
+ImageConfig = Annotated[bytes, Octets(192 * 1024)]
+
+
+@message(94, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class LayersQuery(Message):
+    """Which layers of this image does the node hold? Answered with LayersStatus.
+
+    ``config``: sha256 of the image's configuration.
+    """
+
+    request: U32
+    reference: ImageRef
+    config: Digest
+    layers: Layers
+
+
+@message(95, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class LayersStatus(Message):
+    """``present``: the engine has just this image under the reference. ``in_engine``: how many leading layers
+    its store has as a chain. ``in_cache``: indexes of layers that lie whole in the node's cache.
+
+    ``deltas``: whether the engine takes archives without the layers that it has. ``free_bytes``: where layers
+    are kept on their way, and ``engine_free_bytes``: where the engine keeps them (2**63-1: not known).
+    """
+
+    request: U32
+    present: bool
+    in_engine: U16
+    in_cache: Annotated[tuple[U16, ...], Items(256)]
+    deltas: bool
+    free_bytes: U63
+    engine_free_bytes: U63
+    error: Words = ""
+
+
+@message(96, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class ImageSync(Message):
+    """Get the layers from index ``first`` on (their manifests came before), load each in order while the next
+    is on its way, and make sure that ``reference`` then means this image. Answered with ImageStatus.
+
+    ``stripes`` may change later (SyncParents); without any parent it waits for them.
+    """
+
+    request: U32
+    reference: ImageRef
+    config: ImageConfig
+    layers: Layers
+    first: U16
+    stripes: Stripes
+    rate_bytes_s: U63 = 0
+
+
+@message(97, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class SyncParents(Message):
+    """Read from these from now on; none: wait for others. What is verified stays."""
+
+    request: U32
+    stripes: Stripes
+
+
+@message(98, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class SyncProgress(Message):
+    """Of an ImageSync: bytes verified, bytes read from the network in all (more when some came twice), layers
+    that the engine has taken; at most twice a second and at the end."""
+
+    request: U32
+    verified: U63
+    read: U63
+    loaded: U16
+
+
+@message(99, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class ParentFailed(Message):
+    """A reader has left a parent for the next: ``corrupt`` when what it sent was not what was asked for."""
+
+    request: U32
+    parent: Name
+    corrupt: bool
+    reason: Words
+
+
+@message(100, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class ImageSeed(Message):
+    """Make the layers of the image in this node's engine readable as blobs, manifests first
+    (BlobChunks), then ImageSeeded."""
+
+    request: U32
+    reference: ImageRef
+
+
+@message(101, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class ImageSeeded(Message):
+    """What the image is; its layers can be read from this node. Or ``error`` says why not."""
+
+    request: U32
+    reference: ImageRef
+    config: ImageConfig
+    layers: Layers
     error: Words
 
 

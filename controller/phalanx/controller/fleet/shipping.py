@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phalanx.protocol.blob import WINDOW, Manifest, chunk_length, make_manifest
+from phalanx.protocol.blob import WINDOW, Manifest, make_manifest
 from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.messages import (
     CHUNK_BYTES,
@@ -134,10 +134,10 @@ class Shipping:
         manifest = self._manifests.get(path) if path is not None else None
         if path is None or manifest is None or wanted.index >= len(manifest.digests):
             return ChunkRefused(wanted.blob, wanted.index, "not held here")
-        length = chunk_length(manifest.size, wanted.index)
+        length = manifest.length(wanted.index)
         try:
             with path.open("rb") as file:
-                payload = os.pread(file.fileno(), length, wanted.index * CHUNK_BYTES)
+                payload = os.pread(file.fileno(), length, manifest.offset(wanted.index))
         except OSError as error:
             return ChunkRefused(wanted.blob, wanted.index, as_words(f"cannot read it: {error.strerror}"))
         if len(payload) != length:
