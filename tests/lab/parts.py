@@ -9,7 +9,7 @@ import subprocess
 
 BASE = ("ip", "tc", "unshare", "nsenter", "setsid", "setpriv", "mount", "losetup", "mkfs.ext4")
 SLURM = ("slurmctld", "slurmd", "srun", "sinfo", "squeue", "munged", "munge")
-DOCKER = ("dockerd", "containerd", "runc", "docker")
+DOCKER = ("dockerd", "containerd", "runc", "docker", "busybox")
 
 
 def missing_parts(docker: bool = False, *, slurm: bool = True) -> list[str]:

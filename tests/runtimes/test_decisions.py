@@ -122,6 +122,17 @@ def test_the_janitor_keeps_a_spool_that_someone_may_still_want(tmp_path: Path) -
     assert not any(directory.exists() for directory in gone)
 
 
+def test_a_spool_whose_lease_was_ended_goes_in_the_first_minutes_of_a_boot_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "boottime", lambda: 100.0)
+    ended = _spool(tmp_path, f"phalanx-{os.getuid()}-ended-0", 0, 5000)
+    over = _spool(tmp_path, f"phalanx-{os.getuid()}-over-0", 90, 5000)
+    janitor.remove_stale_files(tmp_path, os.getuid())
+    assert not ended.exists()
+    assert over.exists()
+
+
 def test_the_janitor_removes_an_agent_s_file_that_nobody_runs(tmp_path: Path) -> None:
     def file(name: str, age_s: float = 5000) -> Path:
         made = tmp_path / name

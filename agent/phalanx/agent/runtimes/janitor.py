@@ -137,7 +137,8 @@ def stale(directory: Path, uid: int, now_s: float) -> str:
     boot, up = lease.boot_id(), lease.boottime()
     if all(term.boot and term.boot != boot for term in terms):
         return "it is of an earlier boot"
-    if all(term.over(up - KEEP_SPOOL_S, boot) for term in terms) and _quiet(leases, now_s):
+    # A lease that was ended says 0, which is over in the first minutes of a boot, too.
+    if all(term.over(max(0.0, up - KEEP_SPOOL_S), boot) for term in terms) and _quiet(leases, now_s):
         return "its leases are over"
     return ""
 

@@ -35,6 +35,8 @@ from phalanx.controller.runs.watch import PATIENCE_S, Disconnected, OutOfContact
 
 #: How long the controller may take to answer a request to cancel.
 CANCEL_S = 10.0
+#: How long a terminal may take, at the end, to show what is on its way to it.
+WORDS_S = 1.0
 #: Log bytes that are written at once, when there are that many.
 WRITE = 256 * 1024
 HANGUP = SIGNAL_BASE + signal.SIGHUP
@@ -75,6 +77,7 @@ class Attendance:
         self._advanced: dict[str, int] = {}
         self._interrupts = 0
         self._asked: set[asyncio.Task[None]] = set()
+        self._words: set[asyncio.Task[None]] = set()
         self._leave: asyncio.Future[Left] | None = None
 
     async def stay(self) -> Left:
@@ -93,7 +96,10 @@ class Attendance:
             return await follow
         finally:
             undo()
-            await _end(follow, redraw, *self._asked)
+            if self._words:
+                # A run that ends at once must not swallow the answer to the Ctrl-C that ended it.
+                await asyncio.wait(self._words, timeout=WORDS_S)
+            await _end(follow, redraw, *self._asked, *self._words)
 
     # --- what comes from the run ---------------------------------------------------------------------
 
@@ -208,16 +214,15 @@ class Attendance:
             self._leave.set_result(left)
 
     def _ask(self, level: int, words: str, how: str) -> None:
-        task = asyncio.create_task(self._cancel(level, words, how), name=f"cancel level {level}")
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
-
-    async def _cancel(self, level: int, words: str, how: str) -> None:
+        """Say it and pass it on, beside each other: a stopped terminal must not hold the request up."""
         self._passing.note = words
-        # Beside each other: a terminal that is stopped must not keep the request from being passed on.
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._screen.say(words), name="words about the cancel")
-            both.create_task(self._pass_on(level, how), name="request to cancel")
+        say, pass_on = self._screen.say(words), self._pass_on(level, how)
+        self._keep(self._words, asyncio.create_task(say, name="words about the cancel"))
+        self._keep(self._asked, asyncio.create_task(pass_on, name=f"cancel level {level}"))
+
+    def _keep(self, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _pass_on(self, level: int, how: str) -> None:
         try:
