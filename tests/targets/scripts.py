@@ -21,8 +21,7 @@ echo up >&2
 sleep 1000 &
 echo "child $!" >&2
 wait
-sleep 10 &
-wait
+while :; do sleep 0.1; done
 """
 #: Does not go for TERM.
 STUBBORN = r"""
