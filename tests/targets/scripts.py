@@ -12,7 +12,8 @@ read -r line
 echo "told $line"
 echo "node ${SLURMD_NODENAME-} id ${SLURM_NODEID-} args $*" >&2
 """
-#: Stays until TERM, and says so; its child is in its own process group.
+#: Stays until TERM, and says so; its child is in its own process group. Slurm signals the processes of a task
+#: one by one, children first: the first wait may end a moment before the signal is there.
 STAYER = r"""
 read -r line
 trap 'echo "ended politely" >&2; exit 0' TERM
@@ -20,6 +21,7 @@ echo up >&2
 sleep 1000 &
 echo "child $!" >&2
 wait
+while :; do sleep 0.1; done
 """
 #: Does not go for TERM.
 STUBBORN = r"""

@@ -27,9 +27,6 @@ KILL_S = 5.0
 ASK_S = 15.0
 #: Pause between looks for a step whose srun is gone, in seconds.
 LOOK_S = 0.5
-#: Pause before TERM is sent again, in seconds. A node whose step has only just begun refuses signals to it,
-#: and scancel does not say so (seen on Slurm 22.05); to an agent that is leaving, the second says nothing.
-TERM_AGAIN_S = 1.0
 #: Seconds for removing the agent file from the nodes at the end.
 REMOVE_S = 5.0
 
@@ -142,8 +139,8 @@ class SlurmSpawned:
 
     async def _end_agents(self, grace_s: float) -> None:
         # An srun that was killed may have left its tasks: the step is looked for with or without it.
-        if grace_s > 0 and await self._told_to_leave(grace_s):
-            return
+        if grace_s > 0 and await self._signal_agents("TERM"):
+            await self._gone_within(grace_s)
         if await self._signal_agents("KILL"):
             await self._gone_within(KILL_S)
         elif self._process.returncode is None:
@@ -151,19 +148,6 @@ class SlurmSpawned:
             signal_group(self._process, signal.SIGTERM)
             if not await exited_within(self._process, 1.0):
                 await self._signal_agents("KILL")
-
-    async def _told_to_leave(self, grace_s: float) -> bool:
-        """TERM, and again after pauses that grow; whether the agents are gone before the grace is over."""
-        loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + grace_s, TERM_AGAIN_S
-        while await self._signal_agents("TERM"):
-            left = deadline - loop.time()
-            if await self._gone_within(min(pause, max(left, 0.0))):
-                return True
-            if left <= pause:
-                break
-            pause *= 4
-        return False
 
     async def _remove_agent_files(self) -> None:
         """Where not every agent ended well, its file may be left on the node. Nothing depends on this."""
@@ -176,17 +160,17 @@ class SlurmSpawned:
             async with asyncio.timeout(REMOVE_S):
                 await self._commands.ask(command)
 
-    async def _gone_within(self, seconds: float) -> bool:
+    async def _gone_within(self, seconds: float) -> None:
         """Wait for srun to be over, or for the step when srun is so already; at most so long."""
         if self._process.returncode is None:
-            return await exited_within(self._process, seconds)
+            await exited_within(self._process, seconds)
+            return
         with contextlib.suppress(TimeoutError, CommandError):
             async with asyncio.timeout(seconds):
                 while True:
                     if not await step_number(self._commands, self._step.job_id, self._step.name):
-                        return True
+                        return
                     await asyncio.sleep(LOOK_S)
-        return False
 
     async def _signal_agents(self, number: str) -> bool:
         """Signal the tasks of our step; False when there is none, or Slurm cannot be asked."""
