@@ -25,7 +25,8 @@ def test_a_calm_run_passes_every_phase_and_ends_with_zero() -> None:
     finished = world.run()
     assert (finished.state, finished.exit_code) == ("succeeded", 0)
     assert [event.status for event in world.of(ev.CaseFinished)] == ["SUCCESS", "SUCCESS"]
-    assert world.of(ev.ImageReady) == [ev.ImageReady("image:1", IMAGE_ID, 3, 0.0)]
+    (ready,) = world.of(ev.ImageReady)
+    assert (ready.reference, ready.image_id, ready.nodes) == ("image:1", IMAGE_ID, 3)
     order = [type(event) for event in world.log]
     assert order.index(ev.FleetJoined) < order.index(ev.ImageReady) < order.index(ev.CaseStarted)
 
@@ -169,9 +170,9 @@ def _without_image(world: World):  # type: ignore[no-untyped-def]
     perform = world.perform
 
     def instead(instruction):  # type: ignore[no-untyped-def]
-        from phalanx.controller.fleet.instructions import PrepareImage
+        from phalanx.controller.fleet.instructions import FindImage
 
-        if isinstance(instruction, PrepareImage):
+        if isinstance(instruction, FindImage):
             world.happen(ev.ImageSource("", instruction.reference, "", 0, "nobody has it"))
         else:
             perform(instruction)

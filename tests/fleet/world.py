@@ -91,6 +91,7 @@ class World:
         self.timers: dict[str, int] = {}
         self.running: dict[tuple[str, str, int], str] = {}
         self.judged: list[str] = []
+        self.syncing: tuple[str, ...] = ()
         self.spawned = self.spawn_over = False
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -162,10 +163,10 @@ class World:
             case ins.ExplainMissing():
                 missing = dict.fromkeys(instruction.nodes, "unknown")
                 self.happen(ev.JoinTimeout(instruction.joined, instruction.expected, missing), self.soon())
-            case ins.PrepareImage():
-                source = ev.ImageSource("archive x", instruction.reference, IMAGE_ID, 10)
-                error = ev.ImageSource("", instruction.reference, "", 0, "none")
-                self.happen(error if self.chance(self.odds.error) else source, self.soon())
+            case ins.FindImage() | ins.AskLayers() | ins.OpenRelays() | ins.SyncImage():
+                self._image(instruction)
+            case ins.ChangeParents():
+                assert set(instruction.parents) <= set(self.syncing), "parents for a node that reads nothing"
             case ins.Ship():
                 for node in instruction.nodes:
                     self._answer(node, ev.BlobFetched(node, instruction.purpose, "00" * 32, 1), "error")
@@ -179,6 +180,27 @@ class World:
                 self.happen(ev.AllocationReleased(self.engine.job_id), self.soon())
             case _:
                 raise AssertionError(f"unknown instruction {instruction}")
+
+    def _image(self, instruction: ins.Instruction) -> None:
+        match instruction:
+            case ins.FindImage():
+                source = ev.ImageSource("archive x", instruction.reference, IMAGE_ID, 30, layers=(10, 20))
+                error = ev.ImageSource("", instruction.reference, "", 0, "none")
+                self.happen(error if self.chance(self.odds.error) else source, self.soon())
+            case ins.AskLayers():
+                for node in instruction.nodes:
+                    have = self.dice.choice((0, 1, 2))
+                    held = ev.LayersOnNode(node, self.chance(0.1), have, (), True, 2**40, 2**40)
+                    self._answer(node, held, "error")
+            case ins.OpenRelays():
+                for node in instruction.nodes:
+                    self._answer(node, ev.RelayOnNode(node, 4711), "error")
+            case ins.SyncImage():
+                self.syncing = tuple(instruction.first)
+                if self.chance(self.odds.blinks):
+                    self.happen(ev.SlowNodes(self.syncing[:1]), self.soon())
+                for node in instruction.first:
+                    self._answer(node, ev.ImageOnNode(node, "image:1", IMAGE_ID), "error")
 
     def _judge(self, instruction: ins.JudgeCase) -> None:
         self.judged.append(instruction.case)
@@ -283,8 +305,6 @@ class World:
                 self._answer(node, ev.RuntimeOnNode(node, message.runtime.value), "error")
             case m.ImageQuery():
                 self._answer(node, ev.ImageOnNode(node, message.reference, ""), "error")
-            case m.ImageLoad():
-                self._answer(node, ev.ImageOnNode(node, message.reference, message.image_id), "error")
             case m.CaseOpen():
                 self._answer(node, ev.CaseOpenedOn(message.case, node, "c"), "error")
             case m.StepStart():

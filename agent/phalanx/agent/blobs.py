@@ -74,6 +74,7 @@ class BlobStore:
     held: dict[bytes, Path] = field(default_factory=dict)
     _builders: dict[bytes, ManifestBuilder] = field(default_factory=dict)
     _manifests: dict[bytes, Manifest] = field(default_factory=dict)
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
     _fetches: dict[bytes, _Fetch] = field(default_factory=dict)
     _turns: dict[bytes, asyncio.Lock] = field(default_factory=dict)
     _offered: dict[bytes, tuple[Path, str]] = field(default_factory=dict)
@@ -85,6 +86,14 @@ class BlobStore:
         if manifest is not None:
             del self._builders[page.blob]
             self._manifests[page.blob] = manifest
+            self._more.set()
+
+    async def manifest(self, blob: bytes) -> Manifest:
+        """The manifest of a blob, waited for."""
+        while blob not in self._manifests:
+            self._more.clear()
+            await self._more.wait()
+        return self._manifests[blob]
 
     async def fetch(self, message: BlobFetch) -> Path:
         """Get a blob whose manifest came before. Raises BlobError."""

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phalanx.agent import library
 from phalanx.agent.blobs import BlobError
@@ -44,25 +44,33 @@ from phalanx.protocol.messages import (
     Diagnosed,
     Engine,
     Fence,
-    ImageExport,
-    ImageExported,
-    ImageLoad,
     ImageQuery,
+    ImageSeed,
+    ImageSeeded,
     ImageStatus,
+    ImageSync,
     KvReply,
+    LayersQuery,
+    LayersStatus,
     Leave,
     LogAck,
     Message,
+    RelayOpen,
+    RelayOpened,
     RuntimeOpen,
     RuntimeOpened,
     StepStart,
     StepStop,
+    SyncParents,
 )
 from phalanx.protocol.messages import Runtime as RuntimeKind
 from phalanx.protocol.schema import as_words
 
+if TYPE_CHECKING:
+    from phalanx.agent.imaging import Imaging
+    from phalanx.agent.runtimes.docker import DockerRuntime
+
 NO_ENGINE = Engine("", "", "", "", "not asked yet")
-NO_BLOB = bytes(32)
 
 Answer = Callable[[str], Message]
 
@@ -79,6 +87,7 @@ class Duties:
     engine: Engine = NO_ENGINE
     evidence: Evidence = field(init=False)
     _engine_busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _imaging: Imaging | None = None
 
     def take_up(self) -> None:
         """Wire the session to these duties."""
@@ -147,6 +156,8 @@ class Duties:
                 return lambda: self.exchanges[message.case].on_fail(message)
             case KvReply():
                 return lambda: self._on_kv_reply(message)
+            case SyncParents():
+                return lambda: self.imaging.change_parents(message)
         return None
 
     def _on_kv_reply(self, message: KvReply) -> None:
@@ -185,13 +196,40 @@ class Duties:
                 )
             case ImageQuery():
                 return self._query(message), lambda w: self._status(message, "", w)
-            case ImageLoad():
-                return self._load(message), lambda w: self._status(message, "", w)
-            case ImageExport():
-                return self._export(message), lambda w: ImageExported(
-                    message.request, message.reference, "", NO_BLOB, 0, w
+        return self._about_layers(message)
+
+    def _about_layers(self, message: Message) -> tuple[Coroutine[Any, Any, None] | None, Answer | None]:
+        match message:
+            case LayersQuery():
+                return self.imaging.query(message), lambda w: LayersStatus(
+                    message.request, False, 0, (), False, 0, 0, w
                 )
+            case RelayOpen():
+                return self.imaging.open_relay(message), lambda w: RelayOpened(message.request, 0, w)
+            case ImageSeed():
+                return self.imaging.seed(message), lambda w: ImageSeeded(
+                    message.request, message.reference, b"", (), w
+                )
+            case ImageSync():
+                return self.imaging.sync(message), lambda w: self._status(message, "", w)
         return None, None
+
+    @property
+    def imaging(self) -> Imaging:
+        """What moves images; imported when one does."""
+        if self._imaging is None:
+            from phalanx.agent.imaging import Imaging
+
+            self._imaging = Imaging(self.session, self._docker, self._engine_busy)
+        return self._imaging
+
+    def _docker(self) -> DockerRuntime:
+        from phalanx.agent.runtimes.docker import DockerRuntime
+
+        found = self.runtime(RuntimeKind.DOCKER)
+        if not isinstance(found, DockerRuntime):
+            raise RuntimeUnavailable("the docker runtime is not what it should be")
+        return found
 
     async def _answered(self, work: Coroutine[Any, Any, None], answer: Answer | None) -> None:
         try:
@@ -211,7 +249,8 @@ class Duties:
         """A message on the bulk link."""
         blobs = self.session.blobs
         if isinstance(message, Chunk | ChunkRefused):
-            blobs.on_chunk(message)
+            if self._imaging is None or not self._imaging.takes(message):
+                blobs.on_chunk(message)
         elif isinstance(message, ChunkGet):
             self.session.spawn(blobs.serve(message), "chunk")
 
@@ -250,40 +289,12 @@ class Duties:
         for words in removed:
             self.session.notice(words)
 
-    def _status(self, message: ImageQuery | ImageLoad, image_id: str, error: str) -> ImageStatus:
+    def _status(self, message: ImageQuery | ImageSync, image_id: str, error: str) -> ImageStatus:
         return ImageStatus(message.request, message.reference, image_id, as_words(error))
 
     async def _query(self, message: ImageQuery) -> None:
         image_id = await self.runtime(RuntimeKind.DOCKER).image_id(message.reference)
         self.session.send(self._status(message, image_id, ""))
-
-    async def _load(self, message: ImageLoad) -> None:
-        archive = self.session.blobs.held.get(message.blob)
-        if archive is None:
-            raise BlobError("the image did not come before it was to be loaded")
-        try:
-            async with self._engine_busy:
-                engine = self.runtime(RuntimeKind.DOCKER)
-                loaded = await engine.load(archive, message.reference, message.image_id)
-        finally:
-            self.session.blobs.drop(message.blob)
-        self.session.send(self._status(message, loaded, ""))
-
-    async def _export(self, message: ImageExport) -> None:
-        # one for all: an archive is large, and only the last that was asked for is wanted
-        archive = self.session.base / "export" / "image.tar"
-        archive.parent.mkdir(mode=0o700, exist_ok=True)
-        async with self._engine_busy:
-            self.session.blobs.forget(archive.parent)
-            archive.unlink(missing_ok=True)
-            image_id = await self.runtime(RuntimeKind.DOCKER).export(message.reference, archive)
-            manifest = await self.session.blobs.offer(archive.parent, archive.name)
-        for page in manifest.pages():
-            self.session.send(page)
-        await self.session.links.need_bulk()
-        self.session.send(
-            ImageExported(message.request, message.reference, image_id, manifest.blob, manifest.size, "")
-        )
 
     # --- the workload's socket
 
@@ -302,7 +313,9 @@ class Duties:
                 server.stop()
 
     async def close(self) -> None:
-        """Let go of the engines' clients."""
+        """End what moves images, and let go of the engines' clients."""
+        if self._imaging is not None:
+            await self._imaging.close()
         for runtime in self.runtimes.values():
             await runtime.close()
 

@@ -68,6 +68,11 @@ class Links:
         """The control link while messages can go out on it."""
         return self.control if self.control is not None and self.control.is_open else None
 
+    @property
+    def address(self) -> str:
+        """This node's address on its link to the controller, "" while there is none."""
+        return self.control.address if self.control is not None else ""
+
     async def join(self, within_s: float) -> None:
         """Connect for the first time. Raises LinkError once ``within_s`` is over, naming every address."""
         deadline = time.monotonic() + within_s

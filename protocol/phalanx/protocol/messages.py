@@ -459,26 +459,6 @@ class ImageQuery(Message):
     reference: ImageRef
 
 
-@message(51, Kind.CONTROL, C)
-@dataclass(frozen=True, slots=True)
-class ImageLoad(Message):
-    """Load the docker-archive held as ``blob`` and make sure that ``reference`` then has ``image_id``."""
-
-    request: U32
-    reference: ImageRef
-    image_id: ImageId
-    blob: Digest
-
-
-@message(52, Kind.CONTROL, C)
-@dataclass(frozen=True, slots=True)
-class ImageExport(Message):
-    """Save the image to a docker-archive on this node and offer it (BlobChunks, then ImageExported)."""
-
-    request: U32
-    reference: ImageRef
-
-
 @message(53, Kind.CONTROL, A)
 @dataclass(frozen=True, slots=True)
 class ImageStatus(Message):
@@ -487,19 +467,6 @@ class ImageStatus(Message):
     request: U32
     reference: ImageRef
     image_id: ImageId
-    error: Words
-
-
-@message(54, Kind.CONTROL, A)
-@dataclass(frozen=True, slots=True)
-class ImageExported(Message):
-    """The archive is ready to be read as ``blob``; or ``error`` (blob is then all zero)."""
-
-    request: U32
-    reference: ImageRef
-    image_id: ImageId
-    blob: Digest
-    size: U63
     error: Words
 
 
@@ -697,10 +664,11 @@ class ParentFailed(Message):
 @dataclass(frozen=True, slots=True)
 class ImageSeed(Message):
     """Make the layers of the image in this node's engine readable as blobs, manifests first
-    (BlobChunks), then ImageSeeded."""
+    (BlobChunks), then ImageSeeded. ``pull``: the engine gets it from its registry before that."""
 
     request: U32
     reference: ImageRef
+    pull: bool = False
 
 
 @message(101, Kind.CONTROL, A)

@@ -120,12 +120,6 @@ class Runtime(Protocol):
     async def image_id(self, reference: str) -> str:
         """The id under which the engine has the image, "" when it has none."""
 
-    async def load(self, archive: Path, reference: str, image_id: str) -> str:
-        """Load a docker-archive and make ``reference`` mean ``image_id``. The id; raises ImageError."""
-
-    async def export(self, reference: str, archive: Path) -> str:
-        """Write the image to a docker-archive. Its id; raises ImageError."""
-
     async def open_case(self, case: CaseOpen, places: CasePlaces, owner: Owner) -> Place:
         """Make the place of a case, holding for ``owner.lease_s`` seconds. Raises RuntimeUnavailable."""
 

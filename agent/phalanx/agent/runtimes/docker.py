@@ -43,7 +43,8 @@ class DockerRuntime:
         self._limits: dict[str, int] = {}
 
     @property
-    def _engine(self) -> EngineClient:
+    def client(self) -> EngineClient:
+        """The open engine. Raises RuntimeUnavailable before ``open``."""
         if self._client is None:
             raise RuntimeUnavailable("the docker runtime is not open")
         return self._client
@@ -71,15 +72,7 @@ class DockerRuntime:
 
     async def image_id(self, reference: str) -> str:
         """The id under which the engine has the image, "" when it has none."""
-        return await images.image_id(self._engine, reference)
-
-    async def load(self, archive: Path, reference: str, image_id: str) -> str:
-        """Load a docker-archive and make ``reference`` mean ``image_id``. Raises ImageError."""
-        return await images.load(self._engine, archive, reference, image_id)
-
-    async def export(self, reference: str, archive: Path) -> str:
-        """Write the image to a docker-archive. Raises ImageError."""
-        return await images.export(self._engine, reference, archive)
+        return await images.image_id(self.client, reference)
 
     async def open_case(self, case: CaseOpen, places: CasePlaces, owner: Owner) -> ContainerPlace:
         """Make and start the container of the case. Raises RuntimeUnavailable."""
@@ -120,9 +113,9 @@ class DockerRuntime:
 
     async def _create(self, name: str, case: CaseOpen, given: Given) -> Any:
         config = container_config(creation.with_engine_defaults(case.spec, self._kind, self._limits), given)
-        create = self._engine.api.containers.create(config, name=name)
+        create = self.client.api.containers.create(config, name=name)
         try:
-            return await self._engine.call(f"create container {name}", create, CREATE_S)
+            return await self.client.call(f"create container {name}", create, CREATE_S)
         except EngineError as error:
             raise creation.explained(error, case.spec, self._limits) from error
 
@@ -130,24 +123,24 @@ class DockerRuntime:
         self, container: Any, name: str, case: CaseOpen, given: Given, lease: Lease
     ) -> ContainerPlace:
         try:
-            await self._engine.call(f"start container {name}", container.start(), CREATE_S)
+            await self.client.call(f"start container {name}", container.start(), CREATE_S)
         except EngineError as error:
             raise creation.explained(error, case.spec, self._limits) from error
-        shown = await self._engine.call(f"look at container {name}", container.show())
+        shown = await self.client.call(f"look at container {name}", container.show())
         state = shown["State"]
         if not state.get("Running"):
             raise RuntimeUnavailable(creation.ended_at_once(case.spec.image, int(state.get("ExitCode") or 0)))
         pid = int(state.get("Pid") or 0)
         if not processes.exists(pid):
             raise RuntimeUnavailable(
-                f"the engine at {self._engine.url} runs its containers on another machine (process {pid} is "
+                f"the engine at {self.client.url} runs its containers on another machine (process {pid} is "
                 "not here); set DOCKER_HOST to an engine of this node"
             )
         user = await asyncio.to_thread(access.user_of, pid)
         places = given.places
         shared = [places.spool, places.results, *([places.socket] if given.socket else [])]
         await asyncio.to_thread(lambda: access.let_in(user, [*shared, *access.tree(places.work)]))
-        life = Life(self._engine, container, name, pid, user, lease)
+        life = Life(self.client, container, name, pid, user, lease)
         return ContainerPlace(life, case, places, given.owner)
 
     async def _remove_superseded(self, case: str, owner: Owner) -> None:
@@ -164,10 +157,10 @@ class DockerRuntime:
 
     async def _labelled(self, uid: int) -> list[tuple[Any, dict[str, str], str]]:
         """Containers that carry this user's label: container, labels, state."""
-        listing = self._engine.api.containers.list(
+        listing = self.client.api.containers.list(
             all="true", filters=f'{{"label":["{janitor.LABEL_UID}={uid}"]}}'
         )
-        found = await self._engine.call("list containers", listing)
+        found = await self.client.call("list containers", listing)
         return [
             (container, dict(container["Labels"] or {}), str(container["State"]))
             for container in found
@@ -176,7 +169,7 @@ class DockerRuntime:
 
     async def _delete(self, container: Any, name: str) -> None:
         try:
-            await self._engine.call(
+            await self.client.call(
                 f"remove container {name}", container.delete(force=True, v=True), CREATE_S
             )
         except EngineError as error:

@@ -61,18 +61,6 @@ class ProcessRuntime:
         """No image is ever here."""
         return ""
 
-    async def load(self, archive: Path, reference: str, image_id: str) -> str:
-        """Raises ImageError: there is no engine to load it into."""
-        raise ImageError(
-            f"cannot load {reference}: the process runtime has no images; use the docker runtime"
-        )
-
-    async def export(self, reference: str, archive: Path) -> str:
-        """Raises ImageError: there is no engine to export it from."""
-        raise ImageError(
-            f"cannot export {reference}: the process runtime has no images; use the docker runtime"
-        )
-
     async def open_case(self, case: CaseOpen, places: CasePlaces, owner: Owner) -> ProcessPlace:
         """Start the supervisor of the case. Raises RuntimeUnavailable."""
         refused = process_limits.refusals(case.spec)

@@ -37,6 +37,8 @@ _AS_THEY_ARE = (
     "min_nodes",
     "image",
     "image_archive",
+    "bulk_security",
+    "bulk_rate",
     "env",
     "mounts",
     "devices",
@@ -51,6 +53,7 @@ _AS_THEY_ARE = (
     "keep",
     "output_csv",
 )
+_OF_SYNC = ("image_archive", "bulk_security", "bulk_rate", "join_timeout", "advertise", "agent_python")
 _TIMING = {
     "heartbeat": "heartbeat_s",
     "dead_after": "dead_after_s",
@@ -70,8 +73,39 @@ def planned(given: Mapping[str, Any]) -> tuple[Plan, dict[str, str]]:
         secrets = secrets_of(inputs).values_by_name()
     except InputError as error:
         refuse(str(error), Exit.USAGE)
+    return _timed(plan, given), secrets
+
+
+def planned_sync(image: str, given: Mapping[str, Any]) -> Plan:
+    """The plan of ``image sync``. Ends the command with exit 4 for input that cannot be used."""
+    from phalanx.controller.nodesets import NodesetError, expand
+    from phalanx.controller.plan.inputs import RunInputs
+    from phalanx.controller.plan.make import plan_for_image
+    from phalanx.controller.workflow.errors import InputError
+
+    try:
+        nodes = given["nodes"] or (len(expand(given["nodelist"])) if given["nodelist"] else None)
+        inputs = RunInputs(
+            run_id=new_run_id("image"),
+            cwd=str(Path.cwd()),
+            argv=("phalanx", *sys.argv[1:]),
+            environ=dict(os.environ),
+            name="image",
+            target=given["target"] or "",
+            nodes=nodes,
+            image=image,
+            slurm=_slurm(given),
+            **{name: given[name] for name in _OF_SYNC},
+        )
+        plan = plan_for_image(inputs)
+    except (InputError, NodesetError) as error:
+        refuse(str(error), Exit.USAGE)
+    return _timed(plan, given)
+
+
+def _timed(plan: Plan, given: Mapping[str, Any]) -> Plan:
     timing = {field: given[name] for name, field in _TIMING.items() if given.get(name) is not None}
-    return dataclasses.replace(plan, timing=dataclasses.replace(plan.timing, **timing)), secrets
+    return dataclasses.replace(plan, timing=dataclasses.replace(plan.timing, **timing))
 
 
 def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> RunInputs:

@@ -63,15 +63,15 @@ def command(**given: Any) -> int:
     for warning in plan.warnings:
         click.echo(f"phalanx: {clean_text(warning)}", err=True)
     if given["dry_run"]:
-        return _show(plan, as_json=given["as_json"])
-    run = _started(plan, secrets)
+        return show_plan(plan, as_json=given["as_json"])
+    run = started(plan, secrets)
     if given["detach"]:
         put(run.run_id)
         return Exit.OK
-    return _attend(run, given)
+    return attended(run, given)
 
 
-def _show(plan: Plan, as_json: bool) -> int:
+def show_plan(plan: Plan, as_json: bool) -> int:
     """Print the plan; nothing was touched."""
     if as_json:
         from phalanx.controller.plan.codec import to_json
@@ -84,7 +84,7 @@ def _show(plan: Plan, as_json: bool) -> int:
     return Exit.OK
 
 
-def _started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
+def started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
     """The run's directory with its plan in it and its controller answering."""
     from phalanx.controller.plan.codec import to_json
     from phalanx.controller.runs.launch import LaunchError, start_controller, wait_until_reachable
@@ -130,7 +130,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _attend(run: RunDirectory, given: dict[str, Any]) -> int:
+def attended(run: RunDirectory, given: dict[str, Any]) -> int:
     from phalanx.controller.cli.attending import Showing, attend, log_tail, user
     from phalanx.controller.runs.attend import Manners
     from phalanx.controller.runs.model import RunView

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,10 +67,27 @@ SLURM: tuple[Callable[[Any], Any], ...] = (
     ),
 )
 
+ARCHIVE = click.option(
+    "--image-archive", default="", metavar="TAR", help="Take the image from this archive or OCI layout."
+)
+
+BULK: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--bulk-security",
+        type=click.Choice(["tls", "integrity"]),
+        default="tls",
+        help="How layers travel between nodes: encrypted, or verified only (for trusted fabrics).",
+    ),
+    click.option(
+        "--bulk-rate", default="", metavar="SIZE", help="Most bytes a second that a node gives to others."
+    ),
+)
+
 PLACE: tuple[Callable[[Any], Any], ...] = (
     click.option("--runtime", type=click.Choice(["process", "docker"]), help="What ranks run in."),
     click.option("--image", default="", metavar="REF", help="Container image."),
-    click.option("--image-archive", default="", metavar="TAR", help="Take the image from this archive."),
+    ARCHIVE,
+    *BULK,
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Environment of the ranks."),
     click.option(
         "--secret", multiple=True, metavar="NAME[=env:VAR|file:PATH]", help="A value that is shown nowhere."
@@ -125,6 +142,27 @@ HOW: tuple[Callable[[Any], Any], ...] = (
 
 def run_options(function: F) -> F:
     """All of them, in the order in which ``--help`` shows them."""
-    for option in reversed((*WHAT, *WHERE, *SLURM, *PLACE, *HOW)):
+    return _given((*WHAT, *WHERE, *SLURM, *PLACE, *HOW), function)
+
+
+def sync_options(function: F) -> F:
+    """Those of ``image sync``: the same words for the same things."""
+    ranks = ("ntasks", "ntasks_per_node", "min_nodes")
+    where = [option for option in WHERE if _name(option) not in ranks]
+    how = [option for option in HOW if _name(option) not in ("exit_policy", "prefix")]
+    return _given((*where, *SLURM, ARCHIVE, *BULK, *how), function)
+
+
+def _given(options: Sequence[Callable[[Any], Any]], function: F) -> F:
+    for option in reversed(options):
         function = option(function)
     return function
+
+
+def _name(option: Callable[[Any], Any]) -> str:
+    """The parameter that an option of click makes."""
+
+    def probe() -> None: ...
+
+    made: Any = option(probe)
+    return str(made.__click_params__[0].name)

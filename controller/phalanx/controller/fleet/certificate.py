@@ -29,10 +29,18 @@ class Identity:
     fingerprint: bytes
 
 
-def make_identity(run_id: str) -> Identity:
-    """A fresh certificate for one run, TLS 1.3 only, without session tickets."""
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate and its private key as one PEM, and the sha256 of the certificate's DER."""
+
+    pem: bytes
+    fingerprint: bytes
+
+
+def make_key_pair(common_name: str) -> KeyPair:
+    """A fresh self-signed P-256 certificate; who gets the fingerprint over a safe way can trust it."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"phalanx {run_id}"[:64])])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -44,17 +52,23 @@ def make_identity(run_id: str) -> Identity:
         .not_valid_after(now + _LIFETIME)
         .sign(key, hashes.SHA256())
     )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0
     pem = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     ) + certificate.public_bytes(serialization.Encoding.PEM)
-    _load(context, pem)
     der = certificate.public_bytes(serialization.Encoding.DER)
-    return Identity(context, hashlib.sha256(der).digest())
+    return KeyPair(pem, hashlib.sha256(der).digest())
+
+
+def make_identity(run_id: str) -> Identity:
+    """A fresh certificate for one run, TLS 1.3 only, without session tickets."""
+    pair = make_key_pair(f"phalanx {run_id}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    _load(context, pair.pem)
+    return Identity(context, pair.fingerprint)
 
 
 def _load(context: ssl.SSLContext, pem: bytes) -> None:

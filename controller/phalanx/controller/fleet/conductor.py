@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.protocol.membership import Member
+from phalanx.protocol.messages import BulkSecurity
 
-from ..images.transfer import ImageTransfer
+from ..images.delivery import Delivery, staging
+from ..images.relays import Relays
+from ..images.sources import Sources
 from ..logs.pausing import Pausing
 from ..logs.store import LogStore, StoredStream
 from ..plan.model import Plan
@@ -112,8 +115,7 @@ class Conductor:
         shipping = Shipping(self.hub, self.record, progress)
         pulling = Pulling(self.hub, run_dir, single, self.record)
         self.intake = Intake(self.hub, self.record, self.store, shipping, pulling, self.start)
-        self._images = ImageTransfer(self.hub, pulling, self.record, run_dir / ".images")
-        self.intake.on_exported = self._images.on_exported
+        self._delivery = self._make_delivery(shipping, pulling, progress)
         self._tasks: asyncio.TaskGroup | None = None
         self._finished: asyncio.Future[None] | None = None
         self._listener: Listener | None = None
@@ -123,6 +125,21 @@ class Conductor:
         self._judged: set[str] = set()
         self._case_began: dict[str, float] = {}
         self._evidence: defaultdict[str, Evidence] = defaultdict(Evidence)
+
+    def _make_delivery(
+        self, shipping: Shipping, pulling: Pulling, progress: Callable[[str, str, int, int], None]
+    ) -> Delivery:
+        image = self.plan.image
+        security = BulkSecurity(image.security if image else "tls")
+        rate = image.rate_bytes_s if image else 0
+        return Delivery(
+            self.hub,
+            shipping,
+            Sources(self.hub, pulling, staging(self.run_dir), os.environ),
+            Relays(self.plan.run_id, security, rate, self.engine.roster.address),
+            self.record,
+            progress,
+        )
 
     # --- the tree of tasks
 
@@ -135,6 +152,8 @@ class Conductor:
         """
         self._listener = listen(self.target.listen_addresses())
         self.intake.connect()
+        for kind, taker in self._delivery.takers().items():
+            self.hub.take([kind], taker)
         try:
             await self._live()
         except BaseException as error:
@@ -251,7 +270,8 @@ class Conductor:
     def _perform(self, instruction: ins.Instruction) -> None:
         match instruction:
             case ins.Record(ev.ImageReady() as ready):
-                self.record(replace(ready, seconds=round(time.monotonic() - self._joined_at, 3)))
+                seconds = round(time.monotonic() - self._joined_at, 3)
+                self.record(self._delivery.summed_up(replace(ready, seconds=seconds)))
             case ins.Record():
                 self.record(instruction.event)
             case ins.Tell():
@@ -274,8 +294,6 @@ class Conductor:
                 self.start(self._spawn(), name="spawner")
             case ins.ExplainMissing():
                 self.start(self._holding.explain(instruction), name="missing nodes")
-            case ins.PrepareImage():
-                self.start(self._images.prepare(instruction), name="image source")
             case ins.Ship():
                 self.start(self._ship(instruction), name=f"ship {instruction.purpose}")
             case ins.JudgeCase():
@@ -286,6 +304,21 @@ class Conductor:
                 self.start(self._holding.end_agents(instruction.grace_s), name="end of agents")
             case ins.ReleaseAllocation():
                 self.start(self._holding.release(), name="release")
+            case _:
+                self._perform_image(instruction)
+
+    def _perform_image(self, instruction: ins.Instruction) -> None:
+        match instruction:
+            case ins.FindImage():
+                self.start(self._delivery.find(instruction), name="image source")
+            case ins.OpenRelays():
+                self.start(self._delivery.open_relays(instruction), name="relays")
+            case ins.SyncImage():
+                self.start(self._delivery.sync(instruction), name="image to the nodes")
+            case ins.AskLayers():
+                self._delivery.ask_layers(instruction)
+            case ins.ChangeParents():
+                self._delivery.change_parents(instruction)
             case _:
                 raise TypeError(f"no way to perform {type(instruction).__name__}")
 
@@ -321,8 +354,6 @@ class Conductor:
     def _shipped_file(self, instruction: ins.Ship) -> Path:
         if instruction.purpose == "library":
             return library_zip(self._cache).path
-        if instruction.purpose == "image":
-            return self._images.archive
         stage = self.run_dir / ".workspaces"
         stage.mkdir(mode=0o700, exist_ok=True)
         archive = stage / f"{secrets.token_hex(4)}.tar"

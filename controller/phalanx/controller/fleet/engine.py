@@ -55,9 +55,10 @@ from .instructions import (
     Tell,
 )
 from .instructions import CaseEnd as CaseEnding
-from .preparation import Preparation, Trouble
+from .preparation import Preparation
 from .roster import Roster
 from .states import PHASES, Phase, advance
+from .trouble import Trouble
 
 _STATES: dict[int, str] = {Exit.OK: "succeeded", Exit.INTERRUPTED: "cancelled"}
 
@@ -238,7 +239,7 @@ class Engine:
         self.roster.apply(event)
         if self.phase is Phase.JOINING and not self.roster.any(Member.EXPECTED):
             return [self._explain()]
-        if self.phase in (Phase.PREPARING, Phase.IDLE):
+        if self.phase is Phase.IDLE:
             return self._end(Trouble(f"{event.node} was lost: {event.detail}", Exit.RUN))
         return self._fleet_gone()
 

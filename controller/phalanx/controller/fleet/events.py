@@ -277,7 +277,7 @@ class RuntimeOnNode(Event):
 @event("image.status")
 @dataclass(frozen=True, slots=True)
 class ImageOnNode(Event):
-    """What a node's engine has: ``image_id`` "" for nothing."""
+    """What a node's engine has: ``image_id`` "" for nothing. After a sync: verified, config and layers."""
 
     node: str
     reference: str
@@ -288,19 +288,87 @@ class ImageOnNode(Event):
 @event("image.source")
 @dataclass(frozen=True, slots=True)
 class ImageSource(Event):
-    """Where the image comes from: ``where`` is "archive PATH", "engine of login" or "engine of NODE"."""
+    """Where the image comes from: ``where`` in words, ``node`` the node that seeds it ("": the login node).
+
+    ``image_id``: "sha256:" and the digest of its configuration. ``size``: bytes of its layers, each of which
+    ``layers`` has in order.
+    """
 
     where: str
     reference: str
     image_id: str
     size: int
     error: str = ""
+    node: str = ""
+    layers: tuple[int, ...] = ()
+
+
+@event("image.layers")
+@dataclass(frozen=True, slots=True)
+class LayersOnNode(Event):
+    """What a node holds of the image: see ``phalanx.protocol.messages.LayersStatus``."""
+
+    node: str
+    present: bool
+    in_engine: int
+    in_cache: tuple[int, ...]
+    deltas: bool
+    free_bytes: int
+    engine_free_bytes: int
+    error: str = ""
+
+
+@event("relay.opened")
+@dataclass(frozen=True, slots=True)
+class RelayOnNode(Event):
+    """A node can serve others at this port; or ``error``."""
+
+    node: str
+    port: int
+    error: str = ""
+
+
+@event("image.planned")
+@dataclass(frozen=True, slots=True)
+class ImagePlanned(Event):
+    """How the layers travel. ``source_bytes`` leave the root ("": the login node); ``bytes`` arrive in all,
+    ``saved_bytes`` need not travel because nodes hold them."""
+
+    shape: str
+    root: str
+    nodes: int
+    bytes: int
+    source_bytes: int
+    saved_bytes: int
+    predicted_s: float
+
+
+@event("image.slow")
+@dataclass(frozen=True, slots=True)
+class SlowNodes(Event):
+    """Nodes that take their bytes so slowly that they would hold up those behind them: they are fed last.
+
+    The whole verdict as it stands; a later one may take names back.
+    """
+
+    nodes: tuple[str, ...]
+
+
+@event("image.parent_failed")
+@dataclass(frozen=True, slots=True)
+class ParentLeft(Event):
+    """A node reads from another now. ``corrupt``: what the old one sent did not match its digest."""
+
+    node: str
+    parent: str
+    corrupt: bool
+    reason: str
 
 
 @event("image.fetched")
 @dataclass(frozen=True, slots=True)
 class BlobFetched(Event):
-    """A node holds a blob (image archive, workspace, library), verified; or ``error``."""
+    """A node holds a blob (workspace, library), verified; or ``error``."""
 
     node: str
     purpose: str
@@ -312,12 +380,18 @@ class BlobFetched(Event):
 @event("image.ready")
 @dataclass(frozen=True, slots=True)
 class ImageReady(Event):
-    """Every node shows the same image id."""
+    """Every node shows the same image. ``sent_bytes``: what left the source; ``read_bytes``: what nodes read
+    from the network in all; ``slowest``: the node that was last, in ``transfer_s`` seconds."""
 
     reference: str
     image_id: str
     nodes: int
     seconds: float
+    sent_bytes: int = 0
+    read_bytes: int = 0
+    saved_bytes: int = 0
+    slowest: str = ""
+    transfer_s: float = 0.0
 
 
 # --- cases and steps -----------------------------------------------------------------------------------

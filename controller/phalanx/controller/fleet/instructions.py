@@ -73,22 +73,56 @@ class ExplainMissing(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class PrepareImage(Instruction):
-    """Make an archive of the image that can be read on the login node; record image.source.
+class FindImage(Instruction):
+    """Find out what the image is and where its layers are; record image.source.
 
-    ``node``: the node whose engine has it, "" for the plan's archive or the login node's engine.
+    ``node``: a node whose engine has it, "" for none. ``nodes``: one of these may pull it from its registry.
     """
 
     reference: str
     archive: str
     node: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskLayers(Instruction):
+    """Ask these nodes what they hold of the image; each answer is recorded as image.layers."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRelays(Instruction):
+    """Let these nodes serve others; each answer is recorded as relay.opened."""
+
+    nodes: tuple[str, ...]
+
+
+Parents = dict[str, tuple[tuple[str, ...], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncImage(Instruction):
+    """Bring the image to nodes. ``first``: the first layer that each lacks; ``parents``: per stripe, from
+    whom it reads, in order of preference."""
+
+    first: dict[str, int]
+    parents: Parents
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeParents(Instruction):
+    """These nodes read from others from now on; none: they wait."""
+
+    parents: Parents
 
 
 @dataclass(frozen=True, slots=True)
 class Ship(Instruction):
     """Bring a blob to these nodes; record image.fetched for each.
 
-    ``purpose``: "image", "library" or "workspace". ``path``: what to ship of the login node.
+    ``purpose``: "library" or "workspace". ``path``: what to ship of the login node.
     """
 
     purpose: str

@@ -56,7 +56,6 @@ class Intake:
     pulling: Pulling
     spawn: Spawn
     exchange: CaseExchange | None = None
-    on_exported: Callable[[str, m.ImageExported], None] = lambda node, message: None
     on_exec_exit: Callable[[str, m.StepExited], None] = lambda node, message: None
     dropped: int = 0
     _streams: dict[tuple[str, int], StoredStream] = field(default_factory=dict)
@@ -80,7 +79,6 @@ class Intake:
             m.ChunkRefused: self.pulling.on_refused,
             m.FileOffer: lambda node, message: take_offer(node, message, self.spawn),
             m.Collected: self._on_collected,
-            m.ImageExported: self._on_exported,
             m.Left: self._on_left,
             m.StepStarted: self._on_step_started,
             m.StepExited: self._on_step_exited,
@@ -110,10 +108,6 @@ class Intake:
         if isinstance(message, m.Collected):
             event = CaseCollectedOn(message.case, node, message.files, message.left_out)
             self.pulling.after_offers(node, lambda: self.record(event), self.spawn)
-
-    def _on_exported(self, node: str, message: m.Message) -> None:
-        if isinstance(message, m.ImageExported):
-            self.on_exported(node, message)
 
     def _on_rank_word(self, node: str, message: m.Message) -> None:
         """Readiness and numbers of a rank, from the node that has it."""

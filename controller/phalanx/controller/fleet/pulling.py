@@ -15,9 +15,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from phalanx.protocol.blob import WINDOW, ChunkMismatch, Download, Manifest, ManifestBuilder
+from phalanx.protocol.blob import (
+    WINDOW,
+    ChunkMismatch,
+    Download,
+    Manifest,
+    ManifestBuilder,
+    chunk_count,
+)
 from phalanx.protocol.errors import ProtocolError, RemoteError
-from phalanx.protocol.messages import BlobChunks, Chunk, ChunkGet, ChunkRefused, FileOffer, Message
+from phalanx.protocol.messages import (
+    CHUNK_BYTES,
+    BlobChunks,
+    Chunk,
+    ChunkGet,
+    ChunkRefused,
+    FileOffer,
+    Message,
+)
 
 from ..logs.paths import safe
 from .events import Event, FileCollected
@@ -28,6 +43,7 @@ FILE_BYTES = 512 * 1024 * 1024
 MOST_FILES = 2000
 #: Largest blob of any kind: what a manifest may claim, so that its digests fit into memory.
 BLOB_BYTES = 1024**4
+MOST_CHUNKS = BLOB_BYTES // CHUNK_BYTES
 #: Manifests that a node may send ahead of their use.
 MOST_MANIFESTS = 2 * MOST_FILES
 #: A chunk that does not come is an error after this long, in seconds.
@@ -89,7 +105,8 @@ class Pulling:
         if not isinstance(message, BlobChunks):
             return
         known = self._manifests.setdefault(node, {})
-        if message.size > BLOB_BYTES or len(known) >= MOST_MANIFESTS:
+        chunks = chunk_count(message.size, message.chunk_bytes)
+        if chunks > MOST_CHUNKS or len(known) >= MOST_MANIFESTS:
             raise RemoteError(f"{len(known)} manifests are held, this one is for {message.size} bytes")
         key = (node, message.blob)
         manifest = self._builders.setdefault(key, ManifestBuilder()).add(message)
@@ -161,10 +178,9 @@ class Pulling:
         self._kept[relative] = offer.blob
         return str(relative)
 
-    async def fetch(self, node: str, offer: FileOffer, target: Path) -> None:
-        """Get a blob of a node into a file. Raises BadOffer, ProtocolError or OSError."""
-        manifest = self._manifests.get(node, {}).pop(offer.blob, None)
-        await self._fetch(node, offer, manifest, target)
+    def manifest(self, node: str, blob: bytes) -> Manifest | None:
+        """The manifest of a blob that a node has sent, taken out."""
+        return self._manifests.get(node, {}).pop(blob, None)
 
     async def _fetch(self, node: str, offer: FileOffer, manifest: Manifest | None, target: Path) -> None:
         if manifest is None or manifest.size != offer.size:

@@ -44,6 +44,11 @@ class Roster:
             return None
         return Seat(record.node, record.node_rank, record.state, record.incarnation)
 
+    def address(self, node: str) -> str:
+        """Where a node's agent connected from, "" for a stranger."""
+        record = self.nodes.get(node)
+        return record.address if record is not None else ""
+
     def apply(self, event: Event) -> bool:
         """Take an agent event. False when it changes nothing (a repeat, or a node that is given up)."""
         record = self.nodes.get(getattr(event, "node", ""))

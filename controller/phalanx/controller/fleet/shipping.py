@@ -46,6 +46,15 @@ class _Shipment:
     manifest: Manifest
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A blob that nodes can read: bytes of a file from ``offset`` on."""
+
+    manifest: Manifest
+    path: Path
+    offset: int = 0
+
+
 @dataclass(slots=True)
 class Shipping:
     """Outgoing blobs. ``progress(phase, node, done, total)`` is for screens only."""
@@ -53,8 +62,10 @@ class Shipping:
     hub: Hub
     record: Callable[[Event], None]
     progress: Progress
+    #: bytes of chunks that went to nodes
+    sent: int = 0
     _manifests: dict[Path, Manifest] = field(default_factory=dict)
-    _paths: dict[bytes, Path] = field(default_factory=dict)
+    _held: dict[bytes, Held] = field(default_factory=dict)
     _shipments: dict[int, _Shipment] = field(default_factory=dict)
     _asked: dict[str, deque[ChunkGet]] = field(default_factory=dict)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
@@ -70,12 +81,17 @@ class Shipping:
             for node in nodes:
                 self.record(BlobFetched(node, purpose, "", 0, words))
             return
-        self._manifests[path], self._paths[manifest.blob] = manifest, path
+        self._manifests[path] = manifest
+        self.hold(Held(manifest, path))
         request, self._next = self._next, self._next + 1
         self._shipments[request] = _Shipment(purpose, manifest)
         for page in manifest.pages():
             self.hub.tell(nodes, page)
         self.hub.tell(nodes, BlobFetch(request, manifest.blob, manifest.size))
+
+    def hold(self, held: Held) -> None:
+        """Let nodes that know of it read a blob."""
+        self._held[held.manifest.blob] = held
 
     def on_have(self, node: str, message: Message) -> None:
         """A node has a blob, or cannot have it."""
@@ -125,19 +141,19 @@ class Shipping:
                     answer = await asyncio.to_thread(self._answer, wanted)
                     await session.bulk_room()
                     session.send(answer)
+                    self.sent += len(answer.payload) if isinstance(answer, Chunk) else 0
                     await session.bulk_room()
         finally:
             del self._asked[node]
 
     def _answer(self, wanted: ChunkGet) -> Chunk | ChunkRefused:
-        path = self._paths.get(wanted.blob)
-        manifest = self._manifests.get(path) if path is not None else None
-        if path is None or manifest is None or wanted.index >= len(manifest.digests):
+        held = self._held.get(wanted.blob)
+        if held is None or wanted.index >= len(held.manifest.digests):
             return ChunkRefused(wanted.blob, wanted.index, "not held here")
-        length = manifest.length(wanted.index)
+        length, offset = held.manifest.length(wanted.index), held.offset + held.manifest.offset(wanted.index)
         try:
-            with path.open("rb") as file:
-                payload = os.pread(file.fileno(), length, manifest.offset(wanted.index))
+            with held.path.open("rb") as file:
+                payload = os.pread(file.fileno(), length, offset)
         except OSError as error:
             return ChunkRefused(wanted.blob, wanted.index, as_words(f"cannot read it: {error.strerror}"))
         if len(payload) != length:

@@ -14,6 +14,7 @@ from phalanx.protocol.messages import ContainerSpec, Mount, Runtime
 from ..logs.clean import clean
 from .model import CasePlan, Plan, TargetPlan
 from .secrets import MASK
+from .transfer_words import transfer_lines
 
 LABEL = 11
 _TIMES = ((3600.0, "h"), (60.0, "m"), (1.0, "s"))
@@ -119,6 +120,7 @@ def _image(plan: Plan) -> Iterator[str]:
         return
     where = f"from {plan.image.archive}" if plan.image.archive else "from the engine here or of a node"
     yield f"{plan.image.reference}  {where}, to every node that lacks it"
+    yield from transfer_lines(plan)
 
 
 def _case(plan: Plan, case: CasePlan) -> Iterator[str]:

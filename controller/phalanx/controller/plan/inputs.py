@@ -38,6 +38,8 @@ class RunInputs:
     ranks_per_node: int | None = None
     image: str = ""
     image_archive: str = ""
+    bulk_security: str = ""
+    bulk_rate: str = ""
     runtime: str = ""
     env: tuple[str, ...] = ()
     secrets: Secrets = field(default_factory=Secrets)

@@ -16,6 +16,7 @@ from ..workflow.errors import InputError
 from .container import container_of, image_of, runtime_of
 from .env import Environment
 from .gpus import gpus_of
+from .image import bulk_warnings, image_plan
 from .inputs import RunInputs
 from .launchers import launcher_column, launcher_named
 from .model import PLAN_SCHEMA, CasePlan, ImagePlan, Plan, ResultRule, StepPlan, Timing
@@ -40,6 +41,14 @@ def plan_for_command(inputs: RunInputs) -> Plan:
 def plan_for_tags(inputs: RunInputs) -> Plan:
     """The plan of ``phalanx run --tags ...``: a case for each model. Raises InputError."""
     return _tags(inputs)[0]
+
+
+def plan_for_image(inputs: RunInputs) -> Plan:
+    """The plan of ``phalanx image sync``: an image on every node, and no case. Raises InputError."""
+    if not inputs.image:
+        raise InputError("cannot sync an image: none is named; say: phalanx image sync IMAGE")
+    image = image_plan(inputs, inputs.image)
+    return _plan(inputs, place(inputs), (), image, "workflow", "", Secrets({}))
 
 
 def secrets_of(inputs: RunInputs) -> Secrets:
@@ -148,7 +157,7 @@ def _plan(
     return Plan(
         schema=PLAN_SCHEMA,
         run_id=inputs.run_id,
-        name=inputs.name or cases[0].name,
+        name=inputs.name or (cases[0].name if cases else "image"),
         argv=mask_argv(inputs.argv, secrets),
         cwd=inputs.cwd,
         target=placement.target,
@@ -159,7 +168,7 @@ def _plan(
         exit_policy=policy,
         keep=inputs.keep,
         origins=placement.origins,
-        warnings=tuple(dict.fromkeys((*inputs.context.warnings, *placement.warnings))),
+        warnings=tuple(dict.fromkeys((*inputs.context.warnings, *placement.warnings, *bulk_warnings(image)))),
     )
 
 
@@ -191,12 +200,9 @@ def _image_plan(inputs: RunInputs, cases: list[CasePlan] | tuple[CasePlan, ...])
         words = ", ".join(f"{name} needs {image or 'none'}" for image, name in by_image.items())
         raise InputError(f"cannot run models with different images together: {words}; run them one by one")
     reference = next(iter(by_image), "")
-    if not reference:
-        if inputs.image_archive:
-            raise InputError("cannot use --image-archive: it needs --image NAME, the image to take from it")
-        return None
-    archive = str(PurePath(inputs.cwd, inputs.image_archive)) if inputs.image_archive else ""
-    return ImagePlan(reference, archive)
+    if not reference and inputs.image_archive:
+        raise InputError("cannot use --image-archive: it needs --image NAME, the image to take from it")
+    return image_plan(inputs, reference) if reference else None
 
 
 def _merge_secrets(secrets: dict[str, Secret], found: Secrets, case: str) -> None:

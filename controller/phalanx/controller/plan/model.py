@@ -79,10 +79,16 @@ class CasePlan:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """The image that every node must have: its reference, and an archive to take it from (or "")."""
+    """The image that every node must have: its reference, and an archive to take it from (or "").
+
+    ``security``: how its layers travel between nodes; "integrity" is plaintext, every byte verified all the
+    same. ``rate_bytes_s``: most bytes a second that a node gives to others, 0 for no limit.
+    """
 
     reference: str
     archive: str = ""
+    security: Literal["tls", "integrity"] = "tls"
+    rate_bytes_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,16 @@ _WORDS: dict[type[ev.Event], Callable[[RunView, Any], str]] = {
     ev.AgentNotice: lambda view, e: f"{e.node}: {e.text}",
     ev.JoinTimeout: lambda view, e: f"agents {e.joined}/{e.expected} joined, missing {counted(e.missing)}",
     ev.FleetJoined: lambda view, e: f"agents {e.nodes}/{e.expected} joined in {duration(e.seconds)}",
+    ev.ImagePlanned: lambda view, e: (
+        f"image to {plural(e.nodes, 'node')} ({e.shape}): {size(e.bytes)} in all, {size(e.source_bytes)} "
+        f"from its source, {size(e.saved_bytes)} saved, about {duration(e.predicted_s)}"
+    ),
+    ev.SlowNodes: lambda view, e: (
+        f"slow, fed last: {counted(e.nodes)}" if e.nodes else "no node is held to be slow any more"
+    ),
+    ev.ParentLeft: lambda view, e: (
+        f"{e.node} reads no more from {e.parent}{' (damaged bytes)' if e.corrupt else ''}: {e.reason}"
+    ),
     ev.ImageReady: lambda view, e: (
         f"image {e.reference} {short_image(e.image_id)} on {plural(e.nodes, 'node')}"
     ),

@@ -13,7 +13,7 @@ from phalanx.controller.runs.echoes import end_words, followers
 from phalanx.controller.runs.evidence import Evidence
 from phalanx.controller.runs.model import Failure, Fault, RunView
 from phalanx.controller.runs.results_table import results_table
-from phalanx.controller.runs.words import Style, duration, moment, number, plural
+from phalanx.controller.runs.words import Style, duration, moment, number, plural, size
 
 #: Groups of followers that are listed; more are counted.
 GROUPS = 6
@@ -41,9 +41,25 @@ def success(view: RunView, style: Style, directory: str) -> list[str]:
     if view.rows:
         parts.append(plural(view.rows, "row"))
     lines = [f"  {style.mark('done')} " + f" {style.dot} ".join(parts)]
+    lines += _transfer(view, style)
     lines += _case_table(view, style)
     lines += _loose_ends(view, style)
     return [*lines, f"  files  {directory}"]
+
+
+def _transfer(view: RunView, style: Style) -> list[str]:
+    """How an image that had to travel did so."""
+    moved = view.transfer
+    if moved is None or not moved.seconds:
+        return []
+    parts = [
+        f"{size(moved.read_bytes)} to {plural(moved.nodes, 'node')} in {duration(moved.seconds)}",
+        f"{size(moved.read_bytes / moved.seconds)}/s in all",
+        f"source sent {size(moved.sent_bytes or moved.source_bytes)}",
+        f"{size(moved.saved_bytes)} saved",
+        f"slowest {clean_text(moved.slowest)}",
+    ]
+    return [f"  image  {f' {style.dot} '.join(parts)}"]
 
 
 def cancelled(view: RunView, style: Style, directory: str) -> list[str]:

@@ -152,6 +152,24 @@ class Followers:
     count: int
 
 
+@dataclass(slots=True)
+class TransferView:
+    """How an image's layers travel to nodes that lack them: as planned, then as it was. Bytes and seconds."""
+
+    shape: str
+    nodes: int
+    bytes: int
+    source_bytes: int
+    saved_bytes: int
+    predicted_s: float
+    slow: tuple[str, ...] = ()
+    parents_left: int = 0
+    read_bytes: int = 0
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    slowest: str = ""
+
+
 RankKey = tuple[str, str, str, int]
 
 
@@ -182,6 +200,7 @@ class RunView:
     image_size: int = 0
     image_had: set[str] = field(default_factory=set)
     image_ready: set[str] = field(default_factory=set)
+    transfer: TransferView | None = None
     metrics: dict[str, tuple[int, float, str]] = field(default_factory=dict)
     notices: list[tuple[float, str]] = field(default_factory=list)
     cancels: list[tuple[int, str]] = field(default_factory=list)

@@ -65,7 +65,13 @@ def document(run: RunDirectory, view: RunView, now: float | None = None) -> dict
             for name, phase in view.phases.items()
         },
         "missing": view.missing,
-        "image": {"reference": view.image_reference, "id": view.image_id, "source": view.image_source},
+        "image": {
+            "reference": view.image_reference,
+            "id": view.image_id,
+            "source": view.image_source,
+            "bytes": view.image_size,
+            "transfer": asdict(view.transfer) if view.transfer is not None else None,
+        },
         "nodes": [node_document(node) for node in view.nodes.values()],
         "cases": [case_document(view, view.cases.get(name) or CaseView(name)) for name in view.case_names],
         "first_failure": _failure(view),

@@ -20,6 +20,7 @@ from phalanx.controller.runs.model import (
     NodeView,
     RankView,
     RunView,
+    TransferView,
 )
 from phalanx.protocol.messages import Cause
 
@@ -240,8 +241,8 @@ def _image_status(view: RunView, at: float, event: ev.ImageOnNode) -> None:
     view.image_reference = event.reference
     if event.error:
         _fail(view, Failure(Fault.IMAGE, at, event.error, node=event.node))
-    elif event.image_id and not view.image_source:
-        view.image_had.add(event.node)
+    elif event.image_id:
+        (view.image_ready if view.image_source else view.image_had).add(event.node)
 
 
 @_on(ev.ImageSource)
@@ -257,14 +258,42 @@ def _image_source(view: RunView, at: float, event: ev.ImageSource) -> None:
 def _blob_fetched(view: RunView, at: float, event: ev.BlobFetched) -> None:
     if event.error:
         _fail(view, Failure(Fault.IMAGE, at, f"{event.purpose}: {event.error}", node=event.node))
-    elif event.purpose == "image":
-        view.image_ready.add(event.node)
+
+
+@_on(ev.LayersOnNode)
+def _image_layers(view: RunView, at: float, event: ev.LayersOnNode) -> None:
+    if event.present:
+        view.image_had.add(event.node)
+
+
+@_on(ev.ImagePlanned)
+def _image_planned(view: RunView, at: float, event: ev.ImagePlanned) -> None:
+    view.transfer = TransferView(
+        event.shape, event.nodes, event.bytes, event.source_bytes, event.saved_bytes, event.predicted_s
+    )
+
+
+@_on(ev.SlowNodes)
+def _slow_nodes(view: RunView, at: float, event: ev.SlowNodes) -> None:
+    if view.transfer is not None:
+        view.transfer.slow = event.nodes
+
+
+@_on(ev.ParentLeft)
+def _parent_left(view: RunView, at: float, event: ev.ParentLeft) -> None:
+    if view.transfer is not None:
+        view.transfer.parents_left += 1
+    if event.corrupt:
+        _notice(view, at, f"{event.parent} sent damaged bytes to {event.node}: {event.reason}")
 
 
 @_on(ev.ImageReady)
 def _image_ready(view: RunView, at: float, event: ev.ImageReady) -> None:
     view.phases["image"].end(at)
     view.image_reference, view.image_id = event.reference, event.image_id
+    if (transfer := view.transfer) is not None:
+        transfer.sent_bytes, transfer.read_bytes = event.sent_bytes, event.read_bytes
+        transfer.seconds, transfer.slowest = event.transfer_s, event.slowest
 
 
 # --- cases and steps -----------------------------------------------------------------------------------

@@ -1,0 +1,211 @@
+"""Images on this node: what it holds of one, a relay for others, and getting it in, layer by layer.
+
+A layer is loaded into the engine while the next one is on the wire, and both are given on to other nodes while
+they come. The controller says what to get from whom; whether the image is there is for the engine to show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phalanx.agent.blobs import BlobError
+from phalanx.agent.relay.cache import BlobCache
+from phalanx.agent.relay.place import PlaceRefused, cache_place
+from phalanx.agent.relay.server import RelayServer
+from phalanx.agent.relay.spool import Spool, SpoolError
+from phalanx.agent.runtimes import seed, store, verify
+from phalanx.agent.runtimes.base import ImageError
+from phalanx.agent.runtimes.docker import DockerRuntime
+from phalanx.agent.runtimes.engine import EngineClient
+from phalanx.agent.runtimes.images import pull
+from phalanx.agent.session import Session
+from phalanx.agent.syncing import Syncing
+from phalanx.protocol.errors import RemoteError
+from phalanx.protocol.image import ImageContent
+from phalanx.protocol.messages import (
+    Chunk,
+    ChunkRefused,
+    ImageSeed,
+    ImageSeeded,
+    ImageStatus,
+    ImageSync,
+    LayersQuery,
+    LayersStatus,
+    RelayOpen,
+    RelayOpened,
+    SyncParents,
+)
+from phalanx.protocol.ticket import Gate
+
+#: Share of its disk that the cache may take.
+CACHE_SHARE = 0.5
+
+
+@dataclass(slots=True)
+class Imaging:
+    """The images of one session. ``engine_busy``: an engine takes one image in or out at a time."""
+
+    session: Session
+    runtime: Callable[[], DockerRuntime]
+    engine_busy: asyncio.Lock
+    _cache: BlobCache | None = None
+    _relay: RelayServer | None = None
+    _spools: list[Spool] = field(default_factory=list)
+    _syncing: Syncing | None = None
+
+    # --- what it holds
+
+    async def query(self, message: LayersQuery) -> None:
+        """Answer what of the image is here."""
+        cache = await self._open_cache()
+        diff_ids = [layer.diff_id for layer in message.layers]
+        held = await store.held(self._engine, message.reference, message.config, diff_ids)
+        whole = await asyncio.to_thread(
+            lambda: tuple(
+                index
+                for index, layer in enumerate(message.layers)
+                if cache.whole(layer.diff_id, layer.size) is not None
+            )
+        )
+        free = await asyncio.to_thread(cache.free_bytes)
+        self.session.send(
+            LayersStatus(
+                message.request,
+                held.present,
+                held.in_engine,
+                whole,
+                held.deltas,
+                free,
+                held.engine_free_bytes,
+            )
+        )
+
+    @property
+    def _engine(self) -> EngineClient:
+        return self.runtime().client
+
+    async def _open_cache(self) -> BlobCache:
+        """The node's cache of layers. Raises BlobError."""
+        if self._cache is None:
+            try:
+                self._cache = await asyncio.to_thread(_make_cache, cache_place(os.environ, os.geteuid()))
+            except PlaceRefused as error:
+                raise BlobError(str(error)) from error
+            except OSError as error:
+                raise BlobError(f"cannot keep layers of images: {error}") from error
+        return self._cache
+
+    # --- for other nodes
+
+    async def open_relay(self, message: RelayOpen) -> None:
+        """Serve others from now on, at the address over which the controller is reached."""
+        try:
+            relay = RelayServer(
+                Gate(message.ticket_key, self.session.bootstrap.run_id),
+                message.security,
+                message.certificate,
+                bind=self.session.links.address,
+                rate_bytes_s=message.rate_bytes_s,
+            )
+            port = await asyncio.to_thread(relay.start)
+        except OSError as error:
+            raise BlobError(f"cannot serve layers to other nodes: {error}") from error
+        self._relay = relay
+        for spool in self._spools:
+            relay.serve(spool)
+        self.session.send(RelayOpened(message.request, port, ""))
+
+    def serve(self, spool: Spool) -> None:
+        """Give a blob on to others, as far as it is there."""
+        self._spools.append(spool)
+        if self._relay is not None:
+            self._relay.serve(spool)
+
+    async def seed(self, message: ImageSeed) -> None:
+        """Put the layers of an image of this engine into the cache, from where others read them."""
+        cache = await self._open_cache()
+        folder = self.session.base / "seed"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        archive = folder / "image.tar"
+        async with self.engine_busy:
+            if message.pull:
+                await pull(self._engine, message.reference)
+            found = await seed.seed(self._engine, message.reference, archive)
+        try:
+            for spool in await asyncio.to_thread(_take_in, cache, found):
+                self.serve(spool)
+        except (SpoolError, OSError) as error:
+            raise BlobError(f"cannot keep the layers of {message.reference}: {error}") from error
+        finally:
+            await asyncio.to_thread(seed.remove, archive)
+        for manifest in dict.fromkeys(found.manifests):
+            for page in manifest.pages():
+                self.session.send(page)
+        content = found.content
+        self.session.send(
+            ImageSeeded(message.request, message.reference, content.config, content.layers, "")
+        )
+
+    # --- getting it
+
+    async def sync(self, message: ImageSync) -> None:
+        """Get the image and load it; answered with what the engine shows then."""
+        try:
+            content = ImageContent(message.config, message.layers)
+        except RemoteError as error:
+            raise BlobError(f"cannot load {message.reference}: {error}") from error
+        cache = await self._open_cache()
+        syncing = self._syncing = Syncing(self.session, cache, message, content, self.serve)
+        try:
+            image_id = await syncing.run(self._engine, self.engine_busy)
+        except (ImageError, BlobError):
+            await verify.clean(self._engine, content)
+            raise
+        self.session.send(ImageStatus(message.request, message.reference, image_id, ""))
+
+    def change_parents(self, message: SyncParents) -> None:
+        """Read from others from now on."""
+        if self._syncing is not None:
+            self._syncing.change_parents(message.stripes)
+
+    def takes(self, message: Chunk | ChunkRefused) -> bool:
+        """Whether what came over the bulk link is for the image; then it is taken."""
+        return self._syncing is not None and self._syncing.takes(message)
+
+    async def close(self) -> None:
+        """End every thread; what was got stays in the cache."""
+        if self._syncing is not None:
+            await asyncio.to_thread(self._syncing.close)
+        if self._relay is not None:
+            await asyncio.to_thread(self._relay.stop)
+
+
+def _make_cache(place: Path) -> BlobCache:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    about = os.statvfs(place.parent)
+    return BlobCache(place, int(about.f_blocks * about.f_frsize * CACHE_SHARE))
+
+
+def _take_in(cache: BlobCache, found: seed.Seed) -> list[Spool]:
+    """Copy a seed's layers into the cache, each verified once more. Blocks. Raises SpoolError, OSError."""
+    spools = []
+    for span, manifest in dict(zip(found.spans, found.manifests, strict=True)).items():
+        spool = cache.open(manifest)
+        spools.append(spool)
+        if cache.claim(spool):
+            with span.path.open("rb") as file:
+                for index in list(spool.missing(0, 1)):
+                    spool.keep(
+                        index,
+                        os.pread(
+                            file.fileno(), manifest.length(index), span.offset + manifest.offset(index)
+                        ),
+                    )
+            spool.finish()
+    return spools
+
+

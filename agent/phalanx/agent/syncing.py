@@ -1,0 +1,221 @@
+"""One image on its way into the engine: what the data plane tells, what is loaded, what the controller hears.
+
+The pull runs in threads and tells by callbacks; here, on the loop, layers are loaded in their order as soon as
+each is whole. Another transfer of the node may bring some of them: what the engine has by then is not loaded
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phalanx.agent.blobs import BlobError
+from phalanx.agent.relay.cache import BlobCache
+from phalanx.agent.relay.events import (
+    BlobComplete,
+    ParentLost,
+    Progress,
+    PullComplete,
+    PullEvent,
+    PullFailed,
+    Starved,
+)
+from phalanx.agent.relay.puller import Pull
+from phalanx.agent.relay.spool import Spool
+from phalanx.agent.runtimes import layers, store, verify
+from phalanx.agent.runtimes.engine import EngineClient
+from phalanx.agent.runtimes.layers import Span
+from phalanx.agent.session import Session
+from phalanx.protocol.blob import Manifest
+from phalanx.protocol.image import ImageContent
+from phalanx.protocol.messages import (
+    Chunk,
+    ChunkGet,
+    ChunkRefused,
+    ImageSync,
+    ParentFailed,
+    Stripe,
+    SyncProgress,
+)
+from phalanx.protocol.schema import as_words
+
+
+@dataclass(slots=True)
+class Syncing:
+    """The sync that ``message`` asks for. ``serve``: gives a blob on to other nodes while it comes."""
+
+    session: Session
+    cache: BlobCache
+    message: ImageSync
+    content: ImageContent
+    serve: Callable[[Spool], None]
+    _stripes: tuple[Stripe, ...] = ()
+    _pull: Pull | None = None
+    _paths: dict[bytes, Path] = field(default_factory=dict)
+    _trouble: str = ""
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _loaded: int = 0
+    _verified: int = 0
+    _read: int = 0
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def __post_init__(self) -> None:
+        self._stripes = self.message.stripes
+
+    async def run(self, engine: EngineClient, busy: asyncio.Lock) -> str:
+        """Get and load what is missing; the engine's id of the image. Raises ImageError, BlobError."""
+        await self._begin()
+        try:
+            held = await store.store_of(engine)
+            if held.deltas:
+                for index in range(self.message.first, len(self.content.layers)):
+                    await self._load(engine, busy, index)
+            else:
+                await self._load_all(engine, busy)
+            async with self._alone(busy):
+                if self.message.first == len(self.content.layers):
+                    await layers.load_config(engine, self.content, self.message.reference)
+                return await verify.finish(engine, self.content, self.message.reference)
+        finally:
+            self._tell_progress()
+
+    async def _begin(self) -> None:
+        """Start to read, once the digests of everything are here."""
+        wanted = dict.fromkeys(layer.diff_id for layer in self.content.layers[self.message.first :])
+        manifests: list[Manifest] = [await self.session.blobs.manifest(diff_id) for diff_id in wanted]
+        self._pull = await asyncio.to_thread(self._make_pull, manifests)
+        await asyncio.to_thread(self._pull.start, self._stripes)
+
+    def _make_pull(self, manifests: list[Manifest]) -> Pull:
+        return Pull(
+            self.cache,
+            manifests,
+            run_id=self.session.bootstrap.run_id,
+            node=self.session.identity.node,
+            tell=lambda event: self._call(self._heard, event),
+            ask=self._ask,
+            opened=lambda spool: self._call(self.serve, spool),
+            rate_bytes_s=self.message.rate_bytes_s,
+        )
+
+    # --- from the pull's threads
+
+    def _call(self, function: Callable[..., object], *given: object) -> None:
+        """Have something done on the loop; nothing is done any more once that has ended."""
+        try:
+            self._loop.call_soon_threadsafe(function, *given)
+        except RuntimeError:
+            return
+
+    def _ask(self, blob: bytes, index: int) -> bool:
+        """Ask the controller for a chunk; False while there is no link for that, which is then made."""
+        link = self.session.links.bulk
+        if link is None or not link.is_open:
+            self._call(self.session.spawn, self.session.links.need_bulk(), "bulk link")
+            return False
+        self._call(self.session.send_bulk, ChunkGet(blob, index))
+        return True
+
+    # --- on the loop
+
+    def _heard(self, event: PullEvent) -> None:
+        request = self.message.request
+        match event:
+            case BlobComplete():
+                self._paths[event.blob] = event.path
+            case Progress():
+                self._verified, self._read = event.verified, event.read
+                self._tell_progress()
+            case ParentLost():
+                self.session.send(ParentFailed(request, event.node, event.corrupt, as_words(event.reason)))
+            case Starved():
+                words = f"nobody gives anything: {event.reason}"
+                self.session.send(ParentFailed(request, "", False, as_words(words)))
+            case PullFailed():
+                self._trouble = event.reason
+            case PullComplete():
+                pass
+        self._news.set()
+
+    def _tell_progress(self) -> None:
+        self.session.send(
+            SyncProgress(self.message.request, self._verified, self._read, self._loaded)
+        )
+
+    async def _whole(self, diff_id: bytes) -> Path:
+        """Where a layer lies, once it is whole. Raises BlobError when it never will be."""
+        while diff_id not in self._paths:
+            if self._trouble:
+                raise BlobError(f"cannot get {self.message.reference}: {self._trouble}")
+            self._news.clear()
+            await self._news.wait()
+        return self._paths[diff_id]
+
+    # --- into the engine
+
+    async def _load(self, engine: EngineClient, busy: asyncio.Lock, index: int) -> None:
+        layer = self.content.layers[index]
+        span = Span(await self._whole(layer.diff_id), 0, layer.size)
+        async with self._alone(busy) as waited:
+            if not waited or not await self._has(engine, index):
+                await layers.load_layer(engine, self.content, self.message.reference, index, span.path)
+        self._loaded += 1
+        self._tell_progress()
+
+    async def _has(self, engine: EngineClient, index: int) -> bool:
+        """Whether the engine has got the layer from someone else meanwhile."""
+        found = await store.held(
+            engine, self.message.reference, self.content.digest, self.content.diff_ids
+        )
+        return found.present or (found.in_engine > index and index + 1 < len(self.content.layers))
+
+    async def _load_all(self, engine: EngineClient, busy: asyncio.Lock) -> None:
+        """For an engine that wants every layer in one archive."""
+        spans = [Span(await self._whole(layer.diff_id), 0, layer.size) for layer in self.content.layers]
+        async with self._alone(busy):
+            await layers.load_all(engine, self.content, self.message.reference, spans)
+        self._loaded = len(spans)
+
+    @asynccontextmanager
+    async def _alone(self, busy: asyncio.Lock) -> AsyncIterator[bool]:
+        """One load at a time on this node, other runs of the user included; whether one had to wait."""
+        async with busy:
+            fd = await asyncio.to_thread(
+                os.open, self.cache.folder.parent / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+            try:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    waited = False
+                except BlockingIOError:
+                    await asyncio.to_thread(fcntl.flock, fd, fcntl.LOCK_EX)
+                    waited = True
+                yield waited
+            finally:
+                os.close(fd)
+
+    # --- for the session
+
+    def change_parents(self, stripes: tuple[Stripe, ...]) -> None:
+        """Read from others from now on."""
+        self._stripes = stripes
+        if self._pull is not None:
+            self._pull.parents_changed(stripes)
+
+    def takes(self, message: Chunk | ChunkRefused) -> bool:
+        """Whether a chunk of the controller is of this image; then it is taken."""
+        if self._pull is None or all(layer.diff_id != message.blob for layer in self.content.layers):
+            return False
+        self._pull.on_chunk(message)
+        return True
+
+    def close(self) -> None:
+        """End the threads; what was got stays. Blocks shortly."""
+        if self._pull is not None:
+            self._pull.close()

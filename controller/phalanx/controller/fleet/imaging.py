@@ -1,0 +1,281 @@
+"""One image on every node: what each holds, who reads from whom, what to do when that changes. Pure.
+
+The image counts as there only when every node has verified it. Where it comes from: the archive that the
+plan names, else the login node's engine, else a node whose engine has it, else a registry from which one node
+pulls it. A tag is only a name: two nodes with different images under it are an error unless the source
+decides.
+
+A node that cannot get it is named and left behind: the others finish, and what they have got is theirs the
+next time. Nodes that would hold up those behind them are fed last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from phalanx.protocol.messages import ImageQuery
+
+from ..exits import Exit
+from ..images.planner import CONTROLLER, Candidate, SyncPlan, make_plan
+from ..images.room import too_little
+from ..plan.model import ImagePlan
+from .events import (
+    AgentLost,
+    Event,
+    ImageOnNode,
+    ImagePlanned,
+    ImageReady,
+    ImageSource,
+    LayersOnNode,
+    RelayOnNode,
+    SlowNodes,
+)
+from .instructions import (
+    AskLayers,
+    ChangeParents,
+    FindImage,
+    Instruction,
+    OpenRelays,
+    Parents,
+    Record,
+    SyncImage,
+    Tell,
+)
+from .trouble import Trouble
+
+
+@dataclass(slots=True)
+class Imaging:
+    """The way of one image to ``nodes``: ``done`` when all have it, ``trouble`` when one cannot."""
+
+    image: ImagePlan
+    nodes: tuple[str, ...]
+    done: bool = False
+    trouble: Trouble | None = None
+    images: dict[str, str] = field(default_factory=dict)
+    source: ImageSource | None = None
+    held: dict[str, LayersOnNode] = field(default_factory=dict)
+    relays: set[str] = field(default_factory=set)
+    plan: SyncPlan | None = None
+    ready: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    slow: set[str] = field(default_factory=set)
+    parents: Parents = field(default_factory=dict)
+    _root: str = CONTROLLER
+    _asked: set[str] = field(default_factory=set)
+    _relays_asked: set[str] = field(default_factory=set)
+
+    def begin(self) -> list[Instruction]:
+        """Ask who has it."""
+        return [Tell(self.nodes, ImageQuery(1, self.image.reference))]
+
+    def on(self, event: Event) -> list[Instruction]:
+        """Take an event; what to do next."""
+        if self.done or self.trouble:
+            return []
+        handler = _HANDLERS.get(type(event))
+        return handler(self, event) if handler else []
+
+    def late(self) -> list[str]:
+        """Who has not got it yet."""
+        return [node for node in self.nodes if node not in self.ready]
+
+    @property
+    def image_id(self) -> str:
+        """The image that every node has, "" while it is not known."""
+        return self.source.image_id if self.source else ""
+
+    # --- who has it, and where it comes from
+
+    def _on_status(self, event: ImageOnNode) -> list[Instruction]:
+        if event.node not in self.nodes:
+            return []
+        if self.source is not None:
+            return self._on_synced(event)
+        if event.error:
+            return self._fail(f"{event.node}: {event.error}")
+        self.images[event.node] = event.image_id
+        return self._choose_source() if len(self.images) == len(self.nodes) else []
+
+    def _choose_source(self) -> list[Instruction]:
+        image = self.image
+        holders = [node for node in self.nodes if self.images[node]]
+        same = len(set(self.images.values())) == 1 and len(holders) == len(self.nodes)
+        if same and not image.archive:
+            self.source = ImageSource("every node has it", image.reference, self.images[holders[0]], 0)
+            self.ready = set(self.nodes)
+            return self._finished()
+        return [FindImage(image.reference, image.archive, holders[0] if holders else "", self.nodes)]
+
+    def _on_source(self, event: ImageSource) -> list[Instruction]:
+        if event.error:
+            return self._fail(event.error)
+        ids = {self.images[node] for node in self.nodes if self.images[node]}
+        if event.node and len(ids) > 1:
+            table = ", ".join(f"{node} has {self.images[node][:19] or 'none'}" for node in self.nodes)
+            return self._fail(
+                f"{event.reference} is not the same image on every node ({table}); "
+                "name the one you mean with --image-archive or by its id"
+            )
+        self.source, self._root = event, event.node
+        self.ready = {
+            node for node in self.nodes if self.images[node] == event.image_id or node == event.node
+        }
+        lacking = tuple(self.late())
+        if not lacking:
+            return self._finished()
+        self._asked = set(lacking)
+        out: list[Instruction] = [AskLayers(lacking)]
+        if event.node or len(lacking) > 1:
+            serving = (*((event.node,) if event.node else ()), *lacking)
+            self._relays_asked = set(serving)
+            out.append(OpenRelays(serving))
+        return out
+
+    # --- what nodes hold, and the plan
+
+    def _on_layers(self, event: LayersOnNode) -> list[Instruction]:
+        if event.node not in self._asked or self.source is None:
+            return []
+        self.held[event.node] = event
+        refused: list[Instruction] = []
+        if event.present:
+            self.ready.add(event.node)
+        elif words := event.error or too_little(self.source.layers, event):
+            refused = self._refuse(event.node, words)
+        return [*refused, *self._planned()]
+
+    def _on_relay(self, event: RelayOnNode) -> list[Instruction]:
+        if event.node not in self._relays_asked:
+            return []
+        self.relays.add(event.node)
+        refused = self._refuse(event.node, event.error) if event.error else []
+        return [*refused, *self._planned()]
+
+    def _refuse(self, node: str, why: str) -> list[Instruction]:
+        """A node cannot get it: the others go on."""
+        self.failed[node] = why
+        return [Record(ImageOnNode(node, self.image.reference, "", why))]
+
+    def _planned(self) -> list[Instruction]:
+        """The plan, once all have answered whom it is about."""
+        alive = (self._asked | self._relays_asked) - set(self.failed)
+        known = self._asked & alive <= set(self.held) and self._relays_asked & alive <= self.relays
+        if self.plan is not None or self.source is None or not known:
+            return []
+        if self._root in self.failed:
+            return self._fail(f"{self._root}: {self.failed[self._root]}")
+        plan = self.plan = self._make_plan()
+        if not plan.routes:
+            return self._finished()
+        first = {node: self._first(node) for node in plan.routes}
+        self.parents = self._parents(plan)
+        total = sum(route.bytes for route in plan.routes.values())
+        told = ImagePlanned(
+            plan.shape,
+            plan.root,
+            len(plan.routes),
+            total,
+            plan.source_bytes,
+            plan.saved_bytes,
+            round(plan.predicted_s, 3),
+        )
+        return [Record(told), SyncImage(first, dict(self.parents)), *self._finished()]
+
+    def _make_plan(self) -> SyncPlan:
+        """Those that have it already by this sync stay in: others read from them."""
+        sizes = self.source.layers if self.source else ()
+        wanting = [
+            Candidate(node, self._first(node), frozenset(held.in_cache), slow=node in self.slow)
+            for node, held in sorted(self.held.items())
+            if not held.present and node not in self.failed and node != self._root
+        ]
+        return make_plan(sizes, wanting, self._root, previous=self.plan)
+
+    def _first(self, node: str) -> int:
+        """The first layer to be loaded: an engine that takes no deltas gets all of them."""
+        held = self.held[node]
+        return held.in_engine if held.deltas else 0
+
+    def _parents(self, plan: SyncPlan) -> Parents:
+        """From whom each reads; slow ones wait until the others are through."""
+        busy = [node for node, route in plan.routes.items() if not route.pendant and node not in self.ready]
+        return {
+            node: () if route.pendant and busy else route.parents
+            for node, route in plan.routes.items()
+            if node not in self.ready
+        }
+
+    # --- while it goes on
+
+    def _on_synced(self, event: ImageOnNode) -> list[Instruction]:
+        if event.node in self.ready or event.node in self.failed:
+            return []
+        if event.error or not event.image_id:
+            self.failed[event.node] = event.error or "the image is not there after loading"
+        else:
+            self.images[event.node] = event.image_id
+            self.ready.add(event.node)
+        return [*self._replan(), *self._finished()]
+
+    def _on_slow(self, event: SlowNodes) -> list[Instruction]:
+        self.slow = set(event.nodes)
+        return self._replan()
+
+    def _on_lost(self, event: AgentLost) -> list[Instruction]:
+        if event.node not in self.nodes:
+            return []
+        if self.source is None:
+            return self._fail(f"{event.node} was lost: {event.detail}", Exit.RUN)
+        self.failed.setdefault(event.node, f"it was lost: {event.detail}")
+        self.lost.add(event.node)
+        self.ready.discard(event.node)
+        if event.node == self._root:
+            whole = sorted(node for node in self.ready if node in self.held and not self.held[node].present)
+            if not whole and self.late():
+                return self._fail(f"{event.node}, which had the image, was lost: {event.detail}", Exit.RUN)
+            self._root = whole[0] if whole else self._root
+        return [*self._planned(), *self._replan(), *self._finished()]
+
+    def _replan(self) -> list[Instruction]:
+        """Tell those whose parents are others now; nothing that a node has got is asked for again."""
+        if self.plan is None:
+            return []
+        self.plan = self._make_plan()
+        parents = self._parents(self.plan)
+        changed = {node: new for node, new in parents.items() if new != self.parents.get(node)}
+        self.parents = parents
+        return [ChangeParents(changed)] if changed else []
+
+    # --- the end
+
+    def _finished(self) -> list[Instruction]:
+        """Over when everyone has it or cannot have it."""
+        if self.source is None or set(self.late()) - set(self.failed):
+            return []
+        if self.failed:
+            code = Exit.RUN if set(self.failed) <= self.lost else Exit.IMAGE
+            return self._fail("; ".join(f"{node}: {why}" for node, why in sorted(self.failed.items())), code)
+        self.done = True
+        saved = self.plan.saved_bytes if self.plan else 0
+        ready = ImageReady(
+            self.source.reference, self.source.image_id, len(self.nodes), 0.0, saved_bytes=saved
+        )
+        return [Record(ready)]
+
+    def _fail(self, reason: str, exit_code: int = Exit.IMAGE) -> list[Instruction]:
+        self.trouble = Trouble(reason, exit_code)
+        return []
+
+
+_HANDLERS: Mapping[type[Event], Callable[[Imaging, Any], list[Instruction]]] = {
+    ImageOnNode: Imaging._on_status,
+    ImageSource: Imaging._on_source,
+    LayersOnNode: Imaging._on_layers,
+    RelayOnNode: Imaging._on_relay,
+    SlowNodes: Imaging._on_slow,
+    AgentLost: Imaging._on_lost,
+}

@@ -1,0 +1,238 @@
+"""The image's way to the nodes, carried out: what the fleet's ``Imaging`` decides becomes messages here.
+
+Layers lie on the login node (an archive, or what its engine saved) or on the node that seeds them; nodes read
+them from one another by the plan. Only digests, parents and tickets come from here, and the bytes for those
+who read from the login node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phalanx.protocol import messages as m
+from phalanx.protocol.blob import Manifest, layer_chunk_bytes
+from phalanx.protocol.image import ImageFormatError, digest_text
+
+from ..fleet import events as ev
+from ..fleet import instructions as ins
+from ..fleet.hub import Hub
+from ..fleet.shipping import Held, Shipping
+from .archive import span_manifest
+from .pace import Pace
+from .planner import CONTROLLER, Links
+from .relays import Relays
+from .source import ImageSourceError
+from .sources import Found, Sources
+
+#: Seconds between two looks at who is slow.
+LOOK_S = 0.4
+#: The number of every request about the run's image: it has one.
+REQUEST = 1
+
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclass(slots=True)
+class _Reader:
+    """How far a node has come. ``total``: bytes that travel to it."""
+
+    total: int
+    began: float
+    verified: int = 0
+    read: int = 0
+    took_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One image to the nodes of a run. ``progress(phase, node, done, total)`` is for screens only."""
+
+    hub: Hub
+    shipping: Shipping
+    sources: Sources
+    relays: Relays
+    record: Callable[[ev.Event], None]
+    progress: Progress
+    _found: Found | None = None
+    _parents: ins.Parents = field(default_factory=dict)
+    _readers: dict[str, _Reader] = field(default_factory=dict)
+    _pace: Pace | None = None
+    _looked: float = 0.0
+    _slow: frozenset[str] = frozenset()
+    _sent_before: int = 0
+
+    def takers(self) -> dict[type[m.Message], Callable[[str, m.Message], None]]:
+        """Which messages of agents come here."""
+        return {
+            m.LayersStatus: self._on_layers,
+            m.RelayOpened: self._on_relay,
+            m.SyncProgress: self._on_progress,
+            m.ParentFailed: self._on_parent_failed,
+            m.ImageSeeded: self.sources.on_seeded,
+        }
+
+    # --- what the engine asks for
+
+    async def find(self, wanted: ins.FindImage) -> None:
+        """Find out what the image is and where its layers are; an event says so, or why it cannot be had."""
+        try:
+            found = self._found = await self.sources.find(wanted)
+        except (ImageSourceError, ImageFormatError, OSError) as error:
+            self._no_source(wanted.reference, str(error))
+            return
+        content = found.content
+        self.record(
+            ev.ImageSource(
+                found.where,
+                wanted.reference,
+                digest_text(content.digest),
+                content.size,
+                node=found.node,
+                layers=tuple(layer.size for layer in content.layers),
+            )
+        )
+
+    def _no_source(self, reference: str, why: str) -> None:
+        self.record(ev.ImageSource("", reference, "", 0, why))
+
+    def ask_layers(self, wanted: ins.AskLayers) -> None:
+        """Ask nodes what they hold of it."""
+        if self._found is not None:
+            content = self._found.content
+            query = m.LayersQuery(REQUEST, self._found.reference, content.digest, content.layers)
+            self.hub.tell(wanted.nodes, query)
+
+    async def open_relays(self, wanted: ins.OpenRelays) -> None:
+        """Let nodes serve others."""
+        for node in wanted.nodes:
+            self.hub.tell([node], await asyncio.to_thread(self.relays.open, node))
+
+    async def sync(self, wanted: ins.SyncImage) -> None:
+        """Tell nodes what to get from whom, and the digests of every layer as they become known."""
+        found = self._found
+        if found is None:
+            return
+        content, now = found.content, time.monotonic()
+        self._parents, self._sent_before = dict(wanted.parents), self.shipping.sent
+        for node, first in wanted.first.items():
+            self._readers[node] = _Reader(sum(layer.size for layer in content.layers[first:]), now)
+            stripes = self.relays.stripes(node, wanted.parents.get(node, ()))
+            sync = m.ImageSync(REQUEST, found.reference, content.config, content.layers, first, stripes)
+            self.hub.tell([node], sync)
+        totals = {node: reader.total for node, reader in self._readers.items()}
+        self._pace = Pace(totals, layer_chunk_bytes(content.size), 1, Links().uplink)
+        await self._tell_manifests(found, wanted.first)
+
+    async def _tell_manifests(self, found: Found, first: dict[str, int]) -> None:
+        """Layer by layer: the first is on its way while the next is hashed."""
+        told: set[bytes] = set()
+        for index in range(min(first.values(), default=0), len(found.content.layers)):
+            try:
+                manifest = await self._manifest(found, index)
+            except (ImageFormatError, OSError) as error:
+                self._no_source(found.reference, f"cannot read a layer of {found.where}: {error}")
+                return
+            if manifest.blob not in told:
+                told.add(manifest.blob)
+                nodes = [node for node, start in first.items() if start <= index]
+                for page in manifest.pages():
+                    self.hub.tell(nodes, page)
+
+    async def _manifest(self, found: Found, index: int) -> Manifest:
+        if found.manifests:
+            return found.manifests[index]
+        span, layer = found.spans[index], found.content.layers[index]
+        chunk_bytes = layer_chunk_bytes(found.content.size)
+        manifest = await asyncio.to_thread(span_manifest, span, layer, chunk_bytes)
+        self.shipping.hold(Held(manifest, span.path, span.offset))
+        return manifest
+
+    def change_parents(self, wanted: ins.ChangeParents) -> None:
+        """Nodes read from others from now on."""
+        for node, lists in wanted.parents.items():
+            self._parents[node] = lists
+            self.hub.tell([node], m.SyncParents(REQUEST, self.relays.stripes(node, lists)))
+
+    # --- what agents say
+
+    def _on_layers(self, node: str, message: m.Message) -> None:
+        if isinstance(message, m.LayersStatus):
+            self.record(
+                ev.LayersOnNode(
+                    node,
+                    message.present,
+                    message.in_engine,
+                    message.in_cache,
+                    message.deltas,
+                    message.free_bytes,
+                    message.engine_free_bytes,
+                    message.error,
+                )
+            )
+
+    def _on_relay(self, node: str, message: m.Message) -> None:
+        if isinstance(message, m.RelayOpened):
+            self.relays.opened(node, message.port)
+            self.record(ev.RelayOnNode(node, message.port, message.error))
+
+    def _on_parent_failed(self, node: str, message: m.Message) -> None:
+        if isinstance(message, m.ParentFailed):
+            parent = message.parent or "the login node"
+            self.record(ev.ParentLeft(node, parent, message.corrupt, message.reason))
+
+    def _on_progress(self, node: str, message: m.Message) -> None:
+        reader = self._readers.get(node)
+        if not isinstance(message, m.SyncProgress) or reader is None:
+            return
+        now = time.monotonic()
+        reader.verified, reader.read = min(message.verified, reader.total), message.read
+        if reader.verified == reader.total and not reader.took_s:
+            reader.took_s = now - reader.began
+        self.progress("image", node, reader.verified, reader.total)
+        self._judge_pace(node, reader.verified, now)
+
+    def _judge_pace(self, node: str, verified: int, now: float) -> None:
+        if self._pace is None:
+            return
+        self._pace.observe(node, now, verified)
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        nearest = {
+            node: tuple(stripe[0] for stripe in lists if stripe)
+            for node, lists in self._parents.items()
+            if any(lists)
+        }
+        slow = self._pace.slow(nearest, now)
+        if slow != self._slow:
+            self._slow = slow
+            self.record(ev.SlowNodes(tuple(sorted(slow))))
+
+    # --- the end
+
+    def summed_up(self, ready: ev.ImageReady) -> ev.ImageReady:
+        """The event with the figures of the transfer."""
+        if not self._readers:
+            return ready
+        slowest, reader = max(self._readers.items(), key=lambda one: (one[1].took_s, one[0]))
+        root = self._found.node if self._found else CONTROLLER
+        return ev.ImageReady(
+            ready.reference,
+            ready.image_id,
+            ready.nodes,
+            ready.seconds,
+            sent_bytes=self.shipping.sent - self._sent_before if root == CONTROLLER else 0,
+            read_bytes=sum(one.read for one in self._readers.values()),
+            saved_bytes=ready.saved_bytes,
+            slowest=slowest,
+            transfer_s=round(reader.took_s, 3),
+        )
+
+
+def staging(run_dir: Path) -> Path:
+    """Where what was saved or unpacked for this run only lies; gone with the run."""
+    return run_dir / ".images"

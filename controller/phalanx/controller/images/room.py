@@ -1,0 +1,35 @@
+"""Whether an image fits on a node, judged before anything travels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..fleet.events import LayersOnNode
+
+#: What an engine needs beyond a layer's own bytes, for its books and for blocks that are not full.
+DISK_FACTOR = 1.1
+#: Bytes that are left free on a disk.
+RESERVE_BYTES = 64 * 1024 * 1024
+
+
+def too_little(sizes: Sequence[int], held: LayersOnNode) -> str:
+    """Why the layers that a node lacks do not fit there, "" when they do or that is not known.
+
+    On its way a layer lies in the node's cache; while it is loaded the engine has it twice, once as it came.
+    """
+    wanted = range(held.in_engine if held.deltas else 0, len(sizes))
+    travels = sum(sizes[index] for index in wanted if index not in held.in_cache)
+    if travels + RESERVE_BYTES > held.free_bytes:
+        return (
+            f"not enough room for the image: {travels} bytes and {RESERVE_BYTES} in reserve are needed in "
+            f"its cache, {held.free_bytes} are free; set PHALANX_CACHE_DIR to a larger disk of the node"
+        )
+    loads = int(sum(sizes[index] for index in wanted) * DISK_FACTOR) + max(
+        (sizes[index] for index in wanted), default=0
+    )
+    if loads > held.engine_free_bytes:
+        return (
+            f"not enough room for the image: its engine needs {loads} bytes, {held.engine_free_bytes} are "
+            "free; remove unused images (docker image prune) or use another node"
+        )
+    return ""

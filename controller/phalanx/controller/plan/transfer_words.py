@@ -1,0 +1,50 @@
+"""What of an image would move where, and how long that should take: the planner's answer for a dry run.
+
+No node is asked, so every node is taken to lack all of it, and links to be as the planner takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from phalanx.protocol.errors import ProtocolError
+
+from .model import Plan
+
+
+def transfer_lines(plan: Plan) -> Iterator[str]:
+    """Lines about the transfer of the plan's image; none when nothing is known of its size."""
+    sizes = _layer_sizes(plan)
+    if not sizes:
+        return
+    from ..images.planner import CONTROLLER, Candidate, Links, make_plan
+
+    links = Links()
+    names = [f"node {number}" for number in range(1, plan.target.nodes + 1)]
+    made = make_plan(sizes, [Candidate(name, 0) for name in names], CONTROLLER, links)
+    total = sum(sizes)
+    yield (
+        f"{len(sizes)} layers, {total / 1e6:.1f} MB, in chunks of {made.chunk_bytes // 1024} KiB; "
+        f"nodes read from one another ({made.shape}), this machine sends {made.source_bytes / 1e6:.1f} MB"
+    )
+    yield (
+        f"{made.predicted_s:.1f} s to the last byte over links of {links.uplink * 8 / 1e9:g} Gbit/s when no "
+        f"node has any of it (one registry: {len(names) * total / links.uplink:.1f} s)"
+    )
+    image = plan.image
+    if image is not None and image.rate_bytes_s:
+        yield f"each node gives at most {image.rate_bytes_s / 1e6:g} MB/s to others"
+
+
+def _layer_sizes(plan: Plan) -> tuple[int, ...]:
+    """Bytes of each layer, () when no archive is named or it cannot be read: the run would say why."""
+    if plan.image is None or not plan.image.archive:
+        return ()
+    from ..images.archive import layer_sizes
+    from ..images.source import ImageSourceError
+
+    try:
+        return layer_sizes(Path(plan.image.archive), plan.image.reference)
+    except (ImageSourceError, ProtocolError, OSError):
+        return ()

@@ -1,0 +1,247 @@
+"""One image on every node, decided: who is asked what, who reads from whom, what a failing node changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from phalanx.controller.exits import Exit
+from phalanx.controller.fleet import events as ev
+from phalanx.controller.fleet import instructions as ins
+from phalanx.controller.fleet.imaging import Imaging
+from phalanx.controller.plan.model import ImagePlan
+from phalanx.protocol.messages import ImageQuery
+
+IMAGE = "sha256:" + "ab" * 32
+OTHER = "sha256:" + "cd" * 32
+NODES = ("n1", "n2", "n3", "n4")
+LAYERS = (10_000_000, 20_000_000, 5_000_000)
+SOURCE = ev.ImageSource("archive a.tar", "a:1", IMAGE, sum(LAYERS), layers=LAYERS)
+HELD = ev.LayersOnNode("", False, 0, (), True, 2**40, 2**40)
+
+
+def imaging(archive: str = "a.tar", nodes: tuple[str, ...] = NODES) -> Imaging:
+    return Imaging(ImagePlan("a:1", archive), nodes)
+
+
+def has(node: str, image_id: str = "", error: str = "") -> ev.ImageOnNode:
+    return ev.ImageOnNode(node, "a:1", image_id, error)
+
+
+def heard(one: Imaging, *events: ev.Event) -> list[ins.Instruction]:
+    """Everything that it asks for, on these events in order."""
+    return [instruction for event in events for instruction in one.on(event)]
+
+
+def of(kind: type[ins.Instruction], out: list[ins.Instruction]) -> list[ins.Instruction]:
+    return [instruction for instruction in out if isinstance(instruction, kind)]
+
+
+def asked(one: Imaging, **have: str) -> list[ins.Instruction]:
+    """From its beginning to the question for the source."""
+    assert one.begin() == [ins.Tell(one.nodes, ImageQuery(1, "a:1"))]
+    return heard(one, *(has(node, have.get(node, "")) for node in one.nodes))
+
+
+def syncing(one: Imaging, **first: int) -> ins.SyncImage:
+    """On to the moment in which nodes are told; ``first``: layers that an engine has already."""
+    asked(one)
+    heard(one, SOURCE)
+    out = heard(
+        one,
+        *(ev.RelayOnNode(node, 4711) for node in one.nodes),
+        *(replace(HELD, node=node, in_engine=first.get(node, 0)) for node in one.nodes),
+    )
+    (sync,) = of(ins.SyncImage, out)
+    assert isinstance(sync, ins.SyncImage)
+    return sync
+
+
+def test_nothing_moves_when_every_node_has_the_image() -> None:
+    one = imaging(archive="")
+    (record,) = asked(one, **dict.fromkeys(NODES, IMAGE))
+    assert one.done
+    assert record == ins.Record(ev.ImageReady("a:1", IMAGE, 4, 0.0))
+
+
+def test_a_source_is_looked_for_where_a_node_has_it_or_might_pull_it() -> None:
+    assert asked(imaging(archive=""), n3=IMAGE) == [ins.FindImage("a:1", "", "n3", NODES)]
+    assert asked(imaging(archive="")) == [ins.FindImage("a:1", "", "", NODES)]
+
+
+def test_those_that_lack_it_are_asked_what_they_hold_and_open_their_relays() -> None:
+    one = imaging()
+    asked(one, n2=IMAGE)
+    rest = ("n1", "n3", "n4")
+    assert heard(one, SOURCE) == [ins.AskLayers(rest), ins.OpenRelays(rest)]
+
+
+def test_a_single_node_that_lacks_it_needs_no_relay() -> None:
+    one = imaging()
+    asked(one, n1=IMAGE, n2=IMAGE, n3=IMAGE)
+    assert heard(one, SOURCE) == [ins.AskLayers(("n4",))]
+
+
+def test_a_seeding_node_serves_and_is_asked_nothing() -> None:
+    one = imaging(archive="")
+    asked(one, n3=IMAGE)
+    out = heard(one, replace(SOURCE, where="engine of node n3", node="n3"))
+    assert out == [ins.AskLayers(("n1", "n2", "n4")), ins.OpenRelays(("n3", "n1", "n2", "n4"))]
+
+
+def test_nodes_read_from_one_another_in_a_chain() -> None:
+    one = imaging()
+    sync = syncing(one)
+    assert sync.first == dict.fromkeys(NODES, 0)
+    assert sync.parents == {
+        "n1": (("",),),
+        "n2": (("n1", ""),),
+        "n3": (("n2", "n1", ""),),
+        "n4": (("n3", "n2", "n1", ""),),
+    }
+
+
+def test_an_engine_without_deltas_gets_every_layer() -> None:
+    one = imaging(nodes=("n1",))
+    asked(one)
+    heard(one, SOURCE)
+    (sync,) = of(ins.SyncImage, heard(one, replace(HELD, node="n1", in_engine=2, deltas=False)))
+    assert isinstance(sync, ins.SyncImage)
+    assert sync.first == {"n1": 0}
+
+
+def test_what_an_engine_has_does_not_travel() -> None:
+    one = imaging()
+    assert syncing(one, n2=2).first == {"n1": 0, "n2": 2, "n3": 0, "n4": 0}
+    assert one.plan is not None
+    assert one.plan.routes["n2"].bytes == LAYERS[2]
+    assert one.plan.saved_bytes == LAYERS[0] + LAYERS[1]
+
+
+def test_the_barrier_opens_when_the_last_node_has_verified_it() -> None:
+    one = imaging()
+    syncing(one)
+    assert heard(one, *(has(node, IMAGE) for node in NODES[:3])) == []
+    (record,) = heard(one, has("n4", IMAGE))
+    assert one.done
+    assert record == ins.Record(ev.ImageReady("a:1", IMAGE, 4, 0.0, saved_bytes=0))
+
+
+def test_a_node_that_fails_is_named_and_the_others_finish_first() -> None:
+    one = imaging()
+    syncing(one)
+    heard(one, has("n2", error="disk full"))
+    assert one.trouble is None
+    heard(one, has("n1", IMAGE), has("n3", IMAGE))
+    assert one.trouble is None
+    heard(one, has("n4", IMAGE))
+    assert one.trouble is not None
+    assert (one.trouble.reason, one.trouble.exit_code) == ("n2: disk full", Exit.IMAGE)
+
+
+def test_a_child_of_a_failed_node_gets_its_grandparent() -> None:
+    one = imaging()
+    syncing(one)
+    assert heard(one, has("n2", error="disk full")) == [
+        ins.ChangeParents({"n3": (("n1", ""),), "n4": (("n3", "n1", ""),)})
+    ]
+
+
+def test_a_lost_node_is_left_behind_and_the_run_fails_for_it() -> None:
+    one = imaging()
+    syncing(one)
+    out = heard(one, ev.AgentLost("n2", "power"))
+    assert out == [ins.ChangeParents({"n3": (("n1", ""),), "n4": (("n3", "n1", ""),)})]
+    heard(one, *(has(node, IMAGE) for node in ("n1", "n3", "n4")))
+    assert one.trouble is not None
+    assert (one.trouble.reason, one.trouble.exit_code) == ("n2: it was lost: power", Exit.RUN)
+
+
+def test_a_slow_node_is_passed_over_and_fed_when_the_others_are_through() -> None:
+    one = imaging()
+    syncing(one)
+    (change,) = heard(one, ev.SlowNodes(("n2",)))
+    assert isinstance(change, ins.ChangeParents)
+    assert change.parents["n2"] == ()
+    assert change.parents["n3"] == (("n1", ""),)
+    assert heard(one, has("n1", IMAGE), has("n3", IMAGE)) == []
+    (later,) = heard(one, has("n4", IMAGE))
+    assert isinstance(later, ins.ChangeParents)
+    assert set(later.parents) == {"n2"}
+    assert later.parents["n2"] != ()
+
+
+def test_a_verdict_that_is_taken_back_gives_the_node_its_place_again() -> None:
+    one = imaging()
+    syncing(one)
+    heard(one, ev.SlowNodes(("n2",)))
+    (change,) = heard(one, ev.SlowNodes(()))
+    assert isinstance(change, ins.ChangeParents)
+    assert change.parents["n2"] != ()
+
+
+def test_a_lost_seed_is_followed_by_a_node_that_has_it_all() -> None:
+    one = imaging(archive="")
+    asked(one, n1=IMAGE)
+    heard(one, replace(SOURCE, node="n1"))
+    heard(
+        one,
+        *(ev.RelayOnNode(node, 4711) for node in NODES),
+        *(replace(HELD, node=node) for node in NODES[1:]),
+        has("n2", IMAGE),
+    )
+    (change,) = heard(one, ev.AgentLost("n1", "power"))
+    assert isinstance(change, ins.ChangeParents)
+    assert all("n1" not in names for lists in change.parents.values() for names in lists)
+    assert all(lists[0][-1] == "n2" for lists in change.parents.values())
+
+
+def test_a_lost_seed_that_nobody_can_follow_ends_it() -> None:
+    one = imaging(archive="")
+    asked(one, n1=IMAGE)
+    heard(one, replace(SOURCE, node="n1"))
+    heard(one, ev.AgentLost("n1", "power"))
+    assert one.trouble is not None
+    assert "n1, which had the image, was lost" in one.trouble.reason
+
+
+@pytest.mark.parametrize(
+    ("short", "words"),
+    [
+        ({"free_bytes": 90_000_000}, "35000000 bytes"),
+        ({"engine_free_bytes": 40_000_000}, "its engine needs"),
+    ],
+)
+def test_a_node_without_room_is_refused_before_anything_moves_to_it(
+    short: dict[str, int], words: str
+) -> None:
+    one = imaging()
+    asked(one)
+    heard(one, SOURCE, *(ev.RelayOnNode(node, 4711) for node in NODES))
+    full = replace(HELD, node="n2", **short)
+    (told,) = of(ins.Record, heard(one, full))
+    assert isinstance(told, ins.Record)
+    assert isinstance(told.event, ev.ImageOnNode)
+    assert words in told.event.error
+    (sync,) = of(ins.SyncImage, heard(one, *(replace(HELD, node=node) for node in ("n1", "n3", "n4"))))
+    assert isinstance(sync, ins.SyncImage)
+    assert set(sync.parents) == {"n1", "n3", "n4"}
+
+
+def test_two_images_under_one_name_need_a_source_that_decides() -> None:
+    one = imaging(archive="")
+    asked(one, n1=IMAGE, n2=OTHER)
+    heard(one, replace(SOURCE, where="engine of node n1", node="n1"))
+    assert one.trouble is not None
+    assert "not the same image on every node" in one.trouble.reason
+    decided = imaging()
+    asked(decided, n1=IMAGE, n2=OTHER)
+    assert of(ins.AskLayers, heard(decided, SOURCE)) == [ins.AskLayers(("n2", "n3", "n4"))]
+
+
+def test_a_source_that_cannot_be_had_says_why() -> None:
+    one = imaging()
+    asked(one)
+    heard(one, ev.ImageSource("", "a:1", "", 0, "no such file"))
+    assert one.trouble is not None
+    assert (one.trouble.reason, one.trouble.exit_code) == ("no such file", Exit.IMAGE)
