@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from phalanx.protocol.blob import Manifest, layer_chunk_bytes, make_manifest
+from phalanx.protocol.blob import Manifest, make_manifest
 from phalanx.protocol.image import ImageContent, ImageFormatError, config_diff_ids
 from phalanx.protocol.image_archive import blob_name
 from phalanx.protocol.image_index import Held, check_packing, choose, find_images, gunzip, packing
@@ -45,11 +45,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """An image; for each of its layers, lowest first, where it lies and the digests of its chunks."""
+    """An image; for each of its layers, lowest first, where it lies."""
 
     image: ImageContent
     spans: tuple[Span, ...]
-    manifests: tuple[Manifest, ...]
     tags: tuple[str, ...]
 
 
@@ -86,7 +85,7 @@ def _open_file(path: Path, reference: str, work: Path, architecture: str) -> Con
         found = members(lambda at, count: os.pread(descriptor, count, at), os.fstat(descriptor).st_size)
         images = find_images(found, lambda member: os.pread(descriptor, member.size, member.offset))
     image = choose(images, reference, architecture)
-    return _verified(image, [Span(tar, member.offset, member.size) for member in image.layers], work)
+    return _located(image, [Span(tar, member.offset, member.size) for member in image.layers], work)
 
 
 def _unpacked(path: Path, kind: str, work: Path) -> Path:
@@ -123,13 +122,14 @@ def _open_layout(path: Path, reference: str, work: Path, architecture: str) -> C
     found = _layout_members(path)
     images = find_images(found, lambda member: (path / member.name).read_bytes()[: member.size + 1])
     image = choose(images, reference, architecture)
-    return _verified(image, [Span(path / member.name, 0, member.size) for member in image.layers], work)
+    return _located(image, [Span(path / member.name, 0, member.size) for member in image.layers], work)
 
 
 def _layout_members(path: Path) -> dict[str, Member]:
     """The files of a layout's folder; links in it are not followed, since they may lead anywhere."""
     blobs = path / "blobs" / "sha256"
-    files = [path / "index.json", *(sorted(blobs.iterdir()) if blobs.is_dir() else [])]
+    index = [path / "index.json"] if (path / "index.json").exists() else []
+    files = [*index, *(sorted(blobs.iterdir()) if blobs.is_dir() else [])]
     found = {}
     for file in files:
         name = str(file.relative_to(path))
@@ -139,24 +139,42 @@ def _layout_members(path: Path) -> dict[str, Member]:
     return found
 
 
-def _verified(image: Held, packed: list[Span], work: Path) -> Content:
+def _located(image: Held, packed: list[Span], work: Path) -> Content:
     diff_ids = config_diff_ids(image.config)
     if len(diff_ids) != len(packed):
         raise ImageFormatError(f"it has {len(packed)} layers where its configuration names {len(diff_ids)}")
-    spans = tuple(
-        _plain(span, member, diff_id, work)
-        for span, member, diff_id in zip(packed, image.layers, diff_ids, strict=True)
-    )
-    chunk_bytes = layer_chunk_bytes(sum(span.size for span in spans))
-    manifests: dict[bytes, Manifest] = {}
-    for diff_id, span in zip(diff_ids, spans, strict=True):
-        if diff_id not in manifests:
-            manifests[diff_id] = make_manifest(_chunks(span, chunk_bytes), chunk_bytes)
-        if manifests[diff_id].blob != diff_id:
-            raise ImageFormatError(f"its layer {diff_id.hex()[:12]} is damaged: it does not match its digest")
-    layers = tuple(Layer(diff_id, manifests[diff_id].size) for diff_id in diff_ids)
-    made = tuple(manifests[diff_id] for diff_id in diff_ids)
-    return Content(ImageContent(image.config, layers), spans, made, image.names)
+    plain: dict[bytes, Span] = {}
+    for diff_id, span, member in zip(diff_ids, packed, image.layers, strict=True):
+        if diff_id not in plain:
+            plain[diff_id] = _plain(span, member, diff_id, work)
+    spans = tuple(plain[diff_id] for diff_id in diff_ids)
+    layers = tuple(Layer(diff_id, plain[diff_id].size) for diff_id in diff_ids)
+    return Content(ImageContent(image.config, layers), spans, image.names)
+
+
+def span_manifest(span: Span, layer: Layer, chunk_bytes: int) -> Manifest:
+    """The digests of a layer's chunks, in one pass over it. Blocks.
+
+    Raises ImageFormatError when it is not the layer that the image names, OSError when it cannot be read.
+    """
+    made = make_manifest(_chunks(span, chunk_bytes), chunk_bytes)
+    if (made.blob, made.size) != (layer.diff_id, layer.size):
+        raise ImageFormatError(
+            f"its layer {layer.diff_id.hex()[:12]} is damaged: it does not match its digest"
+        )
+    return made
+
+
+def layer_sizes(path: Path, reference: str) -> tuple[int, ...]:
+    """Bytes of each layer of an image in an uncompressed archive; () where that takes unpacking.
+
+    Raises ImageSourceError.
+    """
+    nowhere = Path(os.devnull)
+    try:
+        return tuple(layer.size for layer in open_content(path, reference, nowhere).image.layers)
+    except ImageSourceError:
+        return ()
 
 
 def _plain(span: Span, member: Member, diff_id: bytes, work: Path) -> Span:
