@@ -181,6 +181,22 @@ def test_a_slow_source_is_told_by_two_trials_and_nobody_is_blamed_for_it() -> No
     assert len(blamed) <= 2
 
 
+def test_a_trial_waits_for_who_takes_the_place_and_no_other_first_node_ends_it() -> None:
+    pace = Pace(dict.fromkeys("abc", 1000 * MIB), MIB, fanout=2, expected=RATE)
+    before = {"a": (CONTROLLER, "b"), "b": ("a", CONTROLLER), "c": ("a", "b")}
+    after = {"a": ("c", "c"), "b": ("c", CONTROLLER), "c": (CONTROLLER, "b")}
+
+    def report(half: int, parents: dict[str, tuple[str, ...]]) -> frozenset[str]:
+        for name in "abc":
+            fast = max(0, half - 7) if name == "c" else 0
+            pace.observe(name, half * REPORT_S, (half + fast * 20) * MIB)
+        return pace.slow(parents, half * REPORT_S)
+
+    assert [report(half, before) for half in range(1, 7)][-1] == {"a"}
+    assert report(7, before) == {"a"}, "b has the same pace, and was there before"
+    assert [report(half, after) for half in range(8, 12)][-1] == {"a"}, "c is faster in its place"
+
+
 def test_without_an_expectation_a_slow_first_node_is_nobodys_fault() -> None:
     transfer = Transfer(chain(NAMES), one_slow(NAMES, "n0"))
     assert not transfer.until(6.0)

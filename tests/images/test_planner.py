@@ -18,7 +18,7 @@ from phalanx.controller.images.planner import (
     SyncPlan,
     make_plan,
 )
-from phalanx.controller.images.predict import stripe_bytes
+from phalanx.controller.images.predict import loading_after, stripe_bytes
 from phalanx.controller.images.topology import ROOT, downward, k_ary, two_tree
 
 MIB = 1 << 20
@@ -216,6 +216,18 @@ def test_in_two_trees_who_forwards_in_one_is_a_leaf_in_the_other(count: int) -> 
         assert depth(tree) <= count.bit_length() + 1
 
 
+@pytest.mark.parametrize("counts", [[8, 4], [9, 4], [1, 1, 1], [2, 2, 9], [5, 6, 7, 8, 1, 3]])
+def test_two_trees_over_several_groups_give_nobody_more_than_two_readers(counts: list[int]) -> None:
+    trees = two_tree(counts)
+    readers = Counter(parent for tree in trees for parent in tree if parent != ROOT)
+    assert max(readers.values()) <= 2
+    group = [index for index, count in enumerate(counts) for _ in range(count)]
+    for tree in trees:
+        assert tree.count(ROOT) == 1
+        assert sorted(downward(tree)) == list(range(sum(counts)))
+        assert all(group[parent] <= group[child] for child, parent in enumerate(tree) if parent != ROOT)
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 14, 100, 5000])
 @pytest.mark.parametrize("fanout", [2, 3, 4])
 def test_a_k_ary_tree_is_as_shallow_as_can_be(count: int, fanout: int) -> None:
@@ -298,6 +310,23 @@ def test_a_node_that_has_all_blobs_feeds_the_others_instead_of_the_source() -> N
     assert plan.routes["zz"].children == 1
     assert plan.routes["zz"].parents == ((),)
     assert plan.routes["n00001"].parents == (("n00000", "zz", CONTROLLER),)
+
+
+def test_a_slow_node_that_has_all_blobs_feeds_nobody() -> None:
+    cache = Candidate("zz", len(SIZES), frozenset(range(len(SIZES))), slow=True)
+    plan = plan_of([*alike(3), cache])
+    assert "zz" not in plan.order
+    assert plan.source_bytes == sum(SIZES)
+
+
+def test_loading_runs_a_layer_behind_the_transfer() -> None:
+    links = Links(uplink=100.0, ingest=100.0, load=200.0)
+    assert loading_after([400, 200], 0, (0, 1), links) == pytest.approx(1.0), "the last layer alone"
+    slow_engine = replace(links, load=50.0)
+    assert loading_after([400, 200], 0, (0, 1), slow_engine) == pytest.approx(10.0), "all, from 4 s to 16 s"
+    assert loading_after([400, 200], 0, (1,), slow_engine) == pytest.approx(10.0), "one is there at once"
+    assert loading_after([400, 200], 0, (), slow_engine) == pytest.approx(12.0), "from the cache"
+    assert loading_after([400, 200], 2, (), slow_engine) == 0.0
 
 
 def test_a_node_that_has_the_image_takes_no_part() -> None:
