@@ -30,11 +30,13 @@ _GRANTED = re.compile(r"[Gg]ranted job allocation (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command took: wall seconds, CPU seconds of it and all it started here, and of the nodes."""
+    """What a command took: wall seconds, CPU seconds of it and all it started here, and of the nodes; and
+    its exit status."""
 
     wall_s: float
     login_cpu_s: float
     nodes_cpu_s: float
+    status: int = 0
 
     def less(self, other: Cost) -> Cost:
         """What it took beyond ``other``."""
@@ -102,7 +104,7 @@ class LabRuns:
         if status and check:
             words = (self.folder / "errors").read_text(errors="replace")[-800:]
             raise BenchmarkError(f"{' '.join(argv)}: exit status {status}: {words}")
-        return Cost(wall, login, self._nodes_cpu_s - nodes)
+        return Cost(wall, login, self._nodes_cpu_s - nodes, status)
 
     def _finish(self, argv: Sequence[str], output: Path) -> int:
         with output.open("wb") as out, (self.folder / "errors").open("wb") as errors:
