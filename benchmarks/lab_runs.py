@@ -7,13 +7,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ _GRANTED = re.compile(r"[Gg]ranted job allocation (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command took: wall seconds, CPU seconds of it and all it started here, and of the nodes."""
+    """What a command took: wall seconds, CPU seconds of it and all it started here, and of the nodes; and
+    its exit status."""
 
     wall_s: float
     login_cpu_s: float
     nodes_cpu_s: float
+    status: int = 0
 
     def less(self, other: Cost) -> Cost:
         """What it took beyond ``other``."""
@@ -55,30 +58,58 @@ def median(costs: Sequence[Cost]) -> Cost:
 
 @dataclass(slots=True)
 class LabRuns:
-    """An allocation of all nodes of a lab. ``folder`` is where runs and outputs go."""
+    """An allocation of all nodes of a lab. ``folder`` is where runs and outputs go, ``more_env`` what
+    commands see besides the environment of the lab."""
 
     lab: Lab
     job_id: str
     folder: Path
+    more_env: Mapping[str, str] = field(default_factory=dict)
 
     def _environment(self) -> dict[str, str]:
         # Without PYTHON*: as users have it, modules are compiled once and not with every start.
         foreign = ("SLURM_", "PHALANX_", "PYTHONDONT", "PYTHONUNBUFFERED")
         own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        return {**own, **self.lab.env(), "SLURM_JOB_ID": self.job_id}
+        return {**own, **self.lab.env(), **self.more_env, "SLURM_JOB_ID": self.job_id}
 
     @property
     def _nodes_cpu_s(self) -> float:
         stats = self.lab.stats()
         return sum(stats[name].cpu_seconds or 0.0 for name in self.lab.nodes)
 
-    def timed(self, argv: Sequence[str], output: Path) -> Cost:
-        """Run a command of the login node to its end, its standard output into a file."""
+    def timed(
+        self,
+        argv: Sequence[str],
+        output: Path,
+        *,
+        then: Callable[[], None] | None = None,
+        check: bool = True,
+    ) -> Cost:
+        """Run a command of the login node to its end, its standard output into a file.
+
+        ``then`` belongs to it: the clock stops when that has returned. It is not called for a command that
+        failed, which raises BenchmarkError unless ``check`` is off.
+        """
         group = Group()
         nodes, began = self._nodes_cpu_s, time.monotonic()
+        try:
+            status = self._finish([*group.enter, *argv], output)
+            if then is not None and status == 0:
+                then()
+            wall = time.monotonic() - began
+        except BaseException:
+            group.kill()
+            raise
+        login = group.end()
+        if status and check:
+            words = (self.folder / "errors").read_text(errors="replace")[-800:]
+            raise BenchmarkError(f"{' '.join(argv)}: exit status {status}: {words}")
+        return Cost(wall, login, self._nodes_cpu_s - nodes, status)
+
+    def _finish(self, argv: Sequence[str], output: Path) -> int:
         with output.open("wb") as out, (self.folder / "errors").open("wb") as errors:
-            done = subprocess.run(
-                [*group.enter, *argv],
+            return subprocess.run(
+                argv,
                 stdout=out,
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
@@ -86,19 +117,23 @@ class LabRuns:
                 cwd=self.folder,
                 timeout=PATIENCE_S,
                 check=False,
-            )
-        wall = time.monotonic() - began
-        login = group.end()
-        if done.returncode:
-            words = (self.folder / "errors").read_text(errors="replace")[-800:]
-            raise BenchmarkError(f"{' '.join(argv)}: exit status {done.returncode}: {words}")
-        return Cost(wall, login, self._nodes_cpu_s - nodes)
+            ).returncode
+
+    def srun_argv(self, *argv: str, options: Sequence[str] = ()) -> list[str]:
+        """The command line of a step of one task on each node."""
+        count = str(len(self.lab.nodes))
+        command = ["srun", f"--jobid={self.job_id}", "--overlap", "-N", count, "-n", count, "--chdir=/"]
+        return [*command, *options, *argv]
 
     def srun(self, *argv: str, options: Sequence[str] = (), output: Path | None = None) -> Cost:
         """A step of one task on each node."""
-        count = str(len(self.lab.nodes))
-        command = ["srun", f"--jobid={self.job_id}", "--overlap", "-N", count, "-n", count, "--chdir=/"]
-        return self.timed([*command, *options, *argv], output or self.folder / "output")
+        return self.timed(self.srun_argv(*argv, options=options), output or self.folder / "output")
+
+    def renew(self) -> None:
+        """Give the allocation back and take one anew: one that has lost a node may be ended at any time."""
+        with contextlib.suppress(LabError):
+            self.lab.ask_slurm(["scancel", self.job_id])
+        self.job_id = _allocate(self.lab, len(self.lab.nodes))
 
     def phalanx(
         self, *argv: str, options: Sequence[str] = (), output: Path | None = None
@@ -126,6 +161,18 @@ class Group:
         """What to write before a command to run it in here."""
         return ("sh", "-c", f'echo $$ > {self._path}/tasks; exec "$@"', "sh")
 
+    @property
+    def used_s(self) -> float:
+        """CPU seconds so far."""
+        return int((self._path / "cpuacct.usage").read_text()) / 1e9
+
+    def kill(self) -> None:
+        """End all that is left of the command, when its figures no longer matter."""
+        for pid in (self._path / "tasks").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        self.end()
+
     def end(self) -> float:
         """Wait for the last process (a controller outlives its client); CPU seconds of all."""
         deadline = time.monotonic() + PATIENCE_S
@@ -133,7 +180,7 @@ class Group:
             if time.monotonic() > deadline:
                 raise BenchmarkError("a process of the command does not end")
             time.sleep(0.01)
-        used = int((self._path / "cpuacct.usage").read_text()) / 1e9
+        used = self.used_s
         self._path.rmdir()
         return used
 
@@ -152,21 +199,24 @@ def moment(log: Sequence[dict[str, Any]], kind: str) -> float:
 
 
 @contextlib.contextmanager
-def lab_runs(name: str, nodes: int) -> Iterator[LabRuns]:
+def lab_runs(name: str, nodes: int, *, docker: bool = False, rate: str = "max") -> Iterator[LabRuns]:
     """The lab of that name, which must be up, or one of our own; nothing of ours is left behind."""
     own = not name
-    lab = Lab.up(name="benchmarks", nodes=nodes) if own else Lab.attach(name)
+    lab = Lab.up(name="benchmarks", nodes=nodes, docker=docker, rate=rate) if own else Lab.attach(name)
     folder = Path(tempfile.mkdtemp(prefix="phalanx-bench-"))
-    job_id = ""
+    runs = None
     try:
         if len(lab.nodes) != nodes:
             raise BenchmarkError(f"lab {name} has {len(lab.nodes)} nodes, not {nodes}")
-        job_id = _allocate(lab, nodes)
-        yield LabRuns(lab, job_id, folder)
+        request = lab.topology.request
+        if docker and (request.docker, request.rate) != (docker, rate):
+            raise BenchmarkError(f"lab {name} has no engines, or not the rate {rate}")
+        runs = LabRuns(lab, _allocate(lab, nodes), folder)
+        yield runs
     finally:
         with contextlib.suppress(LabError):
-            if job_id:
-                lab.ask_slurm(["scancel", job_id])
+            if runs is not None:
+                lab.ask_slurm(["scancel", runs.job_id])
         if own:
             lab.down()
         shutil.rmtree(folder)
@@ -174,7 +224,7 @@ def lab_runs(name: str, nodes: int) -> Iterator[LabRuns]:
 
 def _allocate(lab: Lab, nodes: int) -> str:
     done = subprocess.run(
-        ["salloc", "-N", str(nodes), "--no-shell", "--job-name=benchmark"],
+        ["salloc", "-N", str(nodes), "--no-shell", "--no-kill", "--job-name=benchmark"],
         env={**os.environ, **lab.env()},
         capture_output=True,
         text=True,

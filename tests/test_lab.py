@@ -227,6 +227,9 @@ def test_bytes_are_counted_where_they_went_and_shaped_as_told(lab: Lab) -> None:
     for now, then in ((after["n1"].sent, before["n1"].sent), (after["n2"].received, before["n2"].received)):
         assert now is not None and then is not None
         assert 8_000_000 < now - then < 8_400_000
+    sent, received = lab.traffic()["n1"]
+    later = lab.stats()["n1"]
+    assert after["n1"].sent <= sent <= later.sent and after["n1"].received <= received <= later.received
     # 8 MB at 100 Mbit/s are 0.64 s, less what the bucket holds; a link left unshaped takes a tenth of that.
     assert took > 0.55
 

@@ -77,3 +77,21 @@ def test_the_logs_benchmark_finds_every_line_whole_and_tells_what_they_cost(lab:
     both = {"wall_s", "lines_per_s", "login_cpu_s", "nodes_cpu_s"}
     assert both <= found.keys()
     assert both <= found["peers"]["srun_l"].keys()
+
+
+@pytest.mark.lab
+def test_the_images_benchmark_brings_an_image_to_every_engine_and_counts_its_bytes() -> None:
+    # The registry is no part of the lab, so that peer is not among these.
+    peers = ["copy_load", "sbcast", "crude_chain"]
+    made = Lab.up(name="benchtest-images", nodes=NODES, docker=True, rate="200mbit", fresh=True)
+    try:
+        size = ["--nodes", str(NODES), "--layers", "3", "--layer-mib", "1"]
+        found = document("images", *size, "--lab", made.name, "--only", *peers)
+    finally:
+        made.down()
+    assert list(found["peers"]) == peers
+    for name, peer in found["peers"].items():
+        assert {"wall_s", "last_byte_s", "source_bytes", "cpu_s_per_gb"} <= peer.keys()
+        assert found["floor_s"] <= peer["last_byte_s"] <= peer["wall_s"]
+        images_sent = peer["source_bytes"] // found["image_bytes"]
+        assert images_sent == (1 if name == "crude_chain" else NODES)

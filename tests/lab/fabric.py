@@ -187,6 +187,16 @@ def links(lab: Topology) -> dict[str, Link]:
     }
 
 
+def traffic(lab: Topology) -> dict[str, tuple[int, int]]:
+    """Bytes sent and received as in `links`, without starting a process: for many readings a second."""
+    # proc(5): the counters of the namespace that the process is in; received bytes first, sent ones ninth.
+    text = Path(f"/proc/{pid(lab)}/net/dev").read_text()
+    lines = [line.partition(":") for line in text.splitlines()[2:]]
+    known = {name.strip(): figures.split() for name, _, figures in lines}
+    named = {lab.port(node): node for node in [LOGIN, *lab.nodes]}
+    return {node: (int(known[port][0]), int(known[port][8])) for port, node in named.items() if port in known}
+
+
 def _links(lab: Topology) -> dict[str, dict]:  # type: ignore[type-arg]
     text = call(
         [*_inside(pid(lab)), "ip", "-json", "-statistics", "link", "show", "type", "veth"], timeout=10.0

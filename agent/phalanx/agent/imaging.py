@@ -1,7 +1,7 @@
 """Images on this node: what it holds of one, a relay for others, and getting it in, layer by layer.
 
-A layer is loaded into the engine while the next one is on the wire, and both are given on to other nodes while
-they come. The controller says what to get from whom; whether the image is there is for the engine to show.
+A layer is loaded into the engine while the next one is on the wire, and both are given on to other nodes
+while they come. The controller says what to get from whom; whether the image is there the engine must show.
 """
 
 from __future__ import annotations
@@ -146,9 +146,7 @@ class Imaging:
             for page in manifest.pages():
                 self.session.send(page)
         content = found.content
-        self.session.send(
-            ImageSeeded(message.request, message.reference, content.config, content.layers, "")
-        )
+        self.session.send(ImageSeeded(message.request, message.reference, content.config, content.layers, ""))
 
     # --- getting it
 
@@ -201,11 +199,7 @@ def _take_in(cache: BlobCache, found: seed.Seed) -> list[Spool]:
                 for index in list(spool.missing(0, 1)):
                     spool.keep(
                         index,
-                        os.pread(
-                            file.fileno(), manifest.length(index), span.offset + manifest.offset(index)
-                        ),
+                        os.pread(file.fileno(), manifest.length(index), span.offset + manifest.offset(index)),
                     )
             spool.finish()
     return spools
-
-

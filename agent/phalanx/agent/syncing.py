@@ -1,8 +1,8 @@
 """One image on its way into the engine: what the data plane tells, what is loaded, what the controller hears.
 
-The pull runs in threads and tells by callbacks; here, on the loop, layers are loaded in their order as soon as
-each is whole. Another transfer of the node may bring some of them: what the engine has by then is not loaded
-again.
+The pull runs in threads and tells by callbacks; here, on the loop, layers are loaded in their order as soon
+as each is whole. Another transfer of the node may bring some of them: what the engine has by then is not
+loaded again.
 """
 
 from __future__ import annotations
@@ -144,9 +144,7 @@ class Syncing:
         self._news.set()
 
     def _tell_progress(self) -> None:
-        self.session.send(
-            SyncProgress(self.message.request, self._verified, self._read, self._loaded)
-        )
+        self.session.send(SyncProgress(self.message.request, self._verified, self._read, self._loaded))
 
     async def _whole(self, diff_id: bytes) -> Path:
         """Where a layer lies, once it is whole. Raises BlobError when it never will be."""
@@ -170,9 +168,7 @@ class Syncing:
 
     async def _has(self, engine: EngineClient, index: int) -> bool:
         """Whether the engine has got the layer from someone else meanwhile."""
-        found = await store.held(
-            engine, self.message.reference, self.content.digest, self.content.diff_ids
-        )
+        found = await store.held(engine, self.message.reference, self.content.digest, self.content.diff_ids)
         return found.present or (found.in_engine > index and index + 1 < len(self.content.layers))
 
     async def _load_all(self, engine: EngineClient, busy: asyncio.Lock) -> None:
@@ -187,7 +183,10 @@ class Syncing:
         """One load at a time on this node, other runs of the user included; whether one had to wait."""
         async with busy:
             fd = await asyncio.to_thread(
-                os.open, self.cache.folder.parent / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+                os.open,
+                self.cache.folder.parent / "engine.lock",
+                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
+                0o600,
             )
             try:
                 try:

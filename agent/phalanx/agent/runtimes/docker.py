@@ -169,9 +169,7 @@ class DockerRuntime:
 
     async def _delete(self, container: Any, name: str) -> None:
         try:
-            await self.client.call(
-                f"remove container {name}", container.delete(force=True, v=True), CREATE_S
-            )
+            await self.client.call(f"remove container {name}", container.delete(force=True, v=True), CREATE_S)
         except EngineError as error:
             if error.status not in (404, 409):  # gone, or being removed by someone else
                 raise

@@ -148,6 +148,18 @@ async def _prune(engine: EngineClient, before: set[str]) -> None:
             await engine.call("remove a part of an image", engine.api.images.delete(found))
 
 
+async def pull(engine: EngineClient, reference: str) -> None:
+    """Let the engine get the image from its registry. Raises ImageError in the engine's own words."""
+    try:
+        async with engine.speaking(f"pull {reference}", STALL_S) as scope:
+            async for line in engine.api.images.pull(reference, stream=True):
+                postpone(scope)
+                if failed := line.get("error"):
+                    raise ImageError(f"cannot pull image {reference}: {failed}")
+    except EngineError as error:
+        raise ImageError(f"cannot pull image {reference}: {error}") from error
+
+
 async def export(engine: EngineClient, reference: str, archive: Path) -> str:
     """Write a docker-archive of the image; its id. The file is there only if it is whole."""
     fresh = archive.with_name(archive.name + ".part")

@@ -23,7 +23,7 @@ import phalanx.agent
 from phalanx.agent import steps
 from phalanx.agent.lease import Lease, boottime
 from phalanx.agent.runtimes import cgroup, diagnostics, janitor, process_limits, processes, spool
-from phalanx.agent.runtimes.base import CasePlaces, ImageError, Owner, Running, RuntimeUnavailable
+from phalanx.agent.runtimes.base import CasePlaces, Owner, Running, RuntimeUnavailable
 from phalanx.agent.runtimes.process_supervisor import LEASE_OVER
 from phalanx.protocol.messages import CaseOpen, Cause, Engine, StepStart
 
