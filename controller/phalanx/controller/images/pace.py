@@ -24,8 +24,6 @@ JITTER_S = 0.25
 AHEAD_CHUNKS = 3
 #: Of what it could get; the same share as the planner's.
 SLOW_SHARE = 0.5
-#: Nodes below the root that are tried per transfer: two trees have two.
-TRIALS = 2
 
 #: The parent of each node, or one per stripe.
 Parents = Mapping[str, str | tuple[str, ...]]
@@ -92,6 +90,7 @@ class Pace:
         self._tried: dict[str, float] = {}
         self._trial = ""
         self._since = 0.0
+        self._first: frozenset[str] = frozenset()
 
     def observe(self, node: str, now: float, verified: int) -> None:
         """``node`` reports bytes that it has verified; ``now`` in seconds of any steady clock."""
@@ -170,14 +169,16 @@ class Pace:
         if not self._expected:
             return
         heads = self._heads(parents)
+        # Who took someone's place is no suspect: one trial for a chain, two for two trees.
+        self._first = self._first or frozenset(heads)
         if self._trial:
             self._end_trial(heads, now)
             return
         for name, track in heads.items():
             rate = track.rate(now, track.since)
-            if rate is None or rate >= SLOW_SHARE * self._expected or name in self._tried:
+            if rate is None or rate >= SLOW_SHARE * self._expected:
                 continue
-            if len(self._tried) < TRIALS and self._room() > 0:
+            if name in self._first and name not in self._tried and self._room() > 0:
                 self._tried[name], self._trial, self._since = rate, name, now
                 self._slow.add(name)
                 return
