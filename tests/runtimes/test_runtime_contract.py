@@ -155,7 +155,9 @@ async def test_a_polite_command_is_stopped_by_term(bench: Bench) -> None:
 
 async def test_a_stubborn_command_is_killed_after_its_grace_with_all_its_children(bench: Bench) -> None:
     place = await bench.open()
-    script = "trap '' TERM; setsid sh -c \"trap '' TERM; echo up; sleep 300\" & (sleep 301 &) ; wait"
+    script = (
+        "trap '' TERM; setsid sh -c \"trap '' TERM; echo up; sleep 300\" & (sleep 301 &) ; wait; sleep 302"
+    )
     step = await bench.start(place, "sh", "-c", script)
     await _says(step, "up")
     started = time.monotonic()

@@ -182,6 +182,7 @@ trap : HUP INT QUIT TERM USR1 USR2
 echo $$ >"$phx_dir/pid.tmp" && mv -f "$phx_dir/pid.tmp" "$phx_dir/pid"
 
 phx_words=$(cat "$phx_dir/env") && rm -f "$phx_dir/env"
+phx_read=$?
 
 refuse() {
     echo "$2" >"$phx_dir/refused"
@@ -215,6 +216,9 @@ check() {
 }
 
 (
+    # who stops a step kills whatever of it there is: what reads the command for it, too
+    [ "$phx_read" -le 128 ] || exit "$phx_read"
+    [ "$phx_read" -eq 0 ] || refuse 126 "its command cannot be read"
     eval "$phx_words"
     unset phx_words
     phx_name=$1
