@@ -183,7 +183,7 @@ class Imaging:
             plan.saved_bytes,
             round(plan.predicted_s, 3),
         )
-        return [Record(told), SyncImage(first, dict(self.parents)), *self._finished()]
+        return [Record(told), SyncImage(first, dict(self.parents), plan.fanout), *self._finished()]
 
     def _make_plan(self) -> SyncPlan:
         """Those that have it already by this sync stay in: others read from them."""

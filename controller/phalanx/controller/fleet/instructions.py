@@ -105,10 +105,11 @@ Parents = dict[str, tuple[tuple[str, ...], ...]]
 @dataclass(frozen=True, slots=True)
 class SyncImage(Instruction):
     """Bring the image to nodes. ``first``: the first layer that each lacks; ``parents``: per stripe, from
-    whom it reads, in order of preference."""
+    whom it reads, in order of preference; ``fanout``: readers that a node feeds at full speed."""
 
     first: dict[str, int]
     parents: Parents
+    fanout: int = 1
 
 
 @dataclass(frozen=True, slots=True)

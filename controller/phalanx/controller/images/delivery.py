@@ -23,13 +23,16 @@ from ..fleet.hub import Hub
 from ..fleet.shipping import Held, Shipping
 from .archive import span_manifest
 from .pace import Pace
-from .planner import CONTROLLER, Links
+from .planner import CONTROLLER
 from .relays import Relays
 from .source import ImageSourceError
 from .sources import Found, Sources
 
 #: Seconds between two looks at who is slow.
 LOOK_S = 0.4
+#: Bytes per second that a node which reads from the source itself should get. Below half of it another
+#: takes its place for a moment, to see whether the node is slow or the source. Any fabric gives more.
+EXPECTED = 25e6
 #: The number of every request about the run's image: it has one.
 REQUEST = 1
 
@@ -124,7 +127,7 @@ class Delivery:
             sync = m.ImageSync(REQUEST, found.reference, content.config, content.layers, first, stripes)
             self.hub.tell([node], sync)
         totals = {node: reader.total for node, reader in self._readers.items()}
-        self._pace = Pace(totals, layer_chunk_bytes(content.size), 1, Links().uplink)
+        self._pace = Pace(totals, layer_chunk_bytes(content.size), wanted.fanout, EXPECTED)
         await self._tell_manifests(found, wanted.first)
 
     async def _tell_manifests(self, found: Found, first: dict[str, int]) -> None:
