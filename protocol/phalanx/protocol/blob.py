@@ -75,7 +75,7 @@ class Manifest:
         """Bytes of chunk ``index``."""
         return chunk_length(self.size, index, self.chunk_bytes)
 
-    def verify(self, index: int, payload: bytes) -> None:
+    def verify(self, index: int, payload: bytes | memoryview) -> None:
         """Raises ChunkMismatch when ``payload`` is not chunk ``index``."""
         if not 0 <= index < len(self.digests) or len(payload) != self.length(index):
             raise ChunkMismatch(f"chunk {index} of {len(self.digests)} has {len(payload)} bytes")

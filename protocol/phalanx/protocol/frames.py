@@ -7,7 +7,7 @@ never copied through msgpack. The length counts the kind byte and the body.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 import msgpack
@@ -90,19 +90,27 @@ class FrameDecoder:
         """
         if self.pending < PREFIX_BYTES:
             return None
-        length, kind = _PREFIX.unpack_from(self._buffer, self._start)
-        if kind not in self.allowed:
-            raise FrameError(f"frame kind {kind} is not allowed here")
-        body_length = length - 1
-        if not 0 <= body_length <= CAPS[kind]:
-            raise FrameError(f"frame of {length} bytes; kind {Kind(kind).name} allows {CAPS[kind]}")
+        kind, body_length = read_prefix(self._buffer, self.allowed, self._start)
         end = self._start + PREFIX_BYTES + body_length
         if len(self._buffer) < end:
             return None
         with memoryview(self._buffer) as view:
             body = bytes(view[self._start + PREFIX_BYTES : end])
         self._start = end
-        return Frame(_KINDS[kind], body)
+        return Frame(kind, body)
+
+
+def read_prefix(data: bytes | bytearray, allowed: Container[int], start: int = 0) -> tuple[Kind, int]:
+    """The kind of a frame and the bytes of its body, from its first PREFIX_BYTES.
+
+    Raises FrameError for a kind or a length that is not allowed.
+    """
+    length, kind = _PREFIX.unpack_from(data, start)
+    if kind not in allowed:
+        raise FrameError(f"frame kind {kind} is not allowed here")
+    if not 0 <= length - 1 <= CAPS[kind]:
+        raise FrameError(f"frame of {length} bytes; kind {Kind(kind).name} allows {CAPS[kind]}")
+    return _KINDS[kind], length - 1
 
 
 def encode(message: Message) -> bytes:
@@ -119,6 +127,18 @@ def encode(message: Message) -> bytes:
     except (SchemaError, TypeError, ValueError, OverflowError) as error:
         raise LocalError(f"cannot send {type(message).__name__}: {error}") from None
     return _frame(message, packed, fields.raw)
+
+
+def head(message: Message, payload_bytes: int) -> bytes:
+    """The frame of a message up to its payload, which whoever sends it puts behind from where it lies.
+
+    Raises LocalError for a frame larger than its kind allows.
+    """
+    packed = _packed(message, compile_fields(type(message)).pack(message))
+    length = _HEADER.size + len(packed) + payload_bytes
+    if length > CAPS[message.KIND]:
+        raise LocalError(f"cannot send {type(message).__name__}: {length} bytes are too many")
+    return b"".join((_PREFIX.pack(length + 1, message.KIND), _HEADER.pack(len(packed)), packed))
 
 
 def canonical(message: Message, **instead: Any) -> bytes:

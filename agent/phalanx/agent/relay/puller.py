@@ -1,0 +1,175 @@
+"""Gets a list of blobs into the cache, in order, each over several stripes at a time.
+
+A stripe is a thread that reads every n-th chunk; one more thread hashes each blob while it comes and gives it
+its name. Whatever breaks, what is verified stays: it is never asked for again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from phalanx.agent.relay.cache import BlobCache
+from phalanx.agent.relay.events import (
+    BlobComplete,
+    Patience,
+    Progress,
+    PullComplete,
+    PullEvent,
+    PullFailed,
+)
+from phalanx.agent.relay.parents import Known
+from phalanx.agent.relay.rate import Pacer
+from phalanx.agent.relay.spool import Spool, SpoolError
+from phalanx.agent.relay.stripe import Desk, Stripe
+from phalanx.agent.relay.wanted import Wanted
+from phalanx.protocol import messages
+from phalanx.protocol.blob import Manifest
+from phalanx.protocol.messages import Chunk, ChunkRefused
+
+
+class Pull:
+    """One fetch of ``manifests``. ``tell`` gets every event, from any thread, and must not block.
+
+    ``ask`` asks the controller for a chunk over the bulk link, False when that is down; what comes then is
+    handed in by ``on_chunk``. ``run_id`` and ``node`` are what the tickets were made for. ``opened`` gets
+    every blob at the start, to be served on to others. ``rate_bytes_s`` caps what is read, 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        cache: BlobCache,
+        manifests: Sequence[Manifest],
+        *,
+        run_id: str,
+        node: str,
+        tell: Callable[[PullEvent], None],
+        ask: Callable[[bytes, int], bool] = lambda blob, index: False,
+        opened: Callable[[Spool], None] = lambda spool: None,
+        rate_bytes_s: int = 0,
+        patience: Patience | None = None,
+    ) -> None:
+        self._cache = cache
+        patience = patience or Patience()
+        spools = tuple(cache.open(manifest) for manifest in manifests)
+        for spool in spools:
+            opened(spool)
+        wanted = Wanted(spools, self._claim)
+        pacer = Pacer(rate_bytes_s)
+        self._desk = Desk(
+            wanted, Known(), pacer, patience, run_id, node, tell, ask, self._fail, self._tell_progress
+        )
+        self._stripes: list[Stripe] = []
+        self._told_at = 0.0
+        self._finishing = threading.Thread(target=self._finish_all, name="pull: whole blobs", daemon=True)
+
+    def start(self, stripes: Sequence[messages.Stripe]) -> None:
+        """Begin to read."""
+        self.parents_changed(stripes)
+        self._finishing.start()
+
+    def parents_changed(self, stripes: Sequence[messages.Stripe]) -> None:
+        """Read from these from now on; none: wait for others. A first parent that is read from stays."""
+        with self._desk.changing():
+            self._desk.of = max(1, len(stripes))
+            while len(self._stripes) < len(stripes) and not self._desk.over:
+                self._stripes.append(Stripe(self._desk, len(self._stripes)))
+                self._stripes[-1].thread.start()
+            for place, stripe in enumerate(self._stripes):
+                stripe.set_parents(stripes[place].parents if place < len(stripes) else ())
+
+    def on_chunk(self, message: Chunk | ChunkRefused) -> None:
+        """What the controller sent; what nobody asked for is let fall."""
+        with self._desk.changed:
+            for stripe in self._stripes:
+                if stripe.give(message):
+                    return
+
+    def cancel(self) -> None:
+        """End every thread and leave what is there for a later fetch. Blocks shortly; not to be called from
+        an event."""
+        self._end()
+        if self._finishing.is_alive():
+            self._finishing.join()
+
+    def close(self) -> None:
+        """Cancel, and let go of the blobs: they may be evicted now."""
+        self.cancel()
+        for spool in self._desk.wanted.spools:
+            self._cache.close(spool)
+
+    # --- its threads
+
+    def _is_over(self) -> bool:
+        return self._desk.over
+
+    def _end(self) -> None:
+        with self._desk.changing():
+            self._desk.over = True
+            for stripe in self._stripes:
+                stripe.abort()
+        self._desk.pacer.stop()
+        for spool in self._desk.wanted.spools:
+            spool.wake()
+
+    def _fail(self, reason: str) -> None:
+        with self._desk.changed:
+            news = not self._desk.over
+            self._desk.over = True
+        self._end()
+        if news:
+            self._desk.tell(PullFailed(reason))
+
+    def _claim(self, spool: Spool) -> bool:
+        try:
+            return self._cache.claim(spool, self._is_over)
+        except OSError as error:
+            raise SpoolError(f"cannot use the cache of layers: {error}") from error
+
+    def _finish_all(self) -> None:
+        try:
+            for spool in self._desk.wanted.spools:
+                if not self._finish(spool):
+                    return
+                self._desk.tell(BlobComplete(spool.manifest.blob, spool.path))
+            self._tell_progress(at_once=True)
+            self._desk.tell(PullComplete())
+        except SpoolError as error:
+            self._fail(str(error))
+        except Exception as error:  # noqa: BLE001 - a defect here must not leave the run waiting for ever
+            self._fail(f"the fetch of layers broke: {error!r}")
+        finally:
+            self._end()
+            for stripe in self._stripes:
+                stripe.thread.join()
+            self._desk.wanted.give_up()
+        self._settle()
+
+    def _finish(self, spool: Spool) -> bool:
+        """Until the blob is whole, whoever writes it. False when the pull is over before."""
+        while not spool.whole:
+            if self._desk.over:
+                return False
+            if self._desk.wanted.claim(spool):
+                spool.finish(self._is_over)
+            elif not spool.wait_complete(self._desk.patience.claim_s, self._is_over):
+                spool.adopt()
+        return True
+
+    def _settle(self) -> None:
+        try:
+            for spool in self._desk.wanted.ours:
+                spool.settle()
+        except OSError:
+            return  # the next agent reads them again to know what is there
+
+    def _tell_progress(self, at_once: bool = False) -> None:
+        now = time.monotonic()
+        with self._desk.changed:
+            if not at_once and now - self._told_at < self._desk.patience.progress_s:
+                return
+            self._told_at = now
+            read = self._desk.read + sum(stripe.reading_bytes for stripe in self._stripes)
+        verified = sum(spool.verified for spool in self._desk.wanted.spools)
+        self._desk.tell(Progress(verified, read))

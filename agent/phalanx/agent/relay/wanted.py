@@ -1,0 +1,81 @@
+"""Which chunk a stripe asks for next: blob after blob, each chunk once while it is on its way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from phalanx.agent.relay.spool import Spool
+
+#: A chunk of a blob.
+Want = tuple[Spool, int]
+
+
+class Wanted:
+    """The chunks that a pull lacks of ``spools``. ``claim`` makes a blob ours to write.
+
+    A blob is claimed when its turn comes; what another transfer writes is left to that one. Safe to use from
+    any thread. What ``claim`` raises comes through.
+    """
+
+    def __init__(self, spools: Sequence[Spool], claim: Callable[[Spool], bool]) -> None:
+        self.spools = spools
+        self._claim = claim
+        self._lock = threading.RLock()
+        self._asked: set[tuple[bytes, int]] = set()
+        self._from: dict[tuple[bytes, int, int], int] = {}
+        self._tried: set[Spool] = set()
+        self.ours: set[Spool] = set()
+
+    def claim(self, spool: Spool) -> bool:
+        """Whether the blob is ours to fetch; another transfer may have it."""
+        with self._lock:
+            self._tried.add(spool)
+            if not self._is_ours(spool) and not spool.whole and self._claim(spool):
+                self.ours.add(spool)
+            return self._is_ours(spool)
+
+    def _is_ours(self, spool: Spool) -> bool:
+        return spool.writing and spool in self.ours
+
+    def take(self, stripe: int, of: int) -> Want | None:
+        """The next chunk of a stripe; None when there is none just now."""
+        with self._lock:
+            for spool in self.spools:
+                if spool.whole:
+                    continue
+                if self._is_ours(spool) or (spool not in self._tried and self.claim(spool)):
+                    index = self._next(spool, stripe, of)
+                    if index is not None:
+                        return spool, index
+        return None
+
+    def _next(self, spool: Spool, stripe: int, of: int) -> int | None:
+        blob = spool.manifest.blob
+        key = blob, stripe, of
+        start = self._from.get(key, stripe)
+        for index in spool.missing(start, of):
+            if (blob, index) not in self._asked:
+                self._asked.add((blob, index))
+                self._from[key] = index + of
+                return index
+        self._from[key] = max(start, len(spool.manifest.digests))
+        return None
+
+    def came(self, blob: bytes, index: int) -> None:
+        """It is on its way no more."""
+        with self._lock:
+            self._asked.discard((blob, index))
+
+    def give_back(self, wants: Iterable[Want]) -> None:
+        """They did not come; whoever reads that stripe asks for them again."""
+        with self._lock:
+            for spool, index in wants:
+                self._asked.discard((spool.manifest.blob, index))
+            self._from.clear()
+
+    def give_up(self) -> None:
+        """Leave to others what is ours and not finished."""
+        with self._lock:
+            for spool in self.ours:
+                spool.unclaim()
