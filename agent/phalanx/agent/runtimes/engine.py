@@ -74,6 +74,8 @@ class EngineClient:
     def __init__(self, library: Any, url: str) -> None:
         self._library = library
         self.url = url
+        #: One image is loaded at a time: two only take the disk from each other.
+        self.loading = asyncio.Lock()
         try:
             self.api: Any = library.Docker(url=url)
         except (ValueError, OSError) as error:

@@ -26,15 +26,14 @@ DISK_FACTOR = 1.1
 #: A load or export that moves nothing for this long, in seconds, has failed; 40 GB may go on for an hour.
 STALL_S = 300.0
 
-_BLOCK = 1 << 20
+#: Bytes that are read and sent at a time.
+BLOCK = 1 << 20
 
 
 async def image_id(engine: EngineClient, reference: str) -> str:
     """The id under which the engine has the image, "" when it has none. Raises EngineError."""
     try:
-        found = await engine.call(
-            f"look at image {reference}", engine.api.images.inspect(_in_path(reference))
-        )
+        found = await engine.call(f"look at image {reference}", engine.api.images.inspect(in_path(reference)))
     except EngineError as error:
         if error.status == 404:
             return ""
@@ -45,8 +44,8 @@ async def image_id(engine: EngineClient, reference: str) -> str:
 async def load(engine: EngineClient, archive: Path, reference: str, wanted: str) -> str:
     """Load a docker-archive so that ``reference`` means image id ``wanted`` ("": whatever it holds)."""
     try:
-        await _check_disk(engine, archive, reference)
-        before = await _dangling(engine)
+        await check_disk(engine, (await asyncio.to_thread(archive.stat)).st_size, reference)
+        before = await dangling(engine)
         try:
             await _post(engine, archive, reference)
         except EngineError as error:
@@ -59,25 +58,30 @@ async def load(engine: EngineClient, archive: Path, reference: str, wanted: str)
         raise ImageError(f"cannot load image {reference}: {archive}: {error.strerror or error}") from error
 
 
-async def _check_disk(engine: EngineClient, archive: Path, reference: str) -> None:
+async def storage(engine: EngineClient) -> tuple[str, float]:
+    """Where the engine keeps images, and the bytes free there; without end when it is not on this node."""
     info = await engine.call("ask for its storage", engine.api.system.info())
     root = str(info.get("DockerRootDir") or "")
-    needed, free = await asyncio.to_thread(_needed_and_free, archive, root)
-    if engine.url.startswith("unix:") and free < needed:
+    return root, await asyncio.to_thread(_free, root) if engine.url.startswith("unix:") else math.inf
+
+
+def _free(root: str) -> float:
+    try:
+        about = os.statvfs(root)
+    except OSError:
+        return math.inf
+    return about.f_bavail * about.f_frsize
+
+
+async def check_disk(engine: EngineClient, bytes_needed: int, reference: str) -> None:
+    """Raises ImageError when the engine's disk cannot take that many bytes and its own books on them."""
+    needed = int(bytes_needed * DISK_FACTOR)
+    root, free = await storage(engine)
+    if free < needed:
         raise ImageError(
             f"cannot load image {reference}: it needs {size(needed)} under {root}, of which "
             f"{size(int(free))} are free; remove unused images (docker image prune) or use another node"
         )
-
-
-def _needed_and_free(archive: Path, root: str) -> tuple[int, float]:
-    """Bytes that a load takes and that the engine's disk has; without end when it is not on this node."""
-    needed = int(archive.stat().st_size * DISK_FACTOR)
-    try:
-        about = os.statvfs(root)
-    except OSError:
-        return needed, math.inf
-    return needed, about.f_bavail * about.f_frsize
 
 
 async def _post(engine: EngineClient, archive: Path, reference: str) -> None:
@@ -86,16 +90,17 @@ async def _post(engine: EngineClient, archive: Path, reference: str) -> None:
             blocks = _blocks(handle, scope)
             answers = engine.api.images.import_image(blocks, stream=True)
             async for _ in answers:  # raises what the body says of an error
-                _postpone(scope)
+                postpone(scope)
 
 
 async def _blocks(handle: BinaryIO, scope: asyncio.Timeout) -> AsyncIterator[bytes]:
-    while block := await asyncio.to_thread(handle.read, _BLOCK):
+    while block := await asyncio.to_thread(handle.read, BLOCK):
         yield block
-        _postpone(scope)
+        postpone(scope)
 
 
-def _postpone(scope: asyncio.Timeout) -> None:
+def postpone(scope: asyncio.Timeout) -> None:
+    """Something has moved: the stall is counted from now."""
     if not scope.expired():
         scope.reschedule(asyncio.get_running_loop().time() + STALL_S)
 
@@ -117,7 +122,8 @@ async def _verify(engine: EngineClient, reference: str, wanted: str, archive: Pa
     )
 
 
-def _in_path(reference: str) -> str:
+def in_path(reference: str) -> str:
+    """A reference as a part of a path of the engine's API."""
     return quote(reference, safe="/:@")
 
 
@@ -129,7 +135,8 @@ def split_reference(reference: str) -> tuple[str, str]:
     return repository, tag
 
 
-async def _dangling(engine: EngineClient) -> set[str]:
+async def dangling(engine: EngineClient) -> set[str]:
+    """Ids of images without a tag. Raises EngineError."""
     listed = await engine.call("list untagged images", engine.api.images.list(filters={"dangling": ["true"]}))
     return {str(entry["Id"]) for entry in listed}
 
@@ -137,7 +144,7 @@ async def _dangling(engine: EngineClient) -> set[str]:
 async def _prune(engine: EngineClient, before: set[str]) -> None:
     """Remove untagged images that were not there before: only the failed load can have made them."""
     with contextlib.suppress(EngineError):  # the load's own error is the one to tell
-        for found in await _dangling(engine) - before:
+        for found in await dangling(engine) - before:
             await engine.call("remove a part of an image", engine.api.images.delete(found))
 
 
@@ -168,11 +175,11 @@ async def _get(engine: EngineClient, reference: str, fresh: Path) -> None:
     with fresh.open("wb") as handle:
         async with (
             engine.speaking(f"export {reference}", STALL_S) as scope,
-            engine.api.images.export_image(_in_path(reference)) as content,
+            engine.api.images.export_image(in_path(reference)) as content,
         ):
-            async for block in content.iter_chunked(_BLOCK):
+            async for block in content.iter_chunked(BLOCK):
                 await asyncio.to_thread(handle.write, block)
-                _postpone(scope)
+                postpone(scope)
 
 
 def check_archive(archive: Path) -> None:

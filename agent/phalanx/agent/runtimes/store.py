@@ -1,0 +1,143 @@
+"""What an engine already has of an image, and what kind of store it keeps it in.
+
+Both are asked through the images' lists of layers, the only thing that all engines show alike. The containerd
+store also lists images of which it has only the names; those count for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from phalanx.agent.runtimes import images
+from phalanx.agent.runtimes.engine import PING_S, EngineClient, EngineError
+from phalanx.protocol.image import ImageFormatError, chain_ids, digest_bytes, digest_text, leading_held
+
+#: Bytes free where that cannot be known (messages.LayersStatus).
+UNKNOWN_BYTES = 2**63 - 1
+#: Images looked at at the same time; the client library's connections to a local socket are a hundred.
+_AT_ONCE = 8
+#: First versions that take archives without the layers that they have: in the graph-driver store (older ones
+#: than 20.10 were not tried), and in the containerd store (25 imports with WithSkipMissing, 24 does not).
+_DELTAS, _DELTAS_CONTAINERD = (20, 10), (25, 0)
+_SNAPSHOTTER = ["driver-type", "io.containerd.snapshotter.v1"]
+#: The API from which on the containerd store says of an image what of it is on the node.
+_SAYS_MANIFESTS = (1, 47)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """``deltas``: takes archives without the layers that it has. ``says_manifests``: shows what is there."""
+
+    kind: str
+    containerd: bool
+    deltas: bool
+    says_manifests: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """``present``: the reference means just this image. ``in_engine``: leading layers that need not come.
+
+    ``engine_free_bytes``: where the engine keeps images; UNKNOWN_BYTES when that is not on this node.
+    """
+
+    present: bool
+    in_engine: int
+    deltas: bool
+    engine_free_bytes: int
+
+
+async def store_of(engine: EngineClient) -> Store:
+    """Ask the engine what it is. Raises EngineError."""
+    version: dict[str, Any] = await engine.call("ask for its version", engine.api.version(), PING_S)
+    info: dict[str, Any] = await engine.call("ask for its storage", engine.api.system.info())
+    return read_store(version, info)
+
+
+def read_store(version: Mapping[str, Any], info: Mapping[str, Any]) -> Store:
+    """The store by the answers to GET /version and GET /info; what cannot be read of a version is old."""
+    kind = images.engine_kind(dict(version))
+    containerd = _SNAPSHOTTER in [list(row) for row in info.get("DriverStatus") or []]
+    first = _DELTAS_CONTAINERD if containerd else _DELTAS
+    deltas = kind == "docker" and _numbers(version.get("Version")) >= first
+    return Store(kind, containerd, deltas, _numbers(version.get("ApiVersion")) >= _SAYS_MANIFESTS)
+
+
+def _numbers(version: object) -> tuple[int, int]:
+    found = re.match(r"(\d{1,6})\.(\d{1,6})", str(version))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+async def held(engine: EngineClient, reference: str, config_digest: bytes, diff_ids: Sequence[bytes]) -> Held:
+    """What the engine has of the image. Raises EngineError.
+
+    ``present`` needs an engine that calls images by the digest of their configuration; the containerd store
+    does not, and there ``layers.present`` can tell once the configuration is here.
+    """
+    store = await store_of(engine)
+    present = same_id(await images.image_id(engine, reference), digest_text(config_digest))
+    _, free = await images.storage(engine)
+    known = UNKNOWN_BYTES if math.isinf(free) else int(free)
+    if present:
+        return Held(True, len(diff_ids), store.deltas, known)
+    count = leading_held(diff_ids, await have_chains(engine, store)) if store.deltas else 0
+    return Held(False, count, store.deltas, known)
+
+
+async def have_chains(engine: EngineClient, store: Store) -> set[bytes]:
+    """The chains of layers that the engine's images have. Raises EngineError.
+
+    Images that are removed meanwhile, or that say nothing usable of their layers, are left out.
+    """
+    asked = {"manifests": "true"} if store.containerd and store.says_manifests else {}
+    listed = await engine.call("list images", engine.api.images.list(**asked))
+    ids = {str(entry["Id"]) for entry in listed if not asked or unpacked(entry)}
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def chains_of(image_id: str) -> tuple[bytes, ...]:
+        async with gate:
+            return await _chains(engine, image_id)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(chains_of(image_id), name=f"layers of {image_id}") for image_id in ids]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return {chain for task in tasks for chain in task.result()}
+
+
+def unpacked(entry: Mapping[str, Any]) -> bool:
+    """Whether containers could run an image that the containerd store lists: its layers are laid out."""
+    sizes = [
+        ((manifest.get("ImageData") or {}).get("Size") or {}).get("Unpacked") or 0
+        for manifest in entry.get("Manifests") or []
+    ]
+    return any(size > 0 for size in sizes)
+
+
+async def _chains(engine: EngineClient, image_id: str) -> tuple[bytes, ...]:
+    try:
+        shown = await engine.call(f"look at image {image_id[:19]}", engine.api.images.inspect(image_id))
+        return chain_ids(diff_ids_of(shown))
+    except EngineError as error:
+        if error.status == 404:
+            return ()
+        raise
+    except ImageFormatError:
+        return ()
+
+
+def diff_ids_of(shown: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """The layers of an image that the engine shows. Raises ImageFormatError."""
+    named = (shown.get("RootFS") or {}).get("Layers") or []
+    return tuple(digest_bytes(text) for text in named)
+
+
+def same_id(one: str, other: str) -> bool:
+    """Whether two ids are the same; older podman writes them without the name of the hash."""
+    return one.removeprefix("sha256:") == other.removeprefix("sha256:")

@@ -1,0 +1,148 @@
+"""Whether an engine has an image, really: what it lists is compared with what the image is.
+
+And what is left of one on its way is removed, known by tag and label; images of others are never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from phalanx.agent.runtimes import images
+from phalanx.agent.runtimes.base import ImageError
+from phalanx.agent.runtimes.engine import CREATE_S, EngineClient, EngineError
+from phalanx.agent.runtimes.store import diff_ids_of, same_id, store_of
+from phalanx.protocol.image import PARTIAL_LABEL, ImageContent, ImageFormatError, digest_text, read_config
+from phalanx.protocol.image_archive import manifest_digest
+
+#: Fields of a configuration that tell two images of the same layers apart, as an engine shows them.
+_TOLD = ("Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "StopSignal", "User", "Volumes", "WorkingDir")
+
+
+async def present(engine: EngineClient, content: ImageContent, reference: str) -> str:
+    """The engine's id of the image when ``reference`` means it already, else "". Raises ImageError."""
+    try:
+        shown = await _inspect(engine, reference)
+        return str(shown["Id"]) if shown and _is(shown, content) else ""
+    except EngineError as error:
+        raise ImageError(f"cannot look at image {reference}: {error}") from error
+
+
+async def finish(engine: EngineClient, content: ImageContent, reference: str) -> str:
+    """The engine's id of the image, once ``reference`` means it and nothing on the way is left.
+
+    The layers that the engine shows must be those of the configuration, and its id the digest of that. The
+    containerd store calls an image by its manifest: there the id must be that of the manifest made here, or
+    what containers are told (command, environment, labels ...) the same; and since it lists images that it
+    cannot run, a container is made from it and removed. Raises ImageError.
+    """
+    try:
+        if not await right(engine, content, reference):
+            await _tag(engine, content, reference)
+        image_id = await present(engine, content, reference)
+        if not image_id:
+            raise ImageError(
+                f"cannot load image {reference}: the engine does not show it with the layers and the "
+                f"configuration {digest_text(content.digest)[:19]} afterwards; send it again"
+            )
+        if (await store_of(engine)).containerd:
+            await _probe(engine, image_id)
+        await _remove_partial(engine, content)
+        return image_id
+    except EngineError as error:
+        raise ImageError(f"cannot load image {reference}: {error}") from error
+
+
+async def clean(engine: EngineClient, content: ImageContent) -> None:
+    """Remove what is on the way of this image, after a failure. Images of others stay. Raises ImageError."""
+    try:
+        await _remove_partial(engine, content)
+        label = f"{PARTIAL_LABEL}={content.partial_mark}"
+        listing = engine.api.images.list(filters={"dangling": ["true"], "label": [label]})
+        for entry in await engine.call("list parts of an image", listing):
+            await _delete(engine, str(entry["Id"]))
+    except EngineError as error:
+        raise ImageError(f"cannot remove the parts of an image: {error}") from error
+
+
+async def _tag(engine: EngineClient, content: ImageContent, reference: str) -> None:
+    for name in _names(content):
+        if await right(engine, content, name):
+            repository, tag = images.split_reference(reference)
+            await engine.call(f"tag {reference}", engine.api.images.tag(name, repository, tag=tag))
+            return
+
+
+async def right(engine: EngineClient, content: ImageContent, reference: str) -> bool:
+    """Whether ``reference`` means the image. Raises EngineError."""
+    shown = await _inspect(engine, reference)
+    return shown is not None and _is(shown, content)
+
+
+async def _inspect(engine: EngineClient, reference: str) -> dict[str, Any] | None:
+    try:
+        shown: dict[str, Any] = await engine.call(
+            f"look at image {reference}", engine.api.images.inspect(images.in_path(reference))
+        )
+    except EngineError as error:
+        if error.status == 404:
+            return None
+        raise
+    return shown
+
+
+def _names(content: ImageContent) -> tuple[str, str]:
+    """Ids by which an engine may know the image: that of the graph-driver store, then of containerd's."""
+    return digest_text(content.digest), digest_text(manifest_digest(content))
+
+
+def _is(shown: Mapping[str, Any], content: ImageContent) -> bool:
+    """Whether what the engine shows is the image."""
+    try:
+        if diff_ids_of(shown) != content.diff_ids:
+            return False
+    except ImageFormatError:
+        return False
+    if any(same_id(str(shown.get("Id")), name) for name in _names(content)):
+        return True
+    # an image that came to the containerd store from elsewhere; another graph-driver id is another image
+    return "Descriptor" in shown and _told(shown, read_config(content.config))
+
+
+def _told(shown: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether containers of both are told the same; empty and absent are the same."""
+    one, other = shown.get("Config") or {}, config.get("config") or {}
+    same = all((one.get(key) or None) == (other.get(key) or None) for key in _TOLD)
+    places = (("Architecture", "architecture"), ("Os", "os"), ("Created", "created"))
+    return same and all((shown.get(key) or None) == (config.get(own) or None) for key, own in places)
+
+
+async def _probe(engine: EngineClient, image_id: str) -> None:
+    create = engine.api.containers.create({"Image": image_id, "Cmd": ["phalanx-probe"]})
+    container = await engine.call("make a container from it", create, CREATE_S)
+    await engine.call("remove that container", container.delete(force=True, v=True), CREATE_S)
+
+
+async def _remove_partial(engine: EngineClient, content: ImageContent) -> None:
+    ours = f"{content.partial_tag(0).rpartition('-')[0]}-"
+    listed = await engine.call("list images", engine.api.images.list())
+    for tag in [tag for entry in listed for tag in entry.get("RepoTags") or []]:
+        if tag.rpartition("/")[2].startswith(ours):
+            await _delete(engine, tag)
+
+
+async def remove_dangling(engine: EngineClient, content: ImageContent, before: set[str]) -> None:
+    """Of what this load has made and left without a name, what can only be its own."""
+    with contextlib.suppress(EngineError):  # the load's own error is the one to tell
+        for found in (await images.dangling(engine) - before) & set(_names(content)):
+            await _delete(engine, found)
+
+
+async def _delete(engine: EngineClient, name: str) -> None:
+    remove = engine.api.images.delete(images.in_path(name), noprune=True)
+    try:
+        await engine.call(f"remove {name}", remove)
+    except EngineError as error:
+        if error.status != 404:
+            raise
