@@ -405,6 +405,29 @@ async def test_an_engine_killed_in_the_middle_of_a_load_goes_on_where_it_was(
         await put(engine, made, reference, files, 2)
 
 
+async def test_a_load_that_is_called_off_leaves_nothing(own_engine: dockerd.Dockerd, tmp_path: Path) -> None:
+    made, reference = layered.of("called-off", 60 << 20), name_of("called-off")
+    files = made.files(tmp_path / "layers")
+    spool = own_engine.data / "tmp"
+    async with client(own_engine.url) as engine:
+        before = await everything(engine)
+        await layers.load_layer(engine, made.content, reference, 0, files[0])
+        loading = asyncio.create_task(layers.load_layer(engine, made.content, reference, 1, files[1]))
+        await asyncio.to_thread(
+            dockerd.until, lambda: left(spool, "docker-import-*/*") != [], 30, "the layer is on its way"
+        )
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        await asyncio.to_thread(
+            dockerd.until, lambda: left(spool, "docker-import-*") == [], 30, "the engine has given it up"
+        )
+        assert not await verify.present(engine, made.content, reference)
+        await verify.clean(engine, made.content)
+        assert await everything(engine) == before
+        await put(engine, made, reference, files)
+
+
 async def test_images_that_others_remove_meanwhile_count_for_nothing(
     own_engine: dockerd.Dockerd, tmp_path: Path
 ) -> None:
