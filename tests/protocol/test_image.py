@@ -425,6 +425,14 @@ def test_the_image_of_the_wanted_name_is_chosen_however_it_is_written() -> None:
         choose([one, two], "d:1")
 
 
+def test_names_that_no_person_should_be_shown_are_left_out() -> None:
+    names = ["\x1b[2J:1", "\ud800", "a:1", "b" * 600, "é:1"]
+    data = tar(manifest_json=[{"Config": "c", "RepoTags": names}], c=config_of([], architecture="\x1b[2J"))
+    (found,) = indexed(data)
+    assert found.names == ("a:1",)
+    assert found.architecture == "unknown"
+
+
 def test_an_image_of_several_platforms_needs_one_named() -> None:
     images = [held("amd64", "a:1"), held("arm64", "a:1")]
     assert choose(images, "a:1", "arm64") is images[1]

@@ -126,6 +126,14 @@ class Dockerd:
         self.signal(signal.SIGKILL)
         self._process.wait()
 
+    def crash(self) -> None:
+        """SIGKILL to dockerd, with which its containerd dies; it can be started again.
+
+        Where nobody reaps orphans, a new dockerd would take the dead containerd for a living one by its pid.
+        """
+        self.kill()
+        (self.directory / "exec" / "containerd" / "containerd.pid").unlink()
+
     def stop(self) -> None:
         """End it with all that it started."""
         if self._process.poll() is None:

@@ -29,6 +29,8 @@ from .image_tar import Member, resolve
 MANIFEST_BYTES = 4 * 1024 * 1024
 #: Images in one archive, indexes within an index.
 _IMAGES, _NESTED = 1024, 3
+#: Characters of a name (messages.ImageRef).
+_NAME = 512
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
 
@@ -46,7 +48,8 @@ class Held:
     @property
     def architecture(self) -> str:
         """What the image runs on, as it says itself."""
-        return str(read_config(self.config).get("architecture") or "unknown")
+        found = str(read_config(self.config).get("architecture"))
+        return found if found.isascii() and found.isalnum() else "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def _docker_image(archive: _Archive, entry: Any) -> Held:
         raise ImageFormatError("an image of its manifest.json has no Config")
     return Held(
         archive.read(config, CONFIG_BYTES),
-        tuple(_strings(named.get("RepoTags"), "names in its manifest.json")),
+        _printable(_strings(named.get("RepoTags"), "names in its manifest.json")),
         tuple(resolve(archive.members, path) for path in layers),
     )
 
@@ -114,7 +117,7 @@ def _oci_images(archive: _Archive, index: Any, names: tuple[str, ...], depth: in
         outermost = depth == _NESTED
         if "vnd.docker.reference.type" in notes or (path not in archive.members and not outermost):
             continue  # what was said of an image, or a platform that was left out
-        own = tuple(str(notes[key]) for key in (NAME_NOTE, TAG_NOTE) if key in notes)
+        own = _printable(str(notes[key]) for key in (NAME_NOTE, TAG_NOTE) if key in notes)
         document = _object(archive.document(path), "a manifest")
         if "manifests" in document:
             yield from _oci_images(archive, document, names + own, depth - 1)
@@ -145,6 +148,11 @@ def _strings(value: Any, what: str) -> list[str]:
     if value is not None and not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
         raise ImageFormatError(f"{what}: no list of texts")
     return value or []
+
+
+def _printable(names: Iterable[str]) -> tuple[str, ...]:
+    """Names that can be one and can be shown to a person; they are ASCII (distribution/reference)."""
+    return tuple(name for name in names if name.isascii() and name.isprintable() and len(name) <= _NAME)
 
 
 def choose(images: list[Held], reference: str, architecture: str = "") -> Held:
@@ -182,7 +190,7 @@ def check_packing(head: bytes, name: str) -> bool:
     kind = packing(head)
     if kind not in ("", "gzip"):
         raise ImageFormatError(
-            f"its layer {name[:120]} is compressed with {kind}, which is not read here; "
+            f"its layer {name[:120]!r} is compressed with {kind}, which is not read here; "
             "make the archive with gzip or without compression"
         )
     return kind == "gzip"

@@ -47,7 +47,8 @@ async def load(engine: EngineClient, archive: Path, reference: str, wanted: str)
         await check_disk(engine, (await asyncio.to_thread(archive.stat)).st_size, reference)
         before = await dangling(engine)
         try:
-            await _post(engine, archive, reference)
+            async with engine.loading:
+                await _post(engine, archive, reference)
         except EngineError as error:
             await _prune(engine, before)
             raise ImageError(f"cannot load image {reference} from {archive}: {error}") from error

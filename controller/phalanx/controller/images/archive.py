@@ -71,7 +71,8 @@ def open_content(path: Path, reference: str, work: Path, architecture: str = "")
 def _words(path: Path, words: str) -> str:
     if words.startswith(("does not hold", "holds")):
         return f"{path} {words}"
-    return f"cannot read the image archive {path}: {words}; make it with `docker save`"
+    cure = "" if ";" in words else "; make it again with `docker save`"
+    return f"cannot read the image archive {path}: {words}{cure}"
 
 
 def _open_file(path: Path, reference: str, work: Path, architecture: str) -> Content:
