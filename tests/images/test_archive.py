@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 from phalanx.controller.images import archive as archives
-from phalanx.controller.images.archive import Content, open_content
+from phalanx.controller.images.archive import Content, layer_sizes, open_content, span_manifest
 from phalanx.controller.images.source import ImageSourceError
-from phalanx.protocol.image import digest_text
+from phalanx.protocol.blob import layer_chunk_bytes
+from phalanx.protocol.image import ImageFormatError, digest_text
 from phalanx.protocol.image_archive import archive, blob_name
-from phalanx.protocol.messages import Layer
+from phalanx.protocol.messages import CHUNK_BYTES, Layer
 
 from tests.images.layered import Made, image, noise, tar
 
@@ -104,7 +105,8 @@ def write_folder(path: Path, members: dict[str, bytes]) -> Path:
 def check(found: Content, one: Made) -> None:
     """Everything that is promised of a content."""
     assert found.image == one.content
-    for span, manifest, layer in zip(found.spans, found.manifests, one.layers, strict=True):
+    for span, layer, described in zip(found.spans, one.layers, found.image.layers, strict=True):
+        manifest = span_manifest(span, described, layer_chunk_bytes(found.image.size))
         data = span.path.read_bytes()[span.offset : span.offset + span.size]
         assert data == layer
         assert (manifest.blob, manifest.size) == (hashlib.sha256(layer).digest(), len(layer))
@@ -172,16 +174,27 @@ def test_layers_compressed_with_zstd_are_refused_by_name(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_a_flipped_bit_in_any_layer_is_told_with_the_file(place: int, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_any_layer_is_told_when_it_is_read(place: int, tmp_path: Path) -> None:
     one = made()
     path = hybrid(tmp_path / "x.tar", one)
     data = bytearray(path.read_bytes())
     data[data.index(one.layers[place]) + 350_000] ^= 4
     path.write_bytes(data)
-    with pytest.raises(
-        ImageSourceError, match=rf"x\.tar: its layer {one.content.diff_ids[place].hex()[:12]}"
-    ):
-        open_content(path, NAME, tmp_path / "work")
+    found = open_content(path, NAME, tmp_path / "work")
+    for index, (span, layer) in enumerate(zip(found.spans, found.image.layers, strict=True)):
+        if index != place:
+            span_manifest(span, layer, CHUNK_BYTES)
+            continue
+        with pytest.raises(ImageFormatError, match=rf"its layer {layer.diff_id.hex()[:12]} is damaged"):
+            span_manifest(span, layer, CHUNK_BYTES)
+
+
+def test_the_sizes_of_layers_are_known_without_unpacking_anything(tmp_path: Path) -> None:
+    one = made()
+    assert layer_sizes(hybrid(tmp_path / "x.tar", one), NAME) == tuple(len(layer) for layer in one.layers)
+    packed = write_folder(tmp_path / "x", oci_members(one, packed_by_gzip))
+    assert layer_sizes(packed, NAME) == ()
+    assert layer_sizes(tmp_path / "none.tar", NAME) == ()
 
 
 def test_a_flipped_bit_in_a_compressed_layer_is_told_and_leaves_nothing(tmp_path: Path) -> None:
