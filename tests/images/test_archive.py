@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from phalanx.controller.images import archive as archives
 from phalanx.controller.images.archive import Content, layer_sizes, open_content, span_manifest
-from phalanx.controller.images.source import ImageSourceError
+from phalanx.controller.images.login import ImageSourceError
 from phalanx.protocol.blob import layer_chunk_bytes
 from phalanx.protocol.image import ImageFormatError, digest_text
 from phalanx.protocol.image_archive import archive, blob_name
@@ -279,3 +279,16 @@ def test_tools_that_write_dot_names_are_read(tmp_path: Path) -> None:
             new.addfile(member, content)
     (tmp_path / "y.tar").write_bytes(made_file.getvalue())
     check(open_content(tmp_path / "y.tar", NAME, tmp_path / "work"), one)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a tar", bytes(10_000), b"\x1f\x8b and no more"])
+def test_bytes_that_are_no_archive_are_told_with_the_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(content)
+    with pytest.raises(ImageSourceError, match=r"x\.tar"):
+        open_content(path, NAME, tmp_path / "work")
+
+
+def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ImageSourceError, match=r"gone\.tar.*No such file"):
+        open_content(tmp_path / "gone.tar", NAME, tmp_path / "work")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from phalanx.agent.runtimes.engine import address
 from phalanx.agent.runtimes.selection import runtime
 from phalanx.protocol import messages
 
@@ -110,7 +112,7 @@ async def _bench(kind: messages.Runtime, tmp_path: Path) -> AsyncIterator[Bench]
     if made.docker and not await made.runtime.image_id(IMAGE):
         archive = tmp_path / "image.tar"
         archives.write_image(archive, IMAGE)
-        await made.runtime.load(archive, IMAGE, "")
+        await asyncio.to_thread(dockerd.load, address(), archive)
     try:
         yield made
     finally:

@@ -33,6 +33,11 @@ def until(happened: Callable[[], bool], within_s: float, what: str) -> float:
     return time.monotonic() - start
 
 
+def load(url: str, archive: Path) -> None:
+    """Load an archive into an engine by Docker's own means."""
+    subprocess.run(["docker", "-H", url, "load", "-q", "-i", str(archive)], check=True, capture_output=True)
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("engine", timeout=60)
@@ -114,9 +119,7 @@ class Dockerd:
         return found
 
     def load(self, archive: Path) -> None:
-        subprocess.run(
-            ["docker", "-H", self.url, "load", "-q", "-i", str(archive)], check=True, capture_output=True
-        )
+        load(self.url, archive)
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -65,10 +66,10 @@ async def test_a_container_s_own_user_can_work_in_the_case_s_directories(docker:
 
 @pytest.mark.parametrize("shell", ["busybox", "dash", "bash"])
 async def test_every_kind_of_shell_holds_the_contract(docker: Bench, shell: str) -> None:
-    if os.environ.get("PHALANX_TEST_DOCKER_HOST"):
+    if url := os.environ.get("PHALANX_TEST_DOCKER_HOST"):
         archive = docker.root / "image.tar"
         archives.write_image(archive, f"phx-test/{shell}:1", shell=shell)
-        await docker.runtime.load(archive, f"phx-test/{shell}:1", "")
+        await asyncio.to_thread(dockerd.load, url, archive)
     docker.image = f"phx-test/{shell}:1"
     place = await docker.open()
     for script, status, cause in (

@@ -11,9 +11,8 @@ import contextlib
 import math
 import os
 import tarfile
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
 from phalanx.agent.runtimes.base import ImageError
@@ -39,24 +38,6 @@ async def image_id(engine: EngineClient, reference: str) -> str:
             return ""
         raise
     return str(found["Id"])
-
-
-async def load(engine: EngineClient, archive: Path, reference: str, wanted: str) -> str:
-    """Load a docker-archive so that ``reference`` means image id ``wanted`` ("": whatever it holds)."""
-    try:
-        await check_disk(engine, (await asyncio.to_thread(archive.stat)).st_size, reference)
-        before = await dangling(engine)
-        try:
-            async with engine.loading:
-                await _post(engine, archive, reference)
-        except EngineError as error:
-            await _prune(engine, before)
-            raise ImageError(f"cannot load image {reference} from {archive}: {error}") from error
-        return await _verify(engine, reference, wanted, archive)
-    except EngineError as error:
-        raise ImageError(f"cannot load image {reference}: {error}") from error
-    except OSError as error:
-        raise ImageError(f"cannot load image {reference}: {archive}: {error.strerror or error}") from error
 
 
 async def storage(engine: EngineClient) -> tuple[str, float]:
@@ -85,42 +66,10 @@ async def check_disk(engine: EngineClient, bytes_needed: int, reference: str) ->
         )
 
 
-async def _post(engine: EngineClient, archive: Path, reference: str) -> None:
-    with archive.open("rb") as handle:
-        async with engine.speaking(f"load {reference}", STALL_S) as scope:
-            blocks = _blocks(handle, scope)
-            answers = engine.api.images.import_image(blocks, stream=True)
-            async for _ in answers:  # raises what the body says of an error
-                postpone(scope)
-
-
-async def _blocks(handle: BinaryIO, scope: asyncio.Timeout) -> AsyncIterator[bytes]:
-    while block := await asyncio.to_thread(handle.read, BLOCK):
-        yield block
-        postpone(scope)
-
-
 def postpone(scope: asyncio.Timeout) -> None:
     """Something has moved: the stall is counted from now."""
     if not scope.expired():
         scope.reschedule(asyncio.get_running_loop().time() + STALL_S)
-
-
-async def _verify(engine: EngineClient, reference: str, wanted: str, archive: Path) -> str:
-    """What the engine shows now must be what was meant; a body without an error proves nothing."""
-    found = await image_id(engine, reference)
-    if found and (not wanted or found == wanted):
-        return found
-    if wanted and await image_id(engine, wanted):
-        repository, tag = split_reference(reference)
-        await engine.call(f"tag {reference}", engine.api.images.tag(wanted, repository, tag=tag))
-        if await image_id(engine, reference) == wanted:
-            return wanted
-    shown = f"the engine shows {found[:19]} for it" if found else "the engine does not have it afterwards"
-    raise ImageError(
-        f"cannot load image {reference} from {archive}: {shown}, not {wanted[:19] or 'an image'}; "
-        "the archive holds another image"
-    )
 
 
 def in_path(reference: str) -> str:
@@ -140,13 +89,6 @@ async def dangling(engine: EngineClient) -> set[str]:
     """Ids of images without a tag. Raises EngineError."""
     listed = await engine.call("list untagged images", engine.api.images.list(filters={"dangling": ["true"]}))
     return {str(entry["Id"]) for entry in listed}
-
-
-async def _prune(engine: EngineClient, before: set[str]) -> None:
-    """Remove untagged images that were not there before: only the failed load can have made them."""
-    with contextlib.suppress(EngineError):  # the load's own error is the one to tell
-        for found in await dangling(engine) - before:
-            await engine.call("remove a part of an image", engine.api.images.delete(found))
 
 
 async def pull(engine: EngineClient, reference: str) -> None:

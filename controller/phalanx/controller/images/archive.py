@@ -25,7 +25,7 @@ from phalanx.protocol.image_index import Held, check_packing, choose, find_image
 from phalanx.protocol.image_tar import Member, members
 from phalanx.protocol.messages import Layer
 
-from .source import ImageSourceError
+from .login import ImageSourceError
 
 #: Bytes that are unpacked at a time, and that stay free on the disk where that is done.
 _PIECE, _RESERVE = 1 << 20, 256 << 20

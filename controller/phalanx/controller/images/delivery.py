@@ -22,10 +22,10 @@ from ..fleet import instructions as ins
 from ..fleet.hub import Hub
 from ..fleet.shipping import Held, Shipping
 from .archive import span_manifest
+from .login import ImageSourceError
 from .pace import Pace
 from .planner import CONTROLLER
 from .relays import Relays
-from .source import ImageSourceError
 from .sources import Found, Sources
 
 #: Seconds between two looks at who is slow.

@@ -17,7 +17,7 @@ from ..fleet.hub import Hub
 from ..fleet.instructions import FindImage
 from ..fleet.pulling import Pulling
 from .archive import Span, open_content
-from .source import ImageSourceError, save_from_login
+from .login import ImageSourceError, save_from_login
 
 #: Folder of archives that madengine's users share, and how an image is called there.
 BUILDS = "MAD_DOCKER_BUILDS"
@@ -78,10 +78,10 @@ class Sources:
 
     async def _login(self, reference: str) -> Found | None:
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        saved = await save_from_login(reference, self.folder / "saved.tar")
-        if saved is None:
+        archive = self.folder / "saved.tar"
+        if not await save_from_login(reference, archive):
             return None
-        found = await self._archive(reference, saved.path)
+        found = await self._archive(reference, archive)
         return Found(reference, "engine of the login node", found.content, found.spans)
 
     async def _pull(self, wanted: FindImage) -> Found:

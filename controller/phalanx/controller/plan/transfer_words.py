@@ -42,7 +42,7 @@ def _layer_sizes(plan: Plan) -> tuple[int, ...]:
     if plan.image is None or not plan.image.archive:
         return ()
     from ..images.archive import layer_sizes
-    from ..images.source import ImageSourceError
+    from ..images.login import ImageSourceError
 
     try:
         return layer_sizes(Path(plan.image.archive), plan.image.reference)
