@@ -179,7 +179,8 @@ async def test_an_event_line_larger_than_any_buffer_arrives_whole(run: RunDirect
 
 async def test_cancel_and_nodes_and_notices_are_typed(run: RunDirectory) -> None:
     acts = [act(event) for event in started()] + [{"log": OUT, "text": "x\n"}]
-    async with FakeController(run.path, acts) as controller, ControlClient(controller.socket) as client:
+    async with FakeController(run.path, acts) as controller:
+        client = ControlClient(controller.socket)
         await controller.play()
         await client.cancel(2, "alice")
         assert controller.cancels == [{"level": 2, "by": "alice"}]
@@ -193,7 +194,8 @@ async def test_cancel_and_nodes_and_notices_are_typed(run: RunDirectory) -> None
 
 
 async def test_exec_gives_output_and_ends(run: RunDirectory) -> None:
-    async with FakeController(run.path, []) as controller, ControlClient(controller.socket) as client:
+    async with FakeController(run.path, []) as controller:
+        client = ControlClient(controller.socket)
         seen = [
             one async for one in client.exec(ExecRequest(("uname",), ("node2",), "host", {"A": "b"}, 5.0))
         ]
@@ -208,16 +210,16 @@ async def test_exec_gives_output_and_ends(run: RunDirectory) -> None:
 
 
 async def test_a_refusal_has_the_controllers_words(run: RunDirectory) -> None:
-    async with FakeController(run.path, []) as controller, ControlClient(controller.socket) as client:
+    async with FakeController(run.path, []) as controller:
+        client = ControlClient(controller.socket)
         with pytest.raises(ControlRefused, match="no case is open"):
             async for _ in client.exec(ExecRequest(("refuse",))):
                 pass
 
 
 async def test_a_socket_that_nobody_serves_is_lost_contact(tmp_path: Path) -> None:
-    async with ControlClient(tmp_path / "none") as client:
-        with pytest.raises(ContactLost):
-            await client.nodes()
+    with pytest.raises(ContactLost, match="nothing answers on its socket"):
+        await ControlClient(tmp_path / "none").nodes()
 
 
 # --- what ps and status say ----------------------------------------------------------------------------

@@ -73,7 +73,7 @@ async def _stream(path: Any, request: Any, given: dict[str, Any]) -> int:
     )
     output = Gathered() if given["gather"] else Streamed(look)
     ends: list[RankEnd] = []
-    async with ControlClient(path) as client, aclosing(client.exec(request)) as notices:
+    async with aclosing(ControlClient(path).exec(request)) as notices:
         async for notice in notices:
             if isinstance(notice, ExecStarted):
                 output.started(notice.nodes)

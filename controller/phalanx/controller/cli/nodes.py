@@ -62,8 +62,8 @@ def _ask(run: RunDirectory) -> list[dict[str, Any]]:
         return []
 
     async def ask() -> list[dict[str, Any]]:
-        async with asyncio.timeout(ANSWER_S), ControlClient(path) as client:
-            return [asdict(report) for report in await client.nodes()]
+        async with asyncio.timeout(ANSWER_S):
+            return [asdict(report) for report in await ControlClient(path).nodes()]
 
     try:
         return asyncio.run(ask())

@@ -10,13 +10,12 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import aiohttp
+from phalanx.controller.control import http
 from phalanx.controller.fleet.events import Recorded, from_line
 
 #: The controller sends a heartbeat each 5 s: after four missed ones the socket is given up and tried again.
@@ -112,23 +111,10 @@ class NodeReport:
 
 
 class ControlClient:
-    """One connection pool to one controller."""
+    """Asks one controller; each question has a connection of its own."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
-        self._http: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> ControlClient:
-        connector = aiohttp.UnixConnector(path=str(self._socket))
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=None)
-        self._http = aiohttp.ClientSession("http://phalanx", connector=connector, timeout=timeout)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._http is not None:
-            await self._http.close()
 
     async def watch(self, after: int = 0) -> AsyncGenerator[Notice, None]:
         """Every event with a number above ``after``, then live ones, and the controller's notices.
@@ -145,12 +131,12 @@ class ControlClient:
     async def cancel(self, level: int, by: str) -> None:
         """Ask the run to stop: level 1 drains, 2 kills. Raises ContactLost, ControlRefused."""
         async with self._ask("POST", "/v1/cancel", {"level": level, "by": by}) as reply:
-            await reply.read()
+            await reply.text()
 
     async def nodes(self) -> list[NodeReport]:
         """The fleet as the controller sees it now. Raises ContactLost, ControlRefused."""
         async with self._ask("GET", "/v1/nodes") as reply:
-            document = await reply.json()
+            document = json.loads(await reply.text())
         return [read_node(entry) for entry in document.get("nodes", ())]
 
     async def exec(self, request: ExecRequest) -> AsyncGenerator[ExecNotice, None]:
@@ -178,34 +164,33 @@ class ControlClient:
     @asynccontextmanager
     async def _ask(
         self, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        if self._http is None:
-            raise RuntimeError("ControlClient is used outside of its async with block")
+    ) -> AsyncIterator[http.Answer]:
         try:
-            async with self._http.request(method, path, json=body) as reply:
-                if reply.status >= 400:
-                    raise ControlRefused(_refusal(reply.status, await reply.text()))
-                yield reply
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            async with http.asked(self._socket, method, path, body, CONNECT_S) as answer:
+                if answer.status >= 400:
+                    raise ControlRefused(_refusal(answer.status, await answer.text()))
+                yield answer
+        except (http.Broken, OSError, TimeoutError) as error:
             raise ContactLost(_words(error)) from error
 
 
-async def _lines(reply: aiohttp.ClientResponse, silence_s: float | None) -> AsyncGenerator[bytes, None]:
+async def _lines(answer: http.Answer, silence_s: float | None) -> AsyncGenerator[bytes, None]:
     """Whole lines of a stream, of any length; TimeoutError when nothing comes for ``silence_s``."""
     rest: list[bytes] = []
-    while True:
-        async with asyncio.timeout(silence_s):
-            chunk = await reply.content.readany()
-        if not chunk:
-            return
-        head, newline, tail = chunk.rpartition(b"\n")
-        if not newline:
-            rest.append(chunk)
-            continue
-        for line in (b"".join(rest) + head).split(b"\n"):
-            if line:
-                yield line
-        rest = [tail] if tail else []
+    async with aclosing(answer.pieces()) as pieces:
+        while True:
+            async with asyncio.timeout(silence_s):
+                chunk = await anext(pieces, b"")
+            if not chunk:
+                return
+            head, newline, tail = chunk.rpartition(b"\n")
+            if not newline:
+                rest.append(chunk)
+                continue
+            for line in (b"".join(rest) + head).split(b"\n"):
+                if line:
+                    yield line
+            rest = [tail] if tail else []
 
 
 def read_notice(line: bytes) -> Notice | None:
@@ -255,18 +240,17 @@ def read_node(entry: dict[str, Any]) -> NodeReport:
 
 
 def _words(error: Exception) -> str:
-    """What broke, without the library's inner words."""
-    import aiohttp
-
-    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
-        return "it closed the connection"
-    if isinstance(error, aiohttp.ClientConnectorError):
+    """What broke, without the system's inner words."""
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return "nothing answers on its socket"
+    if isinstance(error, ConnectionError):
+        return "it closed the connection"
     return str(error) or type(error).__name__
 
 
-def _refusal(status: int, text: str) -> str:
+def _refusal(status: int, body: bytes) -> str:
     """The controller's own words, whether it wrapped them in JSON or not."""
+    text = body.decode("utf-8", "replace")
     try:
         document = json.loads(text)
     except ValueError:

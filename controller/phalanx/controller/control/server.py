@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from h11 import LocalProtocolError
 
 from ..fleet.conductor import Conductor
 from .execution import BadExecRequest, ExecRefused, ExecRequest, Execution
+from .http import Question, Refusal, closed
 
 #: Events that may wait for a watcher that does not read; beyond that it is dropped and asks again.
 WATCHER_LINES = 10_000
@@ -31,12 +34,17 @@ SIZES_EVERY_S = 0.1
 HEARTBEAT_EVERY_S = 5.0
 #: Seconds that watchers get to read the last event.
 LINGER_S = 3.0
-#: Largest body of a request, in bytes.
-BODY_BYTES = 1 << 20
+#: Seconds that callers get to read the end of their answer.
+CLOSE_S = 1.0
+#: Seconds that a caller may take to say what it wants.
+ASK_S = 30.0
 
 #: Lines on their way to a watcher, each with its sequence number; None is the end.
 Lines = asyncio.Queue[tuple[int, bytes] | None]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Question], Awaitable[None]]
+
+
+log = logging.getLogger("phalanx.controller")
 
 
 class Watchers:
@@ -105,25 +113,65 @@ class ControlServer:
         self._conductor = conductor
         self._watchers = watchers
         self._execution = Execution(conductor)
-        app = web.Application(middlewares=[_refusals_in_json, _same_user], client_max_size=BODY_BYTES)
-        app.add_routes(
-            [
-                web.get("/v1/watch", self._watch),
-                web.get("/v1/nodes", self._nodes),
-                web.post("/v1/cancel", self._cancel),
-                web.post("/v1/exec", self._exec),
-            ]
-        )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._handlers: dict[str, tuple[str, Handler]] = {
+            "/v1/watch": ("GET", self._watch),
+            "/v1/nodes": ("GET", self._nodes),
+            "/v1/cancel": ("POST", self._cancel),
+            "/v1/exec": ("POST", self._exec),
+        }
+        self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self, path: Path) -> None:
         """Listen. ``path`` is in a folder that only we can enter (``socket_path``)."""
-        await self._runner.setup()
-        await web.UnixSite(self._runner, str(path)).start()
+        self._server = await asyncio.start_unix_server(self._accept, str(path))
 
     async def close(self) -> None:
-        """Stop serving."""
-        await self._runner.cleanup()
+        """Stop serving; who is being answered gets a moment to read."""
+        if self._server is not None:
+            self._server.close()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=CLOSE_S)
+        for task in self._serving:
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer), name="caller on the control socket")
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        question = Question(reader, writer)
+        try:
+            await self._answer(question, writer.get_extra_info("socket"))
+        except (OSError, LocalProtocolError):  # it is gone, or has asked for something else meanwhile
+            return
+        except Exception:  # one question that cannot be answered must not reach the run or the other callers
+            log.exception("cannot answer %s %s", question.method, question.path)
+        finally:
+            await closed(writer)
+
+    async def _answer(self, question: Question, sock: socket.socket) -> None:
+        try:
+            async with asyncio.timeout(ASK_S):
+                if not await question.head():
+                    return
+            _check_user(sock)
+            await self._handler_of(question)(question)
+        except Refusal as refusal:
+            await question.document({"error": refusal.words}, refusal.status)
+
+    def _handler_of(self, question: Question) -> Handler:
+        """Raises Refusal for what is not there."""
+        found = self._handlers.get(question.path)
+        if found is None:
+            raise Refusal(HTTPStatus.NOT_FOUND)
+        method, handler = found
+        if question.method != method:
+            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED)
+        return handler
 
     async def keep_telling(self) -> None:
         """Log sizes and signs of life for watchers; until cancelled."""
@@ -143,26 +191,26 @@ class ControlServer:
 
     # --- endpoints
 
-    async def _watch(self, request: web.Request) -> web.StreamResponse:
-        after = _number(request.query.get("from", "0"))
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
+    async def _watch(self, question: Question) -> None:
+        after = _number(question.query.get("from", "0"))
+        await question.begin()
         queue = self._watchers.join()
         try:
-            last = await self._replay(response, after)
-            if self._watchers.closing:
-                return response
-            while (item := await queue.get()) is not None and self._watchers.has(queue):
-                seq, line = item
-                if seq == 0 or seq > last:
-                    await response.write(line)
-        except ConnectionError:
-            return response
+            last = await self._replay(question, after)
+            if not self._watchers.closing:
+                await self._pass_on(question, queue, last)
+            await question.end()
         finally:
             self._watchers.leave(queue)
-        return response
 
-    async def _replay(self, response: web.StreamResponse, after: int) -> int:
+    async def _pass_on(self, question: Question, queue: Lines, last: int) -> None:
+        """Lines as they come, until the run is over or the watcher is dropped."""
+        while (item := await queue.get()) is not None and self._watchers.has(queue):
+            seq, line = item
+            if seq == 0 or seq > last:
+                await question.write(line)
+
+    async def _replay(self, question: Question, after: int) -> int:
         """The lines of the log after ``after``, then the sizes of all logs; the last sequence number told.
 
         Only what was published is read: what comes later comes through the queue, which is joined already.
@@ -170,10 +218,10 @@ class ControlServer:
         path, upto = self._conductor.run_dir / "events.jsonl", self._watchers.told
         lines = await asyncio.to_thread(_lines_between, path, after, upto)
         sizes = {"v": 1, "type": "log.advanced", "data": dict(self._conductor.store.sizes)}
-        await response.write(lines + json.dumps(sizes).encode() + b"\n")
+        await question.write(lines + json.dumps(sizes).encode() + b"\n")
         return max(after, upto)
 
-    async def _nodes(self, _request: web.Request) -> web.StreamResponse:
+    async def _nodes(self, question: Question) -> None:
         hub, roster = self._conductor.hub, self._conductor.engine.roster
         nodes = [
             {
@@ -187,36 +235,33 @@ class ControlServer:
             }
             for record in roster.nodes.values()
         ]
-        return web.json_response({"nodes": nodes})
+        await question.document({"nodes": nodes})
 
-    async def _cancel(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
+    async def _cancel(self, question: Question) -> None:
+        body = await _body(question)
         level, by = body.get("level", 1), body.get("by", "someone")
         if type(level) is not int or level not in (1, 2):
-            raise web.HTTPBadRequest(text="level: expected 1 (drain) or 2 (kill)")
+            raise Refusal(HTTPStatus.BAD_REQUEST, "level: expected 1 (drain) or 2 (kill)")
         if not isinstance(by, str):
-            raise web.HTTPBadRequest(text="by: expected a word")
+            raise Refusal(HTTPStatus.BAD_REQUEST, "by: expected a word")
         self._conductor.cancel(level, by[:255])
-        return web.json_response({})
+        await question.document({})
 
-    async def _exec(self, request: web.Request) -> web.StreamResponse:
+    async def _exec(self, question: Question) -> None:
         try:
-            step = self._execution.begin(ExecRequest.parse(await _body(request)))
+            step = self._execution.begin(ExecRequest.parse(await _body(question)))
         except BadExecRequest as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
+            raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
         except ExecRefused as error:
-            raise web.HTTPConflict(text=str(error)) from None
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
         try:
-            await response.prepare(request)
+            await question.begin()
             async with aclosing(self._execution.lines(step)) as lines:
                 async for document in lines:
-                    await response.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
-        except ConnectionError:
-            return response
+                    await question.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+            await question.end()
         finally:
             self._execution.end(step)
-        return response
 
 
 def _lines_between(path: Path, after: int, upto: int) -> bytes:
@@ -234,37 +279,18 @@ def _lines_between(path: Path, after: int, upto: int) -> bytes:
 
 def _number(text: str) -> int:
     if not text.isdecimal() or len(text) > 18:
-        raise web.HTTPBadRequest(text=f"from: expected the number of an event, got {text[:40]!r}")
+        raise Refusal(HTTPStatus.BAD_REQUEST, f"from: expected the number of an event, got {text[:40]!r}")
     return int(text)
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError):
-        raise web.HTTPBadRequest(text="the body is not JSON") from None
-    if not isinstance(body, dict):
-        raise web.HTTPBadRequest(text="the body is not an object")
-    return body
+async def _body(question: Question) -> dict[str, Any]:
+    async with asyncio.timeout(ASK_S):
+        return await question.body()
 
 
-@web.middleware
-async def _refusals_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Whoever asked gets the words, in the same form for every refusal."""
-    try:
-        return await handler(request)
-    except web.HTTPError as error:
-        return web.json_response({"error": error.text or error.reason}, status=error.status)
-
-
-@web.middleware
-async def _same_user(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Only the owner of the run may speak here."""
-    sock = request.transport.get_extra_info("socket") if request.transport else None
-    if sock is None:
-        raise web.HTTPForbidden(text="the connection is gone")
+def _check_user(sock: socket.socket) -> None:
+    """Only the owner of the run may speak here. Raises Refusal."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", raw)
     if uid != os.geteuid():
-        raise web.HTTPForbidden(text=f"this run belongs to user {os.geteuid()}, not to {uid}")
-    return await handler(request)
+        raise Refusal(HTTPStatus.FORBIDDEN, f"this run belongs to user {os.geteuid()}, not to {uid}")

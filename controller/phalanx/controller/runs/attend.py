@@ -251,8 +251,7 @@ async def cancel(run: RunDirectory, level: int, by: str) -> None:
     path = socket_path(run)
     if path is None:
         raise ContactLost("the controller has not said yet where it listens")
-    async with ControlClient(path) as client:
-        await client.cancel(level, by)
+    await ControlClient(path).cancel(level, by)
 
 
 async def _end(*tasks: asyncio.Task[Left] | asyncio.Task[None]) -> None:

@@ -91,7 +91,7 @@ class _Watcher:
         path = socket_path(self._run)
         if path is None:
             raise ContactLost("control.json is not there")
-        async with ControlClient(path) as client, aclosing(client.watch(self._seq)) as notices:
+        async with aclosing(ControlClient(path).watch(self._seq)) as notices:
             async for notice in notices:
                 back = self._regain()
                 if back is not None:
