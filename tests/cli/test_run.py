@@ -145,8 +145,8 @@ def test_a_secret_reaches_the_controller_and_no_file_of_the_run(phalanx: Phalanx
     done = phalanx("run", "--secret", "HF_TOKEN", "-N", "2", "--", "./train.sh", env={"HF_TOKEN": canary})
     assert done.code == 0, done.err
     run = phalanx.only_run()
-    line = json.dumps({"secrets": {"HF_TOKEN": canary}}).encode() + b"\n"
-    assert (run / "stdin.sha256").read_text() == hashlib.sha256(line).hexdigest()
+    told = json.dumps({"HF_TOKEN": canary}).encode()
+    assert (run / "secrets.sha256").read_text() == hashlib.sha256(told).hexdigest()
     holding = [path for path in run.rglob("*") if path.is_file() and canary.encode() in path.read_bytes()]
     assert holding == []
     assert canary not in done.out + done.err

@@ -5,6 +5,8 @@ from __future__ import annotations
 from phalanx.controller.cli.main import main
 from phalanx.controller.runs import launch
 
+from tests.runs import fake_controller
+
 if __name__ == "__main__":
-    launch.DAEMON = "tests.runs.fake_controller"
+    launch.conduct = fake_controller.conduct
     main()

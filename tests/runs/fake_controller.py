@@ -1,7 +1,7 @@
 """A controller that plays a written part: events, growing log files, silences, sudden death.
 
 It speaks the control socket as the real one does, so that a client can be shown what no real run does on
-demand. As a program: ``python -m tests.runs.fake_controller RUN_DIR``, with the part in $PHALANX_FAKE_PART.
+demand. In place of ``launch.conduct`` it plays the part in $PHALANX_FAKE_PART.
 
 An act is a dict with one of: ``event`` (type, data), ``log`` (path) with ``text``, ``until`` (``cancel1``,
 ``cancel2`` or a path that appears), ``silence`` (True closes every stream and refuses new ones, False speaks
@@ -25,6 +25,7 @@ from typing import Any
 
 from aiohttp import web
 from phalanx.controller.fleet import events as ev
+from phalanx.controller.plan.model import Plan
 
 #: Between looks at a path that a test will make.
 LOOK_S = 0.01
@@ -207,16 +208,13 @@ async def _perform(run: Path, acts: list[dict[str, Any]]) -> None:
         await controller.play()
 
 
-def main(run: Path) -> None:
-    """Play the part in $PHALANX_FAKE_PART; as the real one, read the secrets from standard input first."""
-    digest = hashlib.sha256(sys.stdin.buffer.read()).hexdigest()
-    (run / "stdin.sha256").write_text(digest)
+def conduct(run: Path, plan: Plan, secrets: dict[str, str]) -> int:
+    """Play the part in $PHALANX_FAKE_PART, in the process that the command has forked off."""
+    digest = hashlib.sha256(json.dumps(secrets).encode()).hexdigest()
+    (run / "secrets.sha256").write_text(digest)
     acts = json.loads(Path(os.environ["PHALANX_FAKE_PART"]).read_text())
     if acts and "die" in acts[0]:
         sys.stderr.write("cannot listen on 10.2.0.4: no such address; see --advertise\n")
-        sys.exit(1)
+        return 1
     asyncio.run(_perform(run, acts))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return 0

@@ -1,5 +1,6 @@
 """The controller's program: one process per run, in a session of its own, spoken to over its socket.
 
+``runs/launch`` forks it off the command that made the plan. By hand, for a run directory with a plan in it:
 ``python -m phalanx.controller.daemon RUN_DIR``, secrets as one JSON line on stdin. It outlives the terminal
 that started it; the event log in the run directory is all that anyone needs to know what became of it.
 """
@@ -15,6 +16,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
@@ -25,7 +27,6 @@ from .fleet.conductor import Conductor
 from .fleet.ending import leaves
 from .fleet.journal import JournalError
 from .fleet.listener import ListenError
-from .plan.codec import from_json
 from .plan.model import Plan
 from .targets import make_target
 from .targets.base import AllocationError
@@ -151,12 +152,18 @@ SPOKEN = (
 
 def main(argv: list[str]) -> int:
     """Run the controller of the run directory in ``argv``; 0 when the run came to its own end."""
+    from .plan.codec import from_json  # a run that was planned in this process does without pydantic
+
+    run_dir = Path(argv[0])
+    return run(run_dir, lambda: (from_json((run_dir / "plan.json").read_bytes()), read_secrets()))
+
+
+def run(run_dir: Path, told: Callable[[], tuple[Plan, dict[str, str]]]) -> int:
+    """Be the controller of a run; 0 when it came to its own end. ``told`` gives its plan and secrets."""
     harden()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    run_dir = Path(argv[0])
     try:
-        plan = from_json((run_dir / "plan.json").read_bytes())
-        secrets = read_secrets()
+        plan, secrets = told()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(run_dir, plan, secrets))
     except (Exception, BaseExceptionGroup, asyncio.CancelledError) as error:  # noqa: BLE001 - who else could say why

@@ -86,6 +86,8 @@ def show_plan(plan: Plan, as_json: bool) -> int:
 
 def started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
     """The run's directory with its plan in it and its controller answering."""
+    # Attending is imported before the controller is forked off, which shares most of what that imports.
+    from phalanx.controller.cli import attending  # noqa: F401
     from phalanx.controller.plan.codec import to_json
     from phalanx.controller.runs.launch import LaunchError, start_controller, wait_until_reachable
 
@@ -95,7 +97,7 @@ def started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
         write_private(run.plan, to_json(plan))
         write_private(run.identity, json.dumps(identity(plan), indent=2).encode() + b"\n")
         point_latest(run)
-        process = start_controller(run, secrets)
+        process = start_controller(run, plan, secrets)
     except OSError as error:
         why = error.strerror or str(error)
         refuse(f"cannot make a run in {root}: {why}; set PHALANX_RUNS_DIR to a folder of yours")

@@ -1,18 +1,23 @@
 """Starting the controller of a run: a process of its own, in a session of its own.
 
-It outlives this terminal. Secrets go in over its standard input, as one line, and are in no file, argv or
-environment.
+It outlives this terminal. It is forked and not started anew: plan, secrets and modules are in memory already,
+and a second interpreter that imports them all again would double what a start costs the login node. Secrets
+are in no file, argv, environment or pipe on the way.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
+import gc
+import os
+import signal
 import sys
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
+from phalanx.controller.plan.model import Plan
 from phalanx.controller.runs.directory import RunDirectory
 from phalanx.controller.runs.records import last_state
 
@@ -21,40 +26,79 @@ START_S = 60.0
 _PAUSE_S = 0.02
 _TAIL_BYTES = 4096
 
-DAEMON = "phalanx.controller.daemon"
-
 
 class LaunchError(Exception):
     """The controller did not start; the message has its last words."""
 
 
-def start_controller(run: RunDirectory, secrets: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start the controller process of a run that has its plan.json."""
+class Controller:
+    """The process that was started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit status (negative for a signal), None while it runs."""
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
+
+    def terminate(self) -> None:
+        """Tell it to end the run."""
+        if self._status is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+
+def conduct(run_dir: Path, plan: Plan, secrets: dict[str, str]) -> int:
+    """What the new process does; its exit status."""
+    # Imported there: the client needs none of what only a controller does.
+    from phalanx.controller.daemon import run
+
+    return run(run_dir, lambda: (plan, secrets))
+
+
+def start_controller(run: RunDirectory, plan: Plan, secrets: dict[str, str]) -> Controller:
+    """Start the controller process of a run that has its directory. To be called before there are threads.
+
+    Raises OSError.
+    """
     with run.controller_log.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", DAEMON, str(run.path)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    line = json.dumps({"secrets": secrets}).encode() + b"\n"
-    # A controller that died before it read is told by the wait for control.json.
-    with suppress(BrokenPipeError):
-        _feed(process, line)
-    return process
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        # What is there is not garbage: collections must not touch, and so copy, every page of it.
+        gc.freeze()
+        pid = os.fork()
+        if pid == 0:
+            _become_controller(log.fileno(), run, plan, secrets)
+    return Controller(pid)
 
 
-def _feed(process: subprocess.Popen[bytes], line: bytes) -> None:
-    if process.stdin is None:
-        raise LaunchError("cannot start the controller: it has no standard input")
-    with process.stdin as stdin:
-        stdin.write(line)
+def _become_controller(log: int, run: RunDirectory, plan: Plan, secrets: dict[str, str]) -> NoReturn:
+    """Leave the client's terminal and files behind, and never come back into its code."""
+    status = 1
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDONLY)
+        for ours, standard in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(ours, standard)
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, one of them gone already
+            if int(name) > 2:
+                with suppress(OSError):
+                    os.close(int(name))
+        status = conduct(run.path, plan, secrets)
+    except BaseException:  # noqa: BLE001 - the last boundary: above it is the client's code, which is not ours
+        traceback.print_exc()
+    finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
 
 
-def wait_until_reachable(
-    run: RunDirectory, process: subprocess.Popen[bytes], deadline_s: float = START_S
-) -> None:
+def wait_until_reachable(run: RunDirectory, process: Controller, deadline_s: float = START_S) -> None:
     """Wait for control.json. Raises LaunchError when the process dies first or takes too long."""
     end = time.monotonic() + deadline_s
     while not run.control.exists():
