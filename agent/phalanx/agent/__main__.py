@@ -23,19 +23,12 @@ EX_USAGE = 64
 
 
 def version() -> str:
-    """What ``--version`` prints: the build, the protocol and the interpreter."""
+    """What ``--version`` prints: the release, the protocol and the interpreter."""
     from phalanx.protocol import VERSION as PROTOCOL
+    from phalanx.protocol.release import VERSION
 
-    try:
-        from phalanx.agent import build  # type: ignore[attr-defined, unused-ignore]
-
-        own = build.VERSION
-    except ImportError:  # not in the one-file agent, which alone has it: an installed package
-        from importlib.metadata import version as installed
-
-        own = installed("phalanx-hpc")
     python = ".".join(str(part) for part in sys.version_info[:3])
-    return f"phalanx-agent {own} (protocol {PROTOCOL}, Python {python})"
+    return f"phalanx-agent {VERSION} (protocol {PROTOCOL}, Python {python})"
 
 
 def distrust(path: str, uid: int) -> str:

@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 
 from phalanx.controller.runs.words import size
+from phalanx.protocol.release import VERSION
 
 #: A scheduler that does not answer within this is shown as not answering.
 COMMAND_S = 5.0
@@ -144,12 +145,10 @@ def _sockets(probes: Probes) -> Finding:
 
 def probe(runs: Path, environ: Mapping[str, str] = os.environ) -> Probes:
     """Look at this machine. Raises nothing: what cannot be looked at is said in the probes."""
-    from importlib.metadata import version
-
     slurm, slurm_error = _slurm_version()
     runs_error, free = _writable(runs)
     return Probes(
-        version=version("phalanx-hpc"),
+        version=VERSION,
         machine=f"{platform.system().lower()} {platform.machine()}",
         slurm=slurm,
         slurm_error=slurm_error,

@@ -113,9 +113,8 @@ def started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
 
 def identity(plan: Plan) -> dict[str, Any]:
     """What run.json says: who ran what, where, with which versions. Never changed afterwards."""
-    from importlib.metadata import version
-
     from phalanx.controller.cli.attending import user
+    from phalanx.protocol.release import VERSION
 
     return {
         "v": 1,
@@ -128,7 +127,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "host": platform.node(),
         "target": plan.target.kind,
         "nodes": plan.target.nodes,
-        "versions": {"phalanx": version("phalanx-hpc"), "python": platform.python_version()},
+        "versions": {"phalanx": VERSION, "python": platform.python_version()},
     }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from phalanx.protocol.messages import Cause
+from phalanx.protocol.release import VERSION
 
 from ..nodesets import IRREGULAR_LIMIT, fold, natural
 from .model import NodeView, RunView
@@ -38,7 +38,7 @@ def lock_document(view: RunView) -> dict[str, Any]:
         "v": SCHEMA,
         "run": view.run_id,
         "image": {"reference": view.image_reference, "id": view.image_id},
-        "controller": {"phalanx": phalanx_version(), "python": platform.python_version()},
+        "controller": {"phalanx": VERSION, "python": platform.python_version()},
         "nodes": [{"nodes": fold(natural(names)), **json.loads(kind)} for kind, names in groups.items()],
     }
 
@@ -54,11 +54,3 @@ def kind_of(node: NodeView) -> dict[str, Any]:
         "engine": {name: engine.get(name, "") for name in ("kind", "version", "api", "storage")},
         "gpus": [f"{gpu.get('vendor', '')} {gpu.get('model', '')}".strip() for gpu in gpus],
     }
-
-
-def phalanx_version() -> str:
-    """The installed version, "" for a source tree that is not installed."""
-    try:
-        return version("phalanx-hpc")
-    except PackageNotFoundError:
-        return ""

@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 from ..plan.model import Plan
 from .base import Target
-from .local import LocalTarget
-from .slurm import SlurmTarget
 
 
 def make_target(plan: Plan, queue_words: Callable[[str], None] | None = None) -> Target:
     """The target that the plan names. ``queue_words`` is told each word about a request that waits for
     nodes."""
+    # Only the one that is wanted is imported: most of the other is words of its commands, compiled.
     if plan.target.kind == "local":
+        from .local import LocalTarget
+
         return LocalTarget(plan.target.nodes, agent_python=plan.target.agent_python)
+    from .slurm import SlurmTarget
+
     return SlurmTarget(plan, queue_words=queue_words)

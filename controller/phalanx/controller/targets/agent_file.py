@@ -9,7 +9,6 @@ has another minor version, zipimport falls back to the sources in the same file.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from .bundle import cached, content_key, with_byte_code, zip_bytes
 MINORS = (14, 13, 12, 11)
 
 _PACKAGES = ("phalanx.agent", "phalanx.protocol", "msgpack")
-_DISTRIBUTION = "phalanx-hpc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +52,11 @@ def shell_prefix(minor: int) -> bytes:
 
 
 def agent_sources() -> dict[str, bytes]:
-    """Everything of the zip by its name in it: sources, the entry at the root, and which build it is."""
+    """Everything of the zip by its name in it: sources, and the entry at the root."""
     files: dict[str, bytes] = {}
     for package in _PACKAGES:
         files.update(_package_sources(package))
     files["__main__.py"] = files["phalanx/agent/__main__.py"]
-    version = importlib.metadata.version(_DISTRIBUTION)
-    files["phalanx/agent/build.py"] = f'"""Which build this file is."""\n\nVERSION = "{version}"\n'.encode()
     return files
 
 

@@ -8,13 +8,16 @@ protocol, only to a node that asks for it, and carries the licences of what is i
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from .bundle import cached, content_key, zip_bytes
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 _ROOT = "aiodocker"
 
@@ -84,11 +87,13 @@ def requirements(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
             yield name.group(), bool(marker.strip())
 
 
-def _closure(root: str) -> Iterator[importlib.metadata.Distribution]:
+def _closure(root: str) -> Iterator[Distribution]:
     """``root`` and everything it needs, each once.
 
     What a marker asks for and is not installed was not wanted on this machine, hence not on its nodes.
     """
+    from importlib.metadata import PackageNotFoundError, distribution  # much for what few runs need
+
     seen: set[str] = set()
     waiting = [(root, False)]
     while waiting:
@@ -98,12 +103,12 @@ def _closure(root: str) -> Iterator[importlib.metadata.Distribution]:
             continue
         seen.add(key)
         try:
-            distribution = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
+            found = distribution(name)
+        except PackageNotFoundError:
             if conditional:
                 continue
             raise LibraryIncomplete(
                 f"cannot bundle {root}: {name} is not installed here; run `pip install {name}`"
             ) from None
-        yield distribution
-        waiting.extend(requirements(distribution.requires or ()))
+        yield found
+        waiting.extend(requirements(found.requires or ()))

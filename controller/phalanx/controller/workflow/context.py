@@ -82,7 +82,8 @@ def load_context(text: str | None = None, file: Path | None = None) -> Context:
         _take(read_json(file, str(file)), str(file), merged, origins)
     if text is not None and text.strip():
         _take(_literal(text), OPTION, merged, origins)
-    return _typed(merged, origins)
+    # Most runs have none, and checking it means importing pydantic: a third of what else a start costs.
+    return _typed(merged, origins) if merged else Context()
 
 
 def _literal(text: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -16,6 +15,8 @@ class DiscoveryError(InputError):
 
 def nearest(word: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The known words that are spelled most alike, best first; case does not count."""
+    import difflib  # of use to few, and it takes as long to import as the rest of an error
+
     by_lower: dict[str, str] = {}
     for name in known:
         by_lower.setdefault(name.lower(), name)
