@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -118,4 +120,22 @@ def test_exec_reaches_the_nodes_of_a_live_run_and_cancel_ends_it(real: Phalanx) 
         assert [one["state"] for one in json.loads(real("nodes", "--json").out)] == ["joined", "joined"]
         assert real("cancel").code == 0
         assert follower.wait(30) == 0
+    assert real("wait").code == 130
+
+
+def test_standard_streams_that_were_closed_make_no_difference(real: Phalanx) -> None:
+    words = shlex.join(real.argv("run", "--", "true"))
+    for closed in ("<&-", ">&-", "<&- >&-"):
+        done = subprocess.run(
+            ["sh", "-c", f"{words} {closed}"], env=real.environ(), cwd=real.place, check=False
+        )
+        assert done.returncode == 0, closed
+    assert [run["state"] for run in json.loads(real("ps", "--json").out)] == ["succeeded"] * 3
+
+
+def test_the_controller_has_a_name_that_is_not_its_clients(real: Phalanx) -> None:
+    assert real("run", "-d", "--", "bash", "-c", WAITS).code == 0
+    pid = json.loads((real.only_run() / "control.json").read_text())["pid"]
+    assert Path(f"/proc/{pid}/comm").read_text() == "phalanx-control\n"
+    assert real("cancel").code == 0
     assert real("wait").code == 130

@@ -34,8 +34,10 @@ from .targets.bundle import CacheError
 from .targets.library_file import LibraryIncomplete
 from .workflow.errors import InputError
 
-#: prctl(2): PR_SET_DUMPABLE.
-_PR_SET_DUMPABLE = 4
+#: prctl(2): PR_SET_DUMPABLE, PR_SET_NAME.
+_PR_SET_DUMPABLE, _PR_SET_NAME = 4, 15
+#: What ps and killall call it: its command line is that of the client, which may be ended without harm.
+PROCESS_NAME = b"phalanx-control"
 #: File descriptors of the controller itself, and for each node: control and bulk connection, and a log.
 FDS_OWN, FDS_PER_NODE = 128, 3
 
@@ -53,10 +55,12 @@ def read_secrets() -> dict[str, str]:
 
 
 def harden() -> None:
-    """No file or memory that others can read, no core dump, as many file descriptors as we may have."""
+    """Nothing that others can read, no core dump, a name, as many file descriptors as we may have."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, PROCESS_NAME, 0, 0, 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -67,7 +67,8 @@ def start_controller(run: RunDirectory, plan: Plan, secrets: dict[str, str]) -> 
     """
     with run.controller_log.open("ab") as log:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            if stream is not None:  # closed by who started us
+                stream.flush()
         # What is there is not garbage: collections must not touch, and so copy, every page of it.
         gc.freeze()
         pid = os.fork()
@@ -81,21 +82,27 @@ def _become_controller(log: int, run: RunDirectory, plan: Plan, secrets: dict[st
     status = 1
     try:
         os.setsid()
-        null = os.open(os.devnull, os.O_RDONLY)
-        for ours, standard in ((null, 0), (log, 1), (log, 2)):
-            os.dup2(ours, standard)
-        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, one of them gone already
-            if int(name) > 2:
-                with suppress(OSError):
-                    os.close(int(name))
+        _keep_only(log)
         status = conduct(run.path, plan, secrets)
     except BaseException:  # noqa: BLE001 - the last boundary: above it is the client's code, which is not ours
         traceback.print_exc()
     finally:
-        with suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
         os._exit(status)
+
+
+def _keep_only(log: int) -> None:
+    """Have nothing open but the log, for all that is said; what this replaces may have been closed."""
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, one of them gone already
+        if int(name) > 2:
+            with suppress(OSError):
+                os.close(int(name))
+    # By lines: nothing is left to be written when the process ends.
+    sys.stdout = sys.stderr = open(  # noqa: SIM115 - as long as the process
+        2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
 
 
 def wait_until_reachable(run: RunDirectory, process: Controller, deadline_s: float = START_S) -> None:
