@@ -177,7 +177,7 @@ def test_tickets_run_out_and_others_are_waited_for(make_node: MakeNode) -> None:
     source.holds(content, manifest)
     with meddling(source, close, after=CHUNK * 3) as meddler:
         fetch = sink.fetch(manifest).start([source.for_reader("sink", count=1, port=meddler.port)])
-        assert "no ticket" in fetch.until(Starved).reason
+        fetch.until(Starved)
     fetch.change([source.for_reader("sink")])
     fetch.until(PullComplete)
     assert sink.has(manifest) == content
