@@ -10,6 +10,7 @@ import time
 
 import pytest
 from phalanx.agent.relay.rate import Pacer
+from phalanx.agent.relay.server import RelayServer
 from phalanx.agent.relay.sources import client_context
 from phalanx.agent.relay.strangers import Strangers
 from phalanx.agent.relay.wire import Wire
@@ -24,7 +25,7 @@ from phalanx.protocol.messages import (
     RelayHello,
     RelayWait,
 )
-from phalanx.protocol.ticket import ticket_mac
+from phalanx.protocol.ticket import Gate, ticket_mac
 
 from tests.relay.conftest import MakeNode
 from tests.relay.nodes import CHUNK, RUN, Node, blob_of, cut, until
@@ -259,3 +260,13 @@ def test_the_key_never_lies_in_a_file(make_node: MakeNode, monkeypatch: pytest.M
 
     server_context(certificate()[0])
     assert opened == []
+
+
+def test_a_relay_that_is_given_no_address_listens_on_all_of_the_node() -> None:
+    relay = RelayServer(Gate(bytes(32), RUN), BulkSecurity.INTEGRITY, b"")
+    port = relay.start()
+    try:
+        for host in ("127.0.0.1", "127.0.0.2"):
+            socket.create_connection((host, port)).close()
+    finally:
+        relay.stop()

@@ -204,8 +204,8 @@ class Spool:
             journal.mark(index)
         except OSError as error:
             words = (
-                f"cannot write {self.part}: {error.strerror}; make room there, or set PHALANX_CACHE_DIR of the "
-                "agents to a larger disk of the node"
+                f"cannot write {self.part}: {error.strerror}; make room there, or set PHALANX_CACHE_DIR of "
+                "the agents to a larger disk of the node"
             )
             self.discard(words)
             raise SpoolError(words) from error
