@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from phalanx.protocol.errors import FrameError, LocalError, ProtocolError, SchemaError
-from phalanx.protocol.frames import CAPS, PREFIX_BYTES, Frame, FrameDecoder, decode, encode
+from phalanx.protocol.frames import CAPS, PREFIX_BYTES, Frame, FrameDecoder, decode, encode, head
 from phalanx.protocol.messages import (
     CHUNK_BYTES,
     BlobChunks,
@@ -131,6 +131,17 @@ def test_the_largest_chunk_and_the_largest_manifest_page_fit_their_frames() -> N
     for message, sender in ((chunk, Direction.AGENT), (page, Direction.CONTROLLER)):
         (frame,) = frames_of(FrameDecoder(Kind), encode(message))
         assert decode(frame, sender) == message
+
+
+@pytest.mark.parametrize("length", [0, 1, CHUNK_BYTES])
+def test_a_head_with_its_payload_behind_it_is_the_frame(length: int) -> None:
+    payload = bytes(length)
+    assert head(Chunk(bytes(32), 7), length) + payload == encode(Chunk(bytes(32), 7, payload))
+
+
+def test_no_head_is_made_of_a_frame_above_its_cap() -> None:
+    with pytest.raises(LocalError):
+        head(Chunk(bytes(32), 0), CAPS[Kind.BULK])
 
 
 def test_an_argument_list_above_the_frame_is_refused_in_words_before_anything_is_sent() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.relay.nodes import Node
+from tests.relay.nodes import Node, until
 
 MakeNode = Callable[..., Node]
 
@@ -27,5 +27,4 @@ def make_node(tmp_path: Path) -> Iterator[MakeNode]:
     yield make
     for node in nodes:
         node.stop()
-    left = [thread for thread in threading.enumerate() if thread not in before and thread.is_alive()]
-    assert not left
+    until(lambda: set(threading.enumerate()) <= before, seconds=2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from phalanx.agent.relay.events import (
     BlobComplete,
     ParentLost,
+    Patience,
     Progress,
     PullComplete,
     PullFailed,
@@ -177,7 +179,7 @@ def test_tickets_run_out_and_others_are_waited_for(make_node: MakeNode) -> None:
     source.holds(content, manifest)
     with meddling(source, close, after=CHUNK * 3) as meddler:
         fetch = sink.fetch(manifest).start([source.for_reader("sink", count=1, port=meddler.port)])
-        assert "no ticket" in fetch.until(Starved).reason
+        fetch.until(Starved)
     fetch.change([source.for_reader("sink")])
     fetch.until(PullComplete)
     assert sink.has(manifest) == content
@@ -341,6 +343,24 @@ def test_cancelling_is_prompt_whatever_it_waits_for(make_node: MakeNode) -> None
         ended.start()
         ended.join(0.9)
         assert not ended.is_alive()
+
+
+def test_a_parent_that_does_not_answer_the_call_is_hung_up_on(make_node: MakeNode) -> None:
+    _, manifest = blob_of(4)
+    sink = make_node("sink")
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
+        port = deaf.getsockname()[1]
+        waiting = [socket.create_connection(("127.0.0.1", port))]  # nobody else gets through
+        parent = Parent("deaf", "127.0.0.1", port, b"")
+        fetch = sink.fetch(manifest, patience=Patience(silent_s=30)).start([parent])
+        until(lambda: fetch.pull._stripes[0]._source)
+        ended = threading.Thread(target=fetch.pull.cancel)
+        ended.start()
+        ended.join(0.9)
+        assert not ended.is_alive()
+        fetch = sink.fetch(manifest, patience=Patience(silent_s=0.2)).start([parent])
+        assert fetch.until(ParentLost).node == "deaf"
+        waiting[0].close()
 
 
 def test_the_window_fills_slow_and_fast_links() -> None:

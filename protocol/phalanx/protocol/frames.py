@@ -108,9 +108,10 @@ def read_prefix(data: bytes | bytearray, allowed: Container[int], start: int = 0
     length, kind = _PREFIX.unpack_from(data, start)
     if kind not in allowed:
         raise FrameError(f"frame kind {kind} is not allowed here")
-    if not 0 <= length - 1 <= CAPS[kind]:
+    body_length = length - 1
+    if not 0 <= body_length <= CAPS[kind]:
         raise FrameError(f"frame of {length} bytes; kind {Kind(kind).name} allows {CAPS[kind]}")
-    return _KINDS[kind], length - 1
+    return _KINDS[kind], body_length
 
 
 def encode(message: Message) -> bytes:

@@ -47,7 +47,7 @@ def filesystem_type(path: str, mountinfo: str) -> str:
 
 
 def private_directory(path: Path) -> None:
-    """Make a directory of ours, or see that it is: no link, our uid, closed to others.
+    """Make a directory of ours, or see that it is: no link, our uid, nobody else can write to it.
 
     Raises PlaceRefused, or OSError when it cannot be made.
     """
@@ -64,7 +64,6 @@ def private_directory(path: Path) -> None:
             raise PlaceRefused(f"cannot keep blobs in {path}: it belongs to uid {found.st_uid}; {_CHOOSE}")
         if stat.S_IMODE(found.st_mode) & 0o022:
             raise PlaceRefused(f"cannot keep blobs in {path}: others can write to it; {_CHOOSE}")
-        os.fchmod(fd, 0o700)
     finally:
         os.close(fd)
 

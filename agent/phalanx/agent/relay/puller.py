@@ -62,6 +62,7 @@ class Pull:
         )
         self._stripes: list[Stripe] = []
         self._told_at = 0.0
+        self._ended = threading.Event()
         self._finishing = threading.Thread(target=self._finish_all, name="pull: whole blobs", daemon=True)
 
     def start(self, stripes: Sequence[messages.Stripe]) -> None:
@@ -87,14 +88,16 @@ class Pull:
                     return
 
     def cancel(self) -> None:
-        """End every thread and leave what is there for a later fetch. Blocks shortly; not to be called from
-        an event."""
+        """End every thread and leave what is there for a later fetch.
+
+        Blocks for a moment; not to be called from an event.
+        """
         self._end()
         if self._finishing.is_alive():
-            self._finishing.join()
+            self._ended.wait()
 
     def close(self) -> None:
-        """Cancel, and let go of the blobs: they may be evicted now."""
+        """Cancel, and let go of the blobs: they may be evicted now. Not while a relay is to serve them."""
         self.cancel()
         for spool in self._desk.wanted.spools:
             self._cache.close(spool)
@@ -144,6 +147,7 @@ class Pull:
             for stripe in self._stripes:
                 stripe.thread.join()
             self._desk.wanted.give_up()
+            self._ended.set()
         self._settle()
 
     def _finish(self, spool: Spool) -> bool:

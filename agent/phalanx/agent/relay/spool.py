@@ -46,6 +46,7 @@ class Spool:
         #: bytes that are verified and written
         self.verified = 0
         self._have = bytearray(len(manifest.digests))
+        self._spoiled = ""
         self._changed = threading.Condition()
         self._file: Descriptor | None = None
         self._journal: Journal | None = None
@@ -131,7 +132,7 @@ class Spool:
         with self._changed:
             if self.writing:
                 return False
-            self.writing = True
+            self.writing, self._spoiled = True, ""
         mine = False
         try:
             mine = self._take_file(stopped)
@@ -202,24 +203,28 @@ class Spool:
             write_all(file.number, payload, self.manifest.offset(index))
             journal.mark(index)
         except OSError as error:
-            self.discard()
-            raise SpoolError(
+            words = (
                 f"cannot write {self.part}: {error.strerror}; make room there, or set PHALANX_CACHE_DIR of "
                 "the agents to a larger disk of the node"
-            ) from error
+            )
+            self.discard(words)
+            raise SpoolError(words) from error
         self._have_it(index)
         return True
 
     def finish(self, stopped: Callable[[], bool] = never) -> bool:
         """Hash the blob in order while it comes, and give it its name at the end. False when stopped.
 
-        For the one who has claimed it. Raises SpoolError when the whole is not what the manifest says.
+        For the one who has claimed it. Raises SpoolError when the whole is not what the manifest says, and
+        what ``keep`` raised in another thread.
         """
         whole = hashlib.sha256()
         buffer = memoryview(bytearray(_READ_BYTES))
         try:
             for index in range(len(self.manifest.digests)):
                 while not self.wait_for(index, 1.0, lambda: stopped() or not self.writing):
+                    if self._spoiled:
+                        raise SpoolError(self._spoiled)
                     if stopped() or not self.writing:
                         return False
                 self._hash(whole.update, index, buffer)
@@ -271,10 +276,11 @@ class Spool:
                 self.writing, self._journal = False, None
                 self._changed.notify_all()
 
-    def discard(self) -> None:
-        """Remove what there is of a blob that is ours to write."""
+    def discard(self, why: str = "") -> None:
+        """Remove what there is of a blob that is ours to write; ``why`` is for who waits for the rest."""
         with self._changed:
             if self.writing:
+                self._spoiled = why
                 self.part.unlink(missing_ok=True)
                 self.bitmap.unlink(missing_ok=True)
                 self._forget()
