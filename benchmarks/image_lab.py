@@ -31,7 +31,7 @@ MIB = 1024 * 1024
 FORGET = f"""
 docker ps -aq | xargs -r docker rm -f >/dev/null
 docker images -aq | sort -u | xargs -r docker rmi -f >/dev/null
-rm -rf {NODE_TAR} {NODE_CACHE}
+rm -rf {NODE_TAR} {NODE_CACHE}/blobs
 left=$(docker images -aq)
 test -z "$left"
 """
@@ -97,7 +97,10 @@ class ImageLab:
         return 0.0 if rate is None else self.image.size * 8 / rate
 
     def forget(self) -> None:
-        """No engine, folder or cache of a node holds any of it. Raises BenchmarkError where that fails."""
+        """No engine, folder or cache of a node holds any of it. Raises BenchmarkError where that fails.
+
+        The engine's client, which a node gets once for all images, stays.
+        """
 
         def clear(node: str) -> None:
             done = self.runs.lab.exec(node, ["sh", "-c", FORGET])

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from phalanx.agent.runtimes import layers
+from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.protocol.image import ImageContent, digest_text
 from phalanx.protocol.messages import Layer
 
@@ -83,3 +85,11 @@ def of(seed: str, *sizes: int) -> Made:
         tar({f"data/{number}": noise(f"{seed}/{number}", size)}) for number, size in enumerate(sizes, start=1)
     ]
     return image(base(seed), *above)
+
+
+async def put_in(
+    engine: EngineClient, content: ImageContent, reference: str, index: int, file: Path, offset: int = 0
+) -> None:
+    """One layer into an engine."""
+    span = layers.Span(file, offset, content.layers[index].size)
+    await layers.load_layers(engine, content, reference, index, [span])

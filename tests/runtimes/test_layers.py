@@ -24,7 +24,7 @@ from phalanx.agent.runtimes.layers import Span
 from phalanx.protocol.image import ImageContent, digest_text
 
 from tests.images import layered
-from tests.images.layered import Made
+from tests.images.layered import Made, put_in
 from tests.runtimes import dockerd
 from tests.runtimes.archives import write_image
 
@@ -74,7 +74,7 @@ def name_of(seed_text: str) -> str:
 async def put(engine: EngineClient, made: Made, reference: str, files: list[Path], first: int = 0) -> str:
     """Layer by layer from ``first`` on; the id."""
     for index in range(first, len(files)):
-        await layers.load_layer(engine, made.content, reference, index, files[index])
+        await put_in(engine, made.content, reference, index, files[index])
     return await verify.finish(engine, made.content, reference)
 
 
@@ -103,7 +103,7 @@ async def test_an_image_put_in_layer_by_layer_is_the_image_and_runs(
     before = await everything(sink)
     for index, file in enumerate(files):
         assert await in_engine(sink, made.content, reference) == index
-        await layers.load_layer(sink, made.content, reference, index, file)
+        await put_in(sink, made.content, reference, index, file)
     image_id = await verify.finish(sink, made.content, reference)
     if not (await store.store_of(sink)).containerd:
         assert image_id == digest_text(made.content.digest)
@@ -209,8 +209,8 @@ async def test_a_layer_that_is_not_right_fails_and_leaves_the_engine_clean(
 
 async def test_parts_of_other_images_are_not_touched(sink: EngineClient, tmp_path: Path) -> None:
     one, other = layered.of("mine", 1000), layered.of("other", 1000)
-    await layers.load_layer(sink, one.content, name_of("mine"), 0, one.files(tmp_path / "1")[0])
-    await layers.load_layer(sink, other.content, name_of("other"), 0, other.files(tmp_path / "2")[0])
+    await put_in(sink, one.content, name_of("mine"), 0, one.files(tmp_path / "1")[0])
+    await put_in(sink, other.content, name_of("other"), 0, other.files(tmp_path / "2")[0])
     await verify.clean(sink, one.content)
     left = await everything(sink)
     assert other.content.partial_tag(1) in left
@@ -221,7 +221,7 @@ async def test_parts_of_other_images_are_not_touched(sink: EngineClient, tmp_pat
 async def test_parts_without_a_tag_are_removed_too(sink: EngineClient, tmp_path: Path) -> None:
     made = layered.of("untagged", 1000)
     before = await everything(sink)
-    await layers.load_layer(sink, made.content, name_of("untagged"), 0, made.files(tmp_path / "1")[0])
+    await put_in(sink, made.content, name_of("untagged"), 0, made.files(tmp_path / "1")[0])
     clash = layered.image(layered.base("clash"))
     file = clash.files(tmp_path / "2")[0]
     tag = made.content.partial_tag(1)
@@ -235,7 +235,7 @@ async def test_parts_without_a_tag_are_removed_too(sink: EngineClient, tmp_path:
 async def test_no_image_is_given_a_digest_as_its_name(sink: EngineClient, tmp_path: Path) -> None:
     made = layered.of("digest")
     with pytest.raises(ImageError, match="name it by repository and tag"):
-        await layers.load_layer(sink, made.content, "x@sha256:" + "ab" * 32, 0, made.files(tmp_path / "1")[0])
+        await put_in(sink, made.content, "x@sha256:" + "ab" * 32, 0, made.files(tmp_path / "1")[0])
 
 
 async def test_what_comes_out_of_an_engine_goes_into_another(sink: EngineClient, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ async def test_what_comes_out_of_an_engine_goes_into_another(sink: EngineClient,
     await sink.api.images.delete(reference, force=True)
     assert await in_engine(sink, made.content, reference) == 0
     for index, span in enumerate(out.spans):
-        await layers.load_layer(sink, out.content, reference, index, span.path, span.offset)
+        await put_in(sink, out.content, reference, index, span.path, span.offset)
     await verify.finish(sink, out.content, reference)
     seed.remove(tmp_path / "out.tar")
     assert left(tmp_path, "out.tar*") == []
@@ -374,7 +374,7 @@ async def test_a_disk_that_fills_up_is_said_before_or_leaves_the_engine_clean(
         await put(engine, made, reference, files)
     monkeypatch.setattr(images, "DISK_FACTOR", 0.0)
     with pytest.raises(ImageError, match="no space left on device"):
-        await layers.load_layer(engine, made.content, reference, 2, files[2])
+        await put_in(engine, made.content, reference, 2, files[2])
     assert await in_engine(engine, made.content, reference) == 2
     await verify.clean(engine, made.content)
     assert await everything(engine) == set()
@@ -391,8 +391,8 @@ async def test_an_engine_killed_in_the_middle_of_a_load_goes_on_where_it_was(
     files = made.files(tmp_path / "layers")
     async with client(own_engine.url) as engine:
         for index in (0, 1):
-            await layers.load_layer(engine, made.content, reference, index, files[index])
-        loading = asyncio.create_task(layers.load_layer(engine, made.content, reference, 2, files[2]))
+            await put_in(engine, made.content, reference, index, files[index])
+        loading = asyncio.create_task(put_in(engine, made.content, reference, 2, files[2]))
         spool = own_engine.data / "tmp"
         await asyncio.to_thread(
             dockerd.until, lambda: any(spool.glob("docker-import-*/*")), 30, "the layer is on its way"
@@ -411,8 +411,8 @@ async def test_a_load_that_is_called_off_leaves_nothing(own_engine: dockerd.Dock
     spool = own_engine.data / "tmp"
     async with client(own_engine.url) as engine:
         before = await everything(engine)
-        await layers.load_layer(engine, made.content, reference, 0, files[0])
-        loading = asyncio.create_task(layers.load_layer(engine, made.content, reference, 1, files[1]))
+        await put_in(engine, made.content, reference, 0, files[0])
+        loading = asyncio.create_task(put_in(engine, made.content, reference, 1, files[1]))
         await asyncio.to_thread(
             dockerd.until, lambda: left(spool, "docker-import-*/*") != [], 30, "the layer is on its way"
         )

@@ -216,7 +216,7 @@ async def test_a_load_is_a_failure_unless_the_engine_then_shows_the_image(
     file = MADE.files(tmp_path / "layers")[1]
     async with engine.at(tmp_path / "s") as client:
         with pytest.raises(ImageError, match=rf"cannot load image {NAME}: layer 2 "):
-            await layers.load_layer(client, MADE.content, NAME, 1, file)
+            await layered.put_in(client, MADE.content, NAME, 1, file)
 
 
 async def test_what_an_engine_shows_after_it_closed_the_connection_is_believed(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ async def test_what_an_engine_shows_after_it_closed_the_connection_is_believed(t
     engine.on_load = lambda: engine.images.update({NAME: shown(MADE.content, MANIFEST)})
     file = MADE.files(tmp_path / "layers")[1]
     async with engine.at(tmp_path / "s") as client:
-        await layers.load_layer(client, MADE.content, NAME, 1, file)
+        await layered.put_in(client, MADE.content, NAME, 1, file)
 
 
 async def test_an_image_that_is_there_is_not_loaded_again(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from phalanx.agent.runtimes import layers, store, verify
 from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.agent.runtimes.layers import Span
 from phalanx.agent.session import Session
+from phalanx.agent.starvation import Starvation
 from phalanx.protocol.blob import Manifest
 from phalanx.protocol.image import ImageContent
 from phalanx.protocol.messages import (
@@ -44,6 +45,9 @@ from phalanx.protocol.messages import (
     SyncProgress,
 )
 from phalanx.protocol.schema import as_words
+
+#: Seconds between two looks whether the node has CPU time to spare for a load.
+LOOK_S = 0.25
 
 
 @dataclass(slots=True)
@@ -72,10 +76,8 @@ class Syncing:
         """Get and load what is missing; the engine's id of the image. Raises ImageError, BlobError."""
         await self._begin()
         try:
-            held = await store.store_of(engine)
-            if held.deltas:
-                for index in range(self.message.first, len(self.content.layers)):
-                    await self._load(engine, busy, index)
+            if (await store.store_of(engine)).deltas:
+                await self._load_as_they_come(engine, busy)
             else:
                 await self._load_all(engine, busy)
             async with self._alone(busy):
@@ -102,6 +104,7 @@ class Syncing:
             ask=self._ask,
             opened=lambda spool: self._call(self.serve, spool),
             rate_bytes_s=self.message.rate_bytes_s,
+            trusted=not self.message.seeded,
         )
 
     # --- from the pull's threads
@@ -157,19 +160,50 @@ class Syncing:
 
     # --- into the engine
 
-    async def _load(self, engine: EngineClient, busy: asyncio.Lock, index: int) -> None:
-        layer = self.content.layers[index]
-        span = Span(await self._whole(layer.diff_id), 0, layer.size)
-        async with self._alone(busy) as waited:
-            if not waited or not await self._has(engine, index):
-                await layers.load_layer(engine, self.content, self.message.reference, index, span.path)
-        self._loaded += 1
-        self._tell_progress()
+    async def _load_as_they_come(self, engine: EngineClient, busy: asyncio.Lock) -> None:
+        """Each layer in its order, with those above it that are whole by then."""
+        place = self.message.first
+        while place < len(self.content.layers):
+            await self._whole(self.content.layers[place].diff_id)
+            await self._turn()
+            async with self._alone(busy) as waited:
+                if waited:
+                    place = max(place, await self._taken(engine))
+                spans = self._ready(place)
+                if spans:
+                    await layers.load_layers(engine, self.content, self.message.reference, place, spans)
+            place += len(spans)
+            self._loaded = place - self.message.first
+            self._tell_progress()
 
-    async def _has(self, engine: EngineClient, index: int) -> bool:
-        """Whether the engine has got the layer from someone else meanwhile."""
-        found = await store.held(engine, self.message.reference, self.content.digest, self.content.diff_ids)
-        return found.present or (found.in_engine > index and index + 1 < len(self.content.layers))
+    def _ready(self, place: int) -> list[Span]:
+        """The layers from ``place`` on that are whole, without a gap."""
+        spans: list[Span] = []
+        for layer in self.content.layers[place:]:
+            if layer.diff_id not in self._paths:
+                break
+            spans.append(Span(self._paths[layer.diff_id], 0, layer.size))
+        return spans
+
+    async def _taken(self, engine: EngineClient) -> int:
+        """How many leading layers the engine has got from someone else meanwhile; the last makes the image,
+        and is loaded in any case."""
+        content = self.content
+        found = await store.held(engine, self.message.reference, content.digest, content.diff_ids)
+        return min(found.in_engine, len(content.layers) - 1)
+
+    async def _turn(self) -> None:
+        """While CPUs are short and bytes still come, a layer waits: others wait for bytes, nobody for it."""
+        starvation = Starvation()
+        starvation.look(self._loop.time())
+        while not self._all_here:
+            await asyncio.sleep(LOOK_S)
+            if not starvation.look(self._loop.time()):
+                return
+
+    @property
+    def _all_here(self) -> bool:
+        return all(layer.diff_id in self._paths for layer in self.content.layers[self.message.first :])
 
     async def _load_all(self, engine: EngineClient, busy: asyncio.Lock) -> None:
         """For an engine that wants every layer in one archive."""

@@ -616,7 +616,8 @@ class ImageSync(Message):
     """Get the layers from index ``first`` on (their manifests came before), load each in order while the next
     is on its way, and make sure that ``reference`` then means this image. Answered with ImageStatus.
 
-    ``stripes`` may change later (SyncParents); without any parent it waits for them.
+    ``stripes`` may change later (SyncParents); without any parent it waits for them. ``seeded``: another node
+    made the manifests; then the digest of each whole layer is to be checked as well.
     """
 
     request: U32
@@ -626,6 +627,7 @@ class ImageSync(Message):
     first: U16
     stripes: Stripes
     rate_bytes_s: U63 = 0
+    seeded: bool = False
 
 
 @message(97, Kind.CONTROL, C)

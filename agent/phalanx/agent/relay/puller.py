@@ -35,6 +35,7 @@ class Pull:
     ``ask`` asks the controller for a chunk over the bulk link, False when that is down; what comes then is
     handed in by ``on_chunk``. ``run_id`` and ``node`` are what the tickets were made for. ``opened`` gets
     every blob at the start, to be served on to others. ``rate_bytes_s`` caps what is read, 0 for no limit.
+    ``trusted``: the manifests come from one that is believed, and not from another node.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Pull:
         opened: Callable[[Spool], None] = lambda spool: None,
         rate_bytes_s: int = 0,
         patience: Patience | None = None,
+        trusted: bool = False,
     ) -> None:
         self._cache = cache
+        self._trusted = trusted
         patience = patience or Patience()
         spools = tuple(cache.open(manifest) for manifest in manifests)
         for spool in spools:
@@ -156,7 +159,7 @@ class Pull:
             if self._desk.over:
                 return False
             if self._desk.wanted.claim(spool):
-                spool.finish(self._is_over)
+                spool.finish(self._is_over, trusted=self._trusted)
             elif not spool.wait_complete(self._desk.patience.claim_s, self._is_over):
                 spool.adopt()
         return True

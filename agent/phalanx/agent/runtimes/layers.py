@@ -35,18 +35,21 @@ class Span:
     size: int
 
 
-async def load_layer(
-    engine: EngineClient, content: ImageContent, reference: str, index: int, file: Path, offset: int = 0
+async def load_layers(
+    engine: EngineClient, content: ImageContent, reference: str, first: int, spans: Sequence[Span]
 ) -> None:
-    """Put layer ``index`` in, on top of those below it, which the engine has; the last makes it the image.
+    """Put in the layers from ``first`` on that lie at ``spans``, on top of those below them, which the engine
+    has; the last of all makes it the image.
 
-    Raises ImageError. Only for an engine whose store takes deltas.
+    Several at once cost an engine less than one after another. Raises ImageError. Only for an engine whose
+    store takes deltas.
     """
-    count = index + 1
+    count = first + len(spans)
     last = count == len(content.layers)
     part, name = (content, reference) if last else (content.prefix(count), content.partial_tag(count))
-    spans = {content.layers[index].diff_id: Span(file, offset, content.layers[index].size)}
-    await _load(engine, part, name, reference, [index], spans)
+    carried = range(first, count)
+    places = {content.layers[index].diff_id: span for index, span in zip(carried, spans, strict=True)}
+    await _load(engine, part, name, reference, carried, places)
 
 
 async def load_config(engine: EngineClient, content: ImageContent, reference: str) -> None:
@@ -91,7 +94,12 @@ async def _load(
 
 
 def _of_layers(part: ImageContent, carried: Collection[int]) -> str:
-    return f"layer {len(part.layers)} ({part.diff_ids[-1].hex()[:12]}): " if len(carried) == 1 else ""
+    """Which layers it was about, counted from one; "" for the whole image."""
+    numbers = sorted(carried)
+    if len(numbers) == 1:
+        return f"layer {numbers[0] + 1} ({part.diff_ids[numbers[0]].hex()[:12]}): "
+    whole = len(numbers) in (0, len(part.layers))
+    return "" if whole else f"layers {numbers[0] + 1} to {numbers[-1] + 1}: "
 
 
 def _check_files(spans: Collection[Span]) -> None:

@@ -32,7 +32,7 @@ from .sources import Found, Sources
 LOOK_S = 0.4
 #: Bytes per second that a node which reads from the source itself should get. Below half of it another
 #: takes its place for a moment, to see whether the node is slow or the source. Any fabric gives more.
-EXPECTED = 25e6
+EXPECTED = 10e6
 #: The number of every request about the run's image: it has one.
 REQUEST = 1
 
@@ -124,7 +124,15 @@ class Delivery:
         for node, first in wanted.first.items():
             self._readers[node] = _Reader(sum(layer.size for layer in content.layers[first:]), now)
             stripes = self.relays.stripes(node, wanted.parents.get(node, ()))
-            sync = m.ImageSync(REQUEST, found.reference, content.config, content.layers, first, stripes)
+            sync = m.ImageSync(
+                REQUEST,
+                found.reference,
+                content.config,
+                content.layers,
+                first,
+                stripes,
+                seeded=bool(found.manifests),
+            )
             self.hub.tell([node], sync)
         totals = {node: reader.total for node, reader in self._readers.items()}
         self._pace = Pace(totals, layer_chunk_bytes(content.size), wanted.fanout, EXPECTED)
