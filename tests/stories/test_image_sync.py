@@ -1,0 +1,185 @@
+"""Images from node to node on real links: what travels, who is passed over, what a broken transfer leaves."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.lab.archive import tiny_image
+from tests.stories.cluster import Cluster, until
+from tests.stories.program import Phalanx, Run
+
+pytestmark = pytest.mark.lab
+NAME = "sync:1"
+LAYER = 4 * 2**20
+#: Bytes per second of a link in these stories: one image takes about three seconds.
+RATE = "80mbit"
+SYNC = ("image", "sync", NAME, "--target", "slurm", "-N4")
+#: Lease and silence of a run whose nodes die, so that the story is short.
+TIMES = ("--heartbeat", "0.5", "--dead-after", "2", "--lease", "4")
+
+
+def archive(place: Path, *seeds: int, name: str = "a.tar") -> Path:
+    """An image with a layer of 4 MiB of noise for each seed."""
+    path = place / name
+    layers = [{f"noise-{seed}": random.Random(seed).randbytes(LAYER)} for seed in seeds]
+    tiny_image(path, name=NAME, layers=layers)
+    return path
+
+
+@pytest.fixture
+def shaped(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster behind slow links, without the image in engines and caches."""
+    clear(cluster)
+    for node in ("login", *cluster.nodes):
+        cluster.repairs.append(partial(unshaped, cluster, node))
+        cluster.lab.rate(node, RATE)
+    yield cluster
+    cluster.mend()
+    clear(cluster)
+
+
+def unshaped(cluster: Cluster, node: str) -> None:
+    """A node that was powered off comes back with a link as the lab made it."""
+    if node not in cluster.off:
+        cluster.lab.rate(node, "max")
+
+
+def clear(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        script = (
+            f"docker rmi -f {NAME} >/dev/null 2>&1; docker image prune -f >/dev/null; "
+            "rm -rf /var/tmp/phalanx-*/blobs"
+        )
+        cluster.lab.exec(node, ["sh", "-c", script])
+
+
+def sent_by_login(cluster: Cluster) -> int:
+    return cluster.lab.traffic()["login"][0]
+
+
+def have(cluster: Cluster) -> set[str]:
+    """Nodes whose engines have the image."""
+    there = (node for node in cluster.nodes if node not in cluster.off)
+    return {node for node in there if cluster.lab.image_id(node, NAME)}
+
+
+def transfer(run: Run, phalanx: Phalanx) -> dict[str, object]:
+    told = json.loads(phalanx.ask("status", run.id, "--json").stdout)["image"]["transfer"]
+    assert isinstance(told, dict)
+    return told
+
+
+def under_way(run: Run, cluster: Cluster, bytes_sent: int) -> None:
+    """Until nodes read and so much has left the login node."""
+    run.wait_event("image.planned")
+    before = sent_by_login(cluster)
+    until(lambda: sent_by_login(cluster) - before > bytes_sent, 20.0, "the transfer is under way")
+
+
+def test_the_source_sends_the_image_once_and_a_second_sync_sends_nothing(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    path = archive(place, *range(7))
+    size = 7 * LAYER
+    before = sent_by_login(shaped)
+    run = phalanx.run(*SYNC, "--image-archive", path)
+    assert have(shaped) == set(shaped.nodes)
+    assert sent_by_login(shaped) - before < 1.15 * size + 3_000_000, "the source sent it more than once"
+    figures = transfer(run, phalanx)
+    assert (figures["shape"], figures["nodes"], figures["saved_bytes"]) == ("chain", 4, 0)
+    assert "source sent" in run.stderr
+    assert "saved" in run.stderr
+    again = phalanx.run(*SYNC, "--image-archive", path)
+    assert not again.events("image.planned")
+    assert {event["present"] for event in again.events("image.layers")} <= {True}
+
+
+def test_a_changed_layer_is_all_that_travels(shaped: Cluster, phalanx: Phalanx, place: Path) -> None:
+    phalanx.run(*SYNC, "--image-archive", archive(place, *range(7)))
+    run = phalanx.run(*SYNC, "--image-archive", archive(place, *range(6), 99, name="b.tar"))
+    (planned,) = run.events("image.planned")
+    assert LAYER * 4 < planned["bytes"] < LAYER * 4 * 1.1
+    assert planned["saved_bytes"] > 6 * LAYER * 4
+
+
+def test_a_node_that_dies_in_the_middle_holds_nobody_up_and_goes_on_where_it_was(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    path = archive(place, *range(7))
+    run = phalanx.start(*SYNC, "--image-archive", path, *TIMES)
+    under_way(run, shaped, 2 * LAYER)
+    shaped.power_off("n2")
+    run.ends(3)
+    assert have(shaped) == {"n1", "n3", "n4"}
+    assert "n2" in run.stderr.partition("First failure")[2].splitlines()[0]
+    shaped.mend()
+    shaped.forget_dead_files()
+    again = phalanx.run(*SYNC, "--image-archive", path)
+    assert have(shaped) == set(shaped.nodes)
+    assert [event["node"] for event in again.events("image.layers", present=False)] == ["n2"]
+    read = transfer(again, phalanx)["read_bytes"]
+    assert isinstance(read, int)
+    assert read < 6 * LAYER, "it began anew"
+
+
+def test_a_link_that_is_cut_for_a_while_delays_and_breaks_nothing(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    run = phalanx.start(*SYNC, "--image-archive", archive(place, *range(7)))
+    under_way(run, shaped, 2 * LAYER)
+    shaped.lab.cut("n3")
+    shaped.repairs.append(partial(shaped.lab.join, "n3"))
+    until(lambda: have(shaped) >= {"n1", "n2", "n4"}, 30.0, "the others have it, from whomever")
+    assert "n3" not in have(shaped)
+    shaped.lab.join("n3")
+    run.ends(0)
+    assert have(shaped) == set(shaped.nodes)
+
+
+@pytest.mark.parametrize("slow", ["n1", "n2"])
+def test_a_slow_node_is_fed_last(shaped: Cluster, phalanx: Phalanx, place: Path, slow: str) -> None:
+    shaped.lab.rate(slow, "8mbit")
+    run = phalanx.start(*SYNC, "--image-archive", archive(place, *range(7)))
+    run.wait_event("image.slow", nodes=[slow])
+    others = set(shaped.nodes) - {slow}
+    until(lambda: have(shaped) >= others, 30.0, "the others have it")
+    assert slow not in have(shaped)
+    shaped.lab.rate(slow, "max")
+    run.ends(0)
+    assert have(shaped) == set(shaped.nodes)
+
+
+def test_layers_may_travel_unencrypted_when_that_is_said(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    path = archive(place, 1, 2)
+    run = phalanx.run(*SYNC, "--image-archive", path, "--bulk-security", "integrity")
+    assert have(shaped) == set(shaped.nodes)
+    assert "unencrypted" in run.stderr
+
+
+def test_a_dry_run_says_what_would_move_and_touches_nothing(phalanx: Phalanx, place: Path) -> None:
+    path = archive(place, 1, 2)
+    told = phalanx.ask(*SYNC, "--image-archive", path, "--dry-run")
+    assert told.returncode == 0
+    assert "nodes read from one another (chain)" in told.stdout
+    assert "this machine sends 8.4 MB" in told.stdout
+    assert not phalanx.runs.exists()
+
+
+def test_ctrl_c_ends_a_sync_and_leaves_the_engines_clean(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    run = phalanx.start(*SYNC, "--image-archive", archive(place, *range(7)), terminal=True)
+    under_way(run, shaped, LAYER)
+    run.type(b"\x03")
+    run.ends(130)
+    for node in shaped.nodes:
+        left = shaped.lab.exec(node, ["docker", "images", "-q", "phalanx-partial"]).stdout
+        assert not left.strip(), f"{node} keeps parts: {left}"
