@@ -168,8 +168,9 @@ def image_failure() -> list[ev.Event]:
         ev.ImageOnNode("node1", "bench:1", ""),
         ev.ImageOnNode("node2", "bench:1", ""),
         ev.ImageSource("engine of login", "bench:1", "sha256:5c1e00aa11bb22cc", 18_400_000_000),
-        ev.BlobFetched("node1", "image", "ab", 18_400_000_000),
-        ev.BlobFetched("node2", "image", "ab", 18_400_000_000, "no space left on device (/var/lib/docker)"),
+        ev.ImagePlanned("chain", "", 2, 36_800_000_000, 18_400_000_000, 0, 147.3),
+        ev.ImageOnNode("node1", "bench:1", "sha256:5c1e00aa11bb22cc"),
+        ev.ImageOnNode("node2", "bench:1", "", "no space left on device (/var/lib/docker)"),
         ev.RunEnding("image"),
         ev.RunFinished("failed", 9, "image bench:1 could not be loaded on node2"),
     ]
