@@ -7,7 +7,9 @@ while they come. The controller says what to get from whom; whether the image is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +19,12 @@ from phalanx.agent.relay.cache import BlobCache
 from phalanx.agent.relay.place import PlaceRefused, cache_place
 from phalanx.agent.relay.server import RelayServer
 from phalanx.agent.relay.spool import Spool, SpoolError
-from phalanx.agent.runtimes import seed, store, verify
-from phalanx.agent.runtimes.base import ImageError
+from phalanx.agent.runtimes import pins, seed, store, verify
+from phalanx.agent.runtimes.base import ImageError, RuntimeUnavailable
 from phalanx.agent.runtimes.docker import DockerRuntime
 from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.agent.runtimes.images import pull
-from phalanx.agent.session import Session
+from phalanx.agent.session import Session, owner_of
 from phalanx.agent.syncing import Syncing
 from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.image import ImageContent
@@ -56,6 +58,7 @@ class Imaging:
     _relay: RelayServer | None = None
     _spools: list[Spool] = field(default_factory=list)
     _syncing: Syncing | None = None
+    _pins: list[str] = field(default_factory=list)
 
     # --- what it holds
 
@@ -163,7 +166,16 @@ class Imaging:
         except (ImageError, BlobError):
             await verify.clean(self._engine, content)
             raise
+        await self._pin(image_id)
         self.session.send(ImageStatus(message.request, message.reference, image_id, ""))
+
+    async def _pin(self, image_id: str) -> None:
+        """Keep what was brought from a prune of others until this agent leaves, or its lease is over."""
+        labels = pins.pin_labels(owner_of(self.session), str(self.session.lease_file), time.time())
+        try:
+            self._pins.append(await pins.pin(self._engine, image_id, labels))
+        except ImageError as error:
+            self.session.notice(f"{error}; a prune before it is used would remove it")
 
     def change_parents(self, message: SyncParents) -> None:
         """Read from others from now on."""
@@ -175,7 +187,12 @@ class Imaging:
         return self._syncing is not None and self._syncing.takes(message)
 
     async def close(self) -> None:
-        """End every thread; what was got stays in the cache."""
+        """End every thread and let go of images; what was got stays in the cache."""
+        for name in self._pins:
+            with contextlib.suppress(
+                RuntimeUnavailable
+            ):  # its lease is over soon, then the janitor removes it
+                await pins.unpin(self._engine, name)
         if self._syncing is not None:
             await asyncio.to_thread(self._syncing.close)
         if self._relay is not None:

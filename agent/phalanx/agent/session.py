@@ -213,9 +213,14 @@ class Session:
             self.exit_status = status
         self._over.set()
 
+    @property
+    def lease_file(self) -> Path:
+        """The agent's own lease: what it holds beside its cases is left over once that is over."""
+        return self.base / "control-agent" / "expires"
+
     async def _keep_time(self) -> None:
         """Heartbeats, the leases of what runs here, and the end of our own."""
-        own = Lease(self.base / "control-agent" / "expires")
+        own = Lease(self.lease_file)
         while True:
             self.links.tick()
             left_s = self.links.lease_s - self.links.unproved_s()

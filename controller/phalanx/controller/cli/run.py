@@ -78,9 +78,10 @@ def show_plan(plan: Plan, as_json: bool) -> int:
 
         put(to_json(plan).decode().rstrip())
     else:
+        from phalanx.controller.images.forecast import transfer_lines
         from phalanx.controller.plan.describe import describe
 
-        put(describe(plan).rstrip())
+        put(describe(plan, transfer_lines(plan)).rstrip())
     return Exit.OK
 
 

@@ -14,18 +14,17 @@ from phalanx.protocol.messages import ContainerSpec, Mount, Runtime
 from ..logs.clean import clean
 from .model import CasePlan, Plan, TargetPlan
 from .secrets import MASK
-from .transfer_words import transfer_lines
 
 LABEL = 11
 _TIMES = ((3600.0, "h"), (60.0, "m"), (1.0, "s"))
 
 
-def describe(plan: Plan) -> str:
-    """The text, lines ended by a newline."""
+def describe(plan: Plan, transfer: Iterable[str] = ()) -> str:
+    """The text, lines ended by a newline. ``transfer``: what is known of how the image would travel."""
     lines = [f"plan  {plan.name} · {plan.run_id} · nothing will be started", ""]
     lines += _line("nodes", _nodes(plan))
     lines += _line("allocation", _allocation(plan))
-    lines += _line("image", _image(plan))
+    lines += _line("image", [*_image(plan), *transfer])
     for case in plan.cases:
         lines += ["", f"case  {case.name}", *_case(plan, case)]
     lines.append("")
@@ -120,7 +119,6 @@ def _image(plan: Plan) -> Iterator[str]:
         return
     where = f"from {plan.image.archive}" if plan.image.archive else "from the engine here or of a node"
     yield f"{plan.image.reference}  {where}, to every node that lacks it"
-    yield from transfer_lines(plan)
 
 
 def _case(plan: Plan, case: CasePlan) -> Iterator[str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from phalanx.protocol.errors import ProtocolError
-
-from .model import Plan
+from ..plan.model import Plan
+from .archive import layer_sizes
+from .planner import CONTROLLER, Candidate, Links, make_plan
 
 
 def transfer_lines(plan: Plan) -> Iterator[str]:
@@ -18,8 +18,6 @@ def transfer_lines(plan: Plan) -> Iterator[str]:
     sizes = _layer_sizes(plan)
     if not sizes:
         return
-    from ..images.planner import CONTROLLER, Candidate, Links, make_plan
-
     links = Links()
     names = [f"node {number}" for number in range(1, plan.target.nodes + 1)]
     made = make_plan(sizes, [Candidate(name, 0) for name in names], CONTROLLER, links)
@@ -41,10 +39,4 @@ def _layer_sizes(plan: Plan) -> tuple[int, ...]:
     """Bytes of each layer, () when no archive is named or it cannot be read: the run would say why."""
     if plan.image is None or not plan.image.archive:
         return ()
-    from ..images.archive import layer_sizes
-    from ..images.login import ImageSourceError
-
-    try:
-        return layer_sizes(Path(plan.image.archive), plan.image.reference)
-    except (ImageSourceError, ProtocolError, OSError):
-        return ()
+    return layer_sizes(Path(plan.image.archive), plan.image.reference)
