@@ -336,6 +336,21 @@ def test_a_dry_run_touches_nothing_and_shows_the_plan(phalanx: Phalanx) -> None:
     assert not phalanx.runs.exists()
 
 
+def test_image_verbs_plan_their_runs(phalanx: Phalanx) -> None:
+    plan = json.loads(phalanx("image", "prune", "a:1", "--dry-run", "--json", "-w", "n[1-3]").out)
+    assert (plan["target"]["nodes"], plan["inventory"]) == (3, {"reference": "a:1", "prune": True})
+    plan = json.loads(phalanx("image", "ls", "--dry-run", "--json").out)
+    assert (plan["target"]["kind"], plan["inventory"]) == ("local", {"reference": "", "prune": False})
+    done = phalanx("image", "snyc", "a:1")
+    assert (done.code, "sync" in done.err) == (4, True)
+    assert not phalanx.runs.exists()
+
+
+@pytest.mark.parametrize("verb", ["sync", "ls", "prune"])
+def test_every_image_verb_has_help(phalanx: Phalanx, verb: str) -> None:
+    assert "Examples" in phalanx("image", verb, "--help").out
+
+
 def test_ntasks_alone_is_that_many_ranks_on_one_node(phalanx: Phalanx) -> None:
     plan = json.loads(phalanx("run", "--dry-run", "--json", "-n", "4", "--", "hostname").out)
     assert (plan["target"]["nodes"], plan["cases"][0]["ranks_per_node"]) == (1, 4)

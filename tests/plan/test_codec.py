@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 from phalanx.controller.plan.codec import from_json, to_document, to_json
 from phalanx.controller.plan.describe import describe
-from phalanx.controller.plan.make import plan_for_command, plan_for_tags
+from phalanx.controller.plan.make import (
+    plan_for_command,
+    plan_for_image,
+    plan_for_inventory,
+    plan_for_tags,
+)
 from phalanx.controller.plan.model import Plan, SlurmOptions
 from phalanx.controller.plan.secrets import read_secrets
 from phalanx.controller.workflow.errors import InputError
 
-from .making import command, models
+from .making import command, inputs, models
 
 
 def rich() -> Plan:
@@ -35,7 +40,16 @@ def rich() -> Plan:
     )
 
 
-@pytest.mark.parametrize("plan", [rich(), plan_for_command(command("true"))])
+PLANS = [
+    rich(),
+    plan_for_command(command("true")),
+    plan_for_image(inputs(image="a:1", image_archive="a.tar", bulk_rate="200m")),
+    plan_for_inventory(inputs(image="a:1"), prune=True),
+    plan_for_inventory(inputs(), prune=False),
+]
+
+
+@pytest.mark.parametrize("plan", PLANS)
 def test_a_plan_comes_back_as_it_was(plan: Plan) -> None:
     assert from_json(to_json(plan)) == plan
 

@@ -59,6 +59,20 @@ def test_those_not_used_for_longest_go_until_there_is_room_again(tmp_path: Path)
     assert cache.whole(manifest.blob, manifest.size) is not None
 
 
+def test_a_prune_leaves_only_what_is_in_use(tmp_path: Path) -> None:
+    cache = BlobCache(tmp_path / "cache", 10 * CHUNK, reserve_bytes=0)
+    used, unused = keep(cache, 2, 1.0), keep(cache, 3, 2.0)
+    lease = cache.lease(used.blob, used.size)
+    assert lease is not None
+    assert cache.kept()[0] == 2
+    assert cache.prune() >= unused.size
+    assert cache.whole(used.blob, used.size) is not None
+    assert cache.whole(unused.blob, unused.size) is None
+    lease.release()
+    assert cache.prune() >= used.size
+    assert cache.kept() == (0, 0)
+
+
 def test_what_is_leased_or_open_stays_whatever_the_limit(tmp_path: Path) -> None:
     cache = BlobCache(tmp_path / "cache", CHUNK, reserve_bytes=0)
     content, manifest = blob_of(2)

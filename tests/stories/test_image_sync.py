@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -100,6 +102,28 @@ def test_the_source_sends_the_image_once_and_a_second_sync_sends_nothing(
     assert {event["present"] for event in again.events("image.layers")} <= {True}
 
 
+def test_who_has_an_image_is_listed_and_what_is_kept_of_it_removed(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    phalanx.run(
+        "image", "sync", NAME, "--target", "slurm", "-w", "n[1-3]", "--image-archive", archive(place, 1)
+    )
+    every = ("--target", "slurm", "-N4")
+    told = json.loads(phalanx.run("image", "ls", NAME, *every, "--json").stdout)
+    assert [(image["nodes"], image["missing"]) for image in told["images"]] == [(["n1", "n2", "n3"], ["n4"])]
+    assert {one["node"] for one in told["nodes"] if one["cached_layers"]} == {"n1", "n2", "n3"}
+    shaped.lab.exec("n2", ["docker", "create", "--name", "user", NAME, "x"])
+    shaped.repairs.append(lambda: shaped.lab.exec("n2", ["docker", "rm", "-f", "user"]))
+    pruned = phalanx.start("image", "prune", NAME, *every)
+    pruned.ends(9)
+    assert "n2: cannot remove image sync:1" in pruned.stderr
+    assert have(shaped) == {"n2"}
+    lines = pruned.stdout.splitlines()
+    assert any("n2" in line and "not on n[1,3-4]" in line for line in lines), pruned.stdout
+    left = phalanx.run("image", "ls", *every)
+    assert "0 B" in left.stdout.splitlines()[-1], "caches are not empty"
+
+
 def test_a_changed_layer_is_all_that_travels(shaped: Cluster, phalanx: Phalanx, place: Path) -> None:
     phalanx.run(*SYNC, "--image-archive", archive(place, *range(7)))
     run = phalanx.run(*SYNC, "--image-archive", archive(place, *range(6), 99, name="b.tar"))
@@ -108,17 +132,17 @@ def test_a_changed_layer_is_all_that_travels(shaped: Cluster, phalanx: Phalanx, 
     assert planned["saved_bytes"] > 6 * LAYER * 4
 
 
-def test_a_node_that_dies_in_the_middle_holds_nobody_up_and_goes_on_where_it_was(
+def test_an_agent_killed_in_the_middle_holds_nobody_up_and_its_node_goes_on_where_it_was(
     shaped: Cluster, phalanx: Phalanx, place: Path
 ) -> None:
     path = archive(place, *range(7))
     run = phalanx.start(*SYNC, "--image-archive", path, *TIMES)
     under_way(run, shaped, 2 * LAYER)
-    shaped.power_off("n2")
+    for pid in shaped.agents("n2"):
+        os.kill(pid, signal.SIGKILL)
     run.ends(3)
     assert have(shaped) == {"n1", "n3", "n4"}
     assert "n2" in run.stderr.partition("First failure")[2].splitlines()[0]
-    shaped.mend()
     shaped.forget_dead_files()
     again = phalanx.run(*SYNC, "--image-archive", path)
     assert have(shaped) == set(shaped.nodes)

@@ -47,6 +47,8 @@ from phalanx.protocol.messages import (
     ImageQuery,
     ImageSeed,
     ImageSeeded,
+    ImagesQuery,
+    ImagesStatus,
     ImageStatus,
     ImageSync,
     KvReply,
@@ -203,6 +205,10 @@ class Duties:
             case LayersQuery():
                 return self.imaging.query(message), lambda w: LayersStatus(
                     message.request, False, 0, (), False, 0, 0, w
+                )
+            case ImagesQuery():
+                return self.imaging.inventory(message), lambda w: ImagesStatus(
+                    message.request, (), 0, 0, 0, 0, w
                 )
             case RelayOpen():
                 return self.imaging.open_relay(message), lambda w: RelayOpened(message.request, 0, w)

@@ -19,7 +19,7 @@ from phalanx.agent.relay.cache import BlobCache
 from phalanx.agent.relay.place import PlaceRefused, cache_place
 from phalanx.agent.relay.server import RelayServer
 from phalanx.agent.relay.spool import Spool, SpoolError
-from phalanx.agent.runtimes import pins, seed, store, verify
+from phalanx.agent.runtimes import inventory, pins, seed, store, verify
 from phalanx.agent.runtimes.base import ImageError, RuntimeUnavailable
 from phalanx.agent.runtimes.docker import DockerRuntime
 from phalanx.agent.runtimes.engine import EngineClient
@@ -33,6 +33,8 @@ from phalanx.protocol.messages import (
     ChunkRefused,
     ImageSeed,
     ImageSeeded,
+    ImagesQuery,
+    ImagesStatus,
     ImageStatus,
     ImageSync,
     LayersQuery,
@@ -41,10 +43,13 @@ from phalanx.protocol.messages import (
     RelayOpened,
     SyncParents,
 )
+from phalanx.protocol.schema import as_words
 from phalanx.protocol.ticket import Gate
 
 #: Share of its disk that the cache may take.
 CACHE_SHARE = 0.5
+#: Images of an engine that one answer names (messages.ImagesStatus).
+MOST_IMAGES = 500
 
 
 @dataclass(slots=True)
@@ -86,6 +91,22 @@ class Imaging:
                 held.engine_free_bytes,
             )
         )
+
+    async def inventory(self, message: ImagesQuery) -> None:
+        """Answer which images are here and what is cached, after removing what is not wanted any more."""
+        cache = await self._open_cache()
+        freed, error = 0, ""
+        if message.prune:
+            freed = await asyncio.to_thread(cache.prune)
+            try:
+                await inventory.remove(self._engine, message.reference)
+            except ImageError as failed:
+                error = as_words(str(failed))
+        images = await inventory.images_of(self._engine, message.reference)
+        layers, taken = await asyncio.to_thread(cache.kept)
+        told = tuple(images[:MOST_IMAGES])
+        more = len(images) - len(told)
+        self.session.send(ImagesStatus(message.request, told, more, layers, taken, freed, error))
 
     @property
     def _engine(self) -> EngineClient:
@@ -189,9 +210,8 @@ class Imaging:
     async def close(self) -> None:
         """End every thread and let go of images; what was got stays in the cache."""
         for name in self._pins:
-            with contextlib.suppress(
-                RuntimeUnavailable
-            ):  # its lease is over soon, then the janitor removes it
+            # What stays the janitor removes once its lease is over.
+            with contextlib.suppress(RuntimeUnavailable):
                 await pins.unpin(self._engine, name)
         if self._syncing is not None:
             await asyncio.to_thread(self._syncing.close)

@@ -685,6 +685,44 @@ class ImageSeeded(Message):
     error: Words
 
 
+@dataclass(frozen=True, slots=True)
+class EngineImage:
+    """An image of an engine under one of its names ("" without one). ``size``: bytes, as the engine says."""
+
+    reference: Annotated[str, Text(256)]
+    image_id: ImageId
+    size: U63
+
+
+@message(102, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class ImagesQuery(Message):
+    """Which images does the node's engine have, and what is in its cache? Answered with ImagesStatus.
+
+    ``reference``: only this one, "" for all. ``prune``: before that, remove the cached layers with which no
+    process works, and the image ``reference`` from the engine, if there is one and no container uses it.
+    """
+
+    request: U32
+    reference: ImageRef = ""
+    prune: bool = False
+
+
+@message(103, Kind.CONTROL, A)
+@dataclass(frozen=True, slots=True)
+class ImagesStatus(Message):
+    """``more``: images that did not fit in. ``layers`` and ``layer_bytes``: what lies in the cache;
+    ``freed_bytes``: what a prune took out of it."""
+
+    request: U32
+    images: Annotated[tuple[EngineImage, ...], Items(500)]
+    more: U32
+    layers: U32
+    layer_bytes: U63
+    freed_bytes: U63
+    error: Words = ""
+
+
 # --- cases and steps -----------------------------------------------------------------------------------
 
 

@@ -152,6 +152,15 @@ class BlobCache:
         evictable = sum(entry.taken for entry in self._entries() if _unused(entry.path) is not None)
         return max(0, self._free() + evictable - self._reserve)
 
+    def kept(self) -> tuple[int, int]:
+        """How many blobs lie here, whole or begun, and the bytes that they take on the disk."""
+        entries = self._entries()
+        return len(entries), sum(entry.taken for entry in entries)
+
+    def prune(self) -> int:
+        """Remove every blob with which no process works; the bytes that are free again."""
+        return sum(entry.taken for entry in self._entries() if _remove_unused(entry.path))
+
     def _free(self) -> int:
         about = os.statvfs(self.folder)
         return about.f_bavail * about.f_frsize

@@ -1,18 +1,23 @@
-"""``phalanx image``: images on the nodes. ``sync`` is a run without cases: what it leaves, how it is shown,
+"""``phalanx image``: images on the nodes. Each verb is a run without cases: what it leaves, how it is shown,
 its exit codes and its Ctrl-C are those of a run.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
 from phalanx.controller.cli.main import nearest
 from phalanx.controller.cli.run import attended, show_plan, started
-from phalanx.controller.cli.run_options import sync_options
+from phalanx.controller.cli.run_options import inventory_options, sync_options
 from phalanx.controller.cli.selecting import color_option, json_option, put
+from phalanx.controller.cli.tables import table
 from phalanx.controller.exits import Exit
+from phalanx.controller.fleet.events import ImagesOnNode
 from phalanx.controller.logs.clean import clean_text
+from phalanx.controller.runs.inventory import answers, cache_cells, document, image_cells, image_rows
+from phalanx.controller.runs.records import read_all
 
 EPILOG = """\b
 Examples:
@@ -67,3 +72,77 @@ def sync(image: str, **given: Any) -> int:
         put(run.run_id)
         return Exit.OK
     return attended(run, {**given, "prefix": "auto"})
+
+
+LS_EPILOG = """\b
+Examples:
+  phalanx image ls -N 40 -p gpu
+  phalanx image ls rocm/vllm:6.2 -w gpu[01-08]
+  phalanx image ls --json -w gpu[01-08]
+
+Nodes with the same id of an image stand on one line; the note says which lack it, or have another.
+Exit: 0 every node has answered, 4 bad arguments, 8 nodes missing, 10 scheduler, 125 no engine on a node.
+"""
+
+PRUNE_EPILOG = """\b
+Examples:
+  phalanx image prune -N 40 -p gpu
+  phalanx image prune rocm/vllm:6.2 -w gpu[01-08]
+  phalanx image prune rocm/vllm:6.2 -w gpu[01-08] --dry-run
+
+Layers with which a run works stay, and so does an image that a container uses.
+Exit: 0 done on every node, 4 bad arguments, 8 nodes missing, 9 a node could not, 10 scheduler, 125 no engine.
+"""
+
+
+@command.command(
+    "ls",
+    epilog=LS_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.argument("image", required=False, default="")
+@inventory_options
+@json_option
+@color_option
+def ls(image: str, **given: Any) -> int:
+    """Which nodes have which images (or IMAGE), and what their caches of layers hold."""
+    return _inventory(image, given, prune=False)
+
+
+@command.command(
+    "prune",
+    epilog=PRUNE_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.argument("image", required=False, default="")
+@inventory_options
+@json_option
+@color_option
+def prune(image: str, **given: Any) -> int:
+    """Empty the nodes' caches of layers, and remove IMAGE from their engines."""
+    return _inventory(image, given, prune=True)
+
+
+def _inventory(image: str, given: dict[str, Any], prune: bool) -> int:
+    from phalanx.controller.cli.planning import planned_inventory
+
+    plan = planned_inventory(image, given, prune)
+    if given["dry_run"]:
+        return show_plan(plan, as_json=given["as_json"])
+    run = started(plan, {})
+    # The document of a run is not what is wanted here, so only its failures are shown.
+    shown = {**given, "prefix": "auto", "as_json": False, "quiet": given["quiet"] or given["as_json"]}
+    code = attended(run, shown)
+    found = answers(read_all(run.events))
+    put(json.dumps(document(found), ensure_ascii=False) if given["as_json"] else _shown(found, prune))
+    return code
+
+
+def _shown(found: list[ImagesOnNode], prune: bool) -> str:
+    rows = [image_cells(row) for row in image_rows(found)]
+    lines = table(("IMAGE", "ID", "SIZE", "COUNT", "NODES", "NOTE"), rows)
+    if any(one.more for one in found):
+        lines.append(f"and {max(one.more for one in found)} more on a node: name the one that you look for")
+    caches = [cells if prune else (*cells[:2], *cells[3:]) for cells in cache_cells(found)]
+    head = ("LAYERS", "CACHED", "FREED", "COUNT", "NODES")
+    return "\n".join([*lines, "", *table(head if prune else (*head[:2], *head[3:]), caches)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +78,21 @@ def planned(given: Mapping[str, Any]) -> tuple[Plan, dict[str, str]]:
 
 def planned_sync(image: str, given: Mapping[str, Any]) -> Plan:
     """The plan of ``image sync``. Ends the command with exit 4 for input that cannot be used."""
+    from phalanx.controller.plan.make import plan_for_image
+
+    return _of_images(image, given, plan_for_image)
+
+
+def planned_inventory(image: str, given: Mapping[str, Any], prune: bool) -> Plan:
+    """The plan of ``image ls`` and ``image prune``. Ends the command with exit 4 as well."""
+    from phalanx.controller.plan.make import plan_for_inventory
+
+    return _of_images(image, given, lambda inputs: plan_for_inventory(inputs, prune))
+
+
+def _of_images(image: str, given: Mapping[str, Any], make: Callable[[RunInputs], Plan]) -> Plan:
     from phalanx.controller.nodesets import NodesetError, expand
     from phalanx.controller.plan.inputs import RunInputs
-    from phalanx.controller.plan.make import plan_for_image
     from phalanx.controller.workflow.errors import InputError
 
     try:
@@ -95,9 +107,9 @@ def planned_sync(image: str, given: Mapping[str, Any]) -> Plan:
             nodes=nodes,
             image=image,
             slurm=_slurm(given),
-            **{name: given[name] for name in _OF_SYNC},
+            **{name: given[name] for name in _OF_SYNC if name in given},
         )
-        plan = plan_for_image(inputs)
+        plan = make(inputs)
     except (InputError, NodesetError) as error:
         refuse(str(error), Exit.USAGE)
     return _timed(plan, given)

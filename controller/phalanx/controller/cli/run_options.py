@@ -153,6 +153,14 @@ def sync_options(function: F) -> F:
     return _given((*where, *SLURM, ARCHIVE, *BULK, *how), function)
 
 
+def inventory_options(function: F) -> F:
+    """Those of ``image ls`` and ``image prune``: of ``image sync``, but nothing that moves an image."""
+    ranks = ("ntasks", "ntasks_per_node", "min_nodes")
+    where = [option for option in WHERE if _name(option) not in ranks]
+    how = [option for option in HOW if _name(option) not in ("exit_policy", "prefix", "detach")]
+    return _given((*where, *SLURM, *how), function)
+
+
 def _given(options: Sequence[Callable[[Any], Any]], function: F) -> F:
     for option in reversed(options):
         function = option(function)

@@ -377,6 +377,12 @@ class Engine:
         grace = self.plan.timing.stop_grace_s if event.level == 1 else 0.0
         return self.flow.stop(trouble.reason, grace, cancelled=True, collect=event.level == 1)
 
+    @property
+    def _all_done(self) -> str:
+        if self.plan.cases:
+            return "all cases are over"
+        return "every node has answered" if self.plan.inventory else "every node has the image"
+
     def _decide(self, trouble: Trouble) -> None:
         if self.verdict is None:
             self.verdict = trouble
@@ -387,7 +393,7 @@ class Engine:
         self._decide(trouble)
         self._advance("end")
         grace = self.plan.timing.stop_grace_s if self.cancel_level < 2 else 0.0
-        reason = self.verdict.reason if self.verdict and self.verdict.reason else "all cases are over"
+        reason = self.verdict.reason if self.verdict and self.verdict.reason else self._all_done
         out: list[Instruction] = [
             DropTimer("join"),
             DropTimer("facts"),

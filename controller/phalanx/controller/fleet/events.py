@@ -318,6 +318,21 @@ class LayersOnNode(Event):
     error: str = ""
 
 
+@event("image.inventory")
+@dataclass(frozen=True, slots=True)
+class ImagesOnNode(Event):
+    """The images of a node's engine (reference, image_id, size) and what lies in its cache of layers;
+    ``error`` when it could not be asked. See ``phalanx.protocol.messages.ImagesStatus``."""
+
+    node: str
+    images: tuple[dict[str, Any], ...] = ()
+    more: int = 0
+    layers: int = 0
+    layer_bytes: int = 0
+    freed_bytes: int = 0
+    error: str = ""
+
+
 @event("relay.opened")
 @dataclass(frozen=True, slots=True)
 class RelayOnNode(Event):

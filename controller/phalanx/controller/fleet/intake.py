@@ -28,6 +28,7 @@ from .events import (
     CaseOpenedOn,
     Event,
     ImageOnNode,
+    ImagesOnNode,
     RankExited,
     RankMetric,
     RankReady,
@@ -223,12 +224,25 @@ def _opened(node: str, message: m.RuntimeOpened) -> Event:
     return RuntimeOnNode(node, message.engine.kind or "process", message.needs_library, message.error)
 
 
+def _images(node: str, message: m.ImagesStatus) -> Event:
+    return ImagesOnNode(
+        node,
+        tuple(dataclasses.asdict(image) for image in message.images),
+        message.more,
+        message.layers,
+        message.layer_bytes,
+        message.freed_bytes,
+        message.error,
+    )
+
+
 _PLAIN: dict[type[m.Message], Callable[..., Event]] = {
     m.Facts: lambda node, x: AgentFacts(node, dataclasses.asdict(x)),
     m.Notice: lambda node, x: AgentNotice(node, x.text),
     m.Draining: lambda node, x: AgentDraining(node, x.reason),
     m.RuntimeOpened: _opened,
     m.ImageStatus: lambda node, x: ImageOnNode(node, x.reference, x.image_id, x.error),
+    m.ImagesStatus: _images,
     m.CaseOpened: lambda node, x: CaseOpenedOn(x.case, node, x.container, x.error),
     m.CaseClosed: lambda node, x: CaseClosedOn(x.case, node, x.error),
     m.Diagnosed: lambda node, x: CaseDiagnosedOn(x.case, node, x.error),

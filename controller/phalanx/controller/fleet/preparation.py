@@ -1,14 +1,18 @@
-"""From a joined fleet to nodes on which cases can run: facts, runtime, image, in that order. Pure."""
+"""From a joined fleet to nodes on which cases can run: facts, runtime, image, in that order. Pure.
+
+Of an inventory, the nodes' answers take the place of the image; one that cannot answer does not keep the
+others from it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from phalanx.protocol.messages import Runtime, RuntimeOpen
+from phalanx.protocol.messages import ImagesQuery, Runtime, RuntimeOpen
 
 from ..exits import Exit
 from ..plan.model import Plan
-from .events import AgentFacts, AgentLost, BlobFetched, Event, RuntimeOnNode
+from .events import AgentFacts, AgentLost, BlobFetched, Event, ImagesOnNode, RuntimeOnNode
 from .imaging import Imaging
 from .instructions import Instruction, Ship, Tell
 from .trouble import Trouble
@@ -26,14 +30,15 @@ class Preparation:
     runtime: set[str] = field(default_factory=set)
     library: set[str] = field(default_factory=set)
     imaging: Imaging | None = None
+    answered: dict[str, Trouble | None] = field(default_factory=dict)
     _runtime_asked: bool = False
 
     @property
     def kind(self) -> Runtime:
-        """The runtime of the run's cases; a plan has one. A plan without cases is there for its image."""
+        """The runtime of the run's cases; a plan has one. A plan without cases is there for images."""
         if self.plan.cases:
             return self.plan.cases[0].container.runtime
-        return Runtime.DOCKER if self.plan.image else Runtime.PROCESS
+        return Runtime.DOCKER if self.plan.image or self.plan.inventory else Runtime.PROCESS
 
     def begin(self, known_facts: set[str]) -> list[Instruction]:
         """Start; some facts may be known already."""
@@ -48,7 +53,8 @@ class Preparation:
     def give_up(self, seconds: float) -> None:
         """Too much time has passed: name who is not ready, and with what."""
         if self.imaging is None:
-            late, what, code = set(self.nodes) - self.runtime, "no answer from its runtime", Exit.LAUNCH
+            there = self.runtime if self.plan.inventory is None else self.answered.keys()
+            late, what, code = set(self.nodes) - there, "no answer from its runtime", Exit.LAUNCH
         else:
             late, what, code = set(self.imaging.late()), "the image is not there", Exit.IMAGE
         self._fail(f"{', '.join(sorted(late))}: {what} after {seconds:g} s", code)
@@ -57,6 +63,8 @@ class Preparation:
         """Take an event; what to do next."""
         if self.done or self.trouble or getattr(event, "node", "") not in (*self.nodes, ""):
             return []
+        if isinstance(event, AgentLost) and self.plan.inventory is not None:
+            return self._answered(event.node, f"was lost: {event.detail}", Exit.RUN)
         if isinstance(event, AgentLost) and self.imaging is None:
             return self._fail(f"{event.node} was lost: {event.detail}", Exit.RUN)
         if isinstance(event, AgentFacts):
@@ -66,6 +74,8 @@ class Preparation:
             return self._on_runtime(event)
         if isinstance(event, BlobFetched):
             return self._on_blob(event)
+        if isinstance(event, ImagesOnNode):
+            return self._answered(event.node, event.error, Exit.IMAGE)
         return self._image(self.imaging.on(event)) if self.imaging is not None else []
 
     def _after_facts(self) -> list[Instruction]:
@@ -76,13 +86,15 @@ class Preparation:
 
     def _on_runtime(self, event: RuntimeOnNode) -> list[Instruction]:
         if event.error:
-            return self._fail(f"{event.node}: {event.error}", Exit.LAUNCH)
+            return self._unable(event.node, event.error)
         if event.needs_library:
             if event.node in self.library:
-                return self._fail(f"{event.node}: the engine's client cannot be imported", Exit.LAUNCH)
+                return self._unable(event.node, "the engine's client cannot be imported")
             self.library.add(event.node)
             return [Ship("library", "", (event.node,))]
         self.runtime.add(event.node)
+        if (wanted := self.plan.inventory) is not None:
+            return [Tell((event.node,), ImagesQuery(1, wanted.reference, wanted.prune))]
         if len(self.runtime) < len(self.nodes):
             return []
         if self.plan.image is None or self.kind is Runtime.PROCESS:
@@ -93,9 +105,25 @@ class Preparation:
 
     def _on_blob(self, event: BlobFetched) -> list[Instruction]:
         if event.error:
-            return self._fail(f"{event.node}: cannot get the {event.purpose}: {event.error}", Exit.LAUNCH)
+            return self._unable(event.node, f"cannot get the {event.purpose}: {event.error}")
         if event.purpose == "library":
             return [Tell((event.node,), RuntimeOpen(1, self.kind, bytes.fromhex(event.blob)))]
+        return []
+
+    def _unable(self, node: str, why: str) -> list[Instruction]:
+        """The node's runtime cannot be used."""
+        if self.plan.inventory is not None:
+            return self._answered(node, why, Exit.LAUNCH)
+        return self._fail(f"{node}: {why}", Exit.LAUNCH)
+
+    def _answered(self, node: str, error: str, exit_code: int) -> list[Instruction]:
+        """One answer more to an inventory, the first of a node; done with the last."""
+        self.answered.setdefault(node, Trouble(f"{node}: {error}", exit_code) if error else None)
+        if len(self.answered) == len(self.nodes):
+            troubles = [trouble for trouble in self.answered.values() if trouble is not None]
+            if troubles:
+                self._fail("; ".join(trouble.reason for trouble in troubles), troubles[0].exit_code)
+            self.done = not troubles
         return []
 
     def _image(self, out: list[Instruction]) -> list[Instruction]:

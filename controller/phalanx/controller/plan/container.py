@@ -7,8 +7,6 @@ meet there), and what the user names.
 
 from __future__ import annotations
 
-import re
-
 from phalanx.protocol.messages import ContainerSpec, Limits, Mount, Runtime
 
 from ..workflow.card import ModelCard
@@ -16,10 +14,10 @@ from ..workflow.errors import InputError, did_you_mean
 from . import quantities
 from .docker_options import DockerOptions, parse_docker_options
 from .gpus import Gpus
+from .image import checked_reference
 from .inputs import RunInputs
 from .mounts import checked, device_option, distinct, mount_option
 
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,511}")
 RUNTIMES = tuple(runtime.value for runtime in Runtime)
 
 
@@ -36,9 +34,7 @@ def image_of(inputs: RunInputs, card: ModelCard | None) -> tuple[str, str]:
         (_card_image(card), f"{card.where}: env_vars.DOCKER_IMAGE_NAME" if card else ""),
     ):
         if reference:
-            if not _IMAGE.fullmatch(reference):
-                raise InputError(f"cannot use {origin}: {reference!r} is no image name")
-            return reference, origin
+            return checked_reference(reference, origin), origin
     return "", ""
 
 

@@ -25,6 +25,7 @@ def describe(plan: Plan, transfer: Iterable[str] = ()) -> str:
     lines += _line("nodes", _nodes(plan))
     lines += _line("allocation", _allocation(plan))
     lines += _line("image", [*_image(plan), *transfer])
+    lines += _line("images", _inventory(plan))
     for case in plan.cases:
         lines += ["", f"case  {case.name}", *_case(plan, case)]
     lines.append("")
@@ -112,6 +113,17 @@ def _slurm_commands(plan: Plan) -> Iterator[tuple[str, ...]]:
     )
     counts = {"--nodes=1": f"--nodes={target.nodes}", "--ntasks=1": f"--ntasks={target.nodes}"}
     yield tuple(counts.get(word, word) for word in step)
+
+
+def _inventory(plan: Plan) -> Iterator[str]:
+    wanted = plan.inventory
+    if wanted is None:
+        return
+    if wanted.prune:
+        yield "every node's cached layers with which no process works are removed"
+        if wanted.reference:
+            yield f"{wanted.reference} is removed from every engine whose containers do not use it"
+    yield f"every node says what it has of {wanted.reference or 'all images'}"
 
 
 def _image(plan: Plan) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 
 from ..workflow.errors import InputError, did_you_mean
@@ -10,6 +11,14 @@ from .model import ImagePlan
 from .quantities import size
 
 SECURITIES = ("tls", "integrity")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,511}")
+
+
+def checked_reference(reference: str, origin: str) -> str:
+    """The image's name as it is. Raises InputError, naming where it is from, for what no engine takes."""
+    if not _IMAGE.fullmatch(reference):
+        raise InputError(f"cannot use {origin}: {reference!r} is no image name")
+    return reference
 
 
 def image_plan(inputs: RunInputs, reference: str) -> ImagePlan:

@@ -6,6 +6,7 @@ options. Whatever is wrong is said here, before a node is asked for, as an ``Inp
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import PurePath
 from typing import Literal
@@ -16,10 +17,10 @@ from ..workflow.errors import InputError
 from .container import container_of, image_of, runtime_of
 from .env import Environment
 from .gpus import gpus_of
-from .image import bulk_warnings, image_plan
+from .image import bulk_warnings, checked_reference, image_plan
 from .inputs import RunInputs
 from .launchers import launcher_column, launcher_named
-from .model import PLAN_SCHEMA, CasePlan, ImagePlan, Plan, ResultRule, StepPlan, Timing
+from .model import PLAN_SCHEMA, CasePlan, ImagePlan, InventoryPlan, Plan, ResultRule, StepPlan, Timing
 from .model_case import add_asked, case_name, master_port, model_case
 from .placement import Placement, place
 from .quantities import duration
@@ -47,8 +48,15 @@ def plan_for_image(inputs: RunInputs) -> Plan:
     """The plan of ``phalanx image sync``: an image on every node, and no case. Raises InputError."""
     if not inputs.image:
         raise InputError("cannot sync an image: none is named; say: phalanx image sync IMAGE")
-    image = image_plan(inputs, inputs.image)
+    image = image_plan(inputs, checked_reference(inputs.image, "IMAGE"))
     return _plan(inputs, place(inputs), (), image, "workflow", "", Secrets({}))
+
+
+def plan_for_inventory(inputs: RunInputs, prune: bool) -> Plan:
+    """The plan of ``phalanx image ls`` and ``image prune``: every node is asked. Raises InputError."""
+    reference = checked_reference(inputs.image, "IMAGE") if inputs.image else ""
+    plan = _plan(inputs, place(inputs), (), None, "workflow", "", Secrets({}))
+    return dataclasses.replace(plan, inventory=InventoryPlan(reference, prune))
 
 
 def secrets_of(inputs: RunInputs) -> Secrets:

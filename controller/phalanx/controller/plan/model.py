@@ -92,6 +92,15 @@ class ImagePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class InventoryPlan:
+    """A run that asks nodes which images they have: ``reference`` "" for all. ``prune``: empty the nodes'
+    caches of layers first, and remove the image ``reference``, if there is one, from their engines."""
+
+    reference: str = ""
+    prune: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SlurmOptions:
     """What an allocation is asked for, by the names of salloc's options; "" and None mean: not said.
 
@@ -160,3 +169,4 @@ class Plan:
     origins: dict[str, str] = field(default_factory=dict)
     #: what a person should know before the run: input that is accepted and does nothing
     warnings: tuple[str, ...] = ()
+    inventory: InventoryPlan | None = None

@@ -1,0 +1,108 @@
+"""What an inventory of images found, nodes that are alike together: from a run's events to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from phalanx.controller.fleet.events import ImagesOnNode, Recorded
+from phalanx.controller.nodesets import fold, natural
+from phalanx.controller.runs.words import plural, short_image, size
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """An image by name and id, on these nodes. ``missing``: nodes that answered and have nothing by that
+    name; ``others``: how many other ids the name has elsewhere."""
+
+    reference: str
+    image_id: str
+    size: int
+    nodes: tuple[str, ...]
+    missing: tuple[str, ...]
+    others: int
+
+
+def answers(events: Iterable[Recorded]) -> list[ImagesOnNode]:
+    """The nodes' answers in the order of their names."""
+    found = {one.event.node: one.event for one in events if isinstance(one.event, ImagesOnNode)}
+    return [found[node] for node in natural(found)]
+
+
+def _told(found: Iterable[ImagesOnNode]) -> list[ImagesOnNode]:
+    """Those that said what they have; a node that could not be asked says nothing of itself."""
+    return [one for one in found if one.images or not one.error]
+
+
+def image_rows(found: Iterable[ImagesOnNode]) -> list[ImageRow]:
+    """By name, images without one last; of a name, the id that most nodes have comes first."""
+    sound = _told(found)
+    holders: dict[tuple[str, str], list[str]] = {}
+    sizes: dict[tuple[str, str], int] = {}
+    for one in sound:
+        for image in one.images:
+            key = str(image["reference"]), str(image["image_id"])
+            holders.setdefault(key, []).append(one.node)
+            sizes[key] = max(sizes.get(key, 0), int(image["size"]))
+    rows = []
+    for (reference, image_id), nodes in holders.items():
+        same = [key for key in holders if key[0] == reference] if reference else [(reference, image_id)]
+        having = {node for key in same for node in holders[key]}
+        missing = tuple(one.node for one in sound if one.node not in having) if reference else ()
+        rows.append(
+            ImageRow(reference, image_id, sizes[reference, image_id], tuple(nodes), missing, len(same) - 1)
+        )
+    return sorted(rows, key=lambda row: (not row.reference, row.reference, -len(row.nodes), row.image_id))
+
+
+def note(row: ImageRow) -> str:
+    """What differs between nodes, "" when nothing does."""
+    words = [f"{plural(row.others, 'other id')} elsewhere"] if row.others else []
+    if row.missing:
+        words.append(f"not on {fold(row.missing)}")
+    return ", ".join(words)
+
+
+def image_cells(row: ImageRow) -> tuple[str, ...]:
+    """IMAGE, ID, SIZE, COUNT, NODES, NOTE."""
+    name = row.reference or "-"
+    count = str(len(row.nodes))
+    return name, short_image(row.image_id), size(row.size), count, fold(row.nodes), note(row)
+
+
+def cache_cells(found: Iterable[ImagesOnNode]) -> list[tuple[str, ...]]:
+    """LAYERS, CACHED, FREED, COUNT, NODES, nodes with the same figures on one line."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for one in _told(found):
+        figures = str(one.layers), size(one.layer_bytes), size(one.freed_bytes)
+        groups.setdefault(figures, []).append(one.node)
+    return [(*figures, str(len(nodes)), fold(nodes)) for figures, nodes in groups.items()]
+
+
+def document(found: Iterable[ImagesOnNode]) -> dict[str, Any]:
+    """For ``--json``: images as rows, and each node's cache, or its error."""
+    found = list(found)
+    return {
+        "images": [
+            {
+                "reference": row.reference,
+                "image_id": row.image_id,
+                "size": row.size,
+                "nodes": list(row.nodes),
+                "missing": list(row.missing),
+            }
+            for row in image_rows(found)
+        ],
+        "nodes": [
+            {
+                "node": one.node,
+                "cached_layers": one.layers,
+                "cached_bytes": one.layer_bytes,
+                "freed_bytes": one.freed_bytes,
+                "more_images": one.more,
+                "error": one.error,
+            }
+            for one in found
+        ],
+    }

@@ -1,0 +1,52 @@
+"""Plans of the image verbs: what is refused before a node is asked for, and what a dry run says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from phalanx.controller.plan.describe import describe
+from phalanx.controller.plan.inputs import RunInputs
+from phalanx.controller.plan.make import plan_for_image, plan_for_inventory
+from phalanx.controller.plan.model import Plan
+from phalanx.controller.workflow.errors import InputError
+
+from .making import inputs
+
+
+def listing(given: RunInputs) -> Plan:
+    return plan_for_inventory(given, prune=False)
+
+
+@pytest.mark.parametrize("make", [plan_for_image, listing])
+@pytest.mark.parametrize("name", ["-x", "../x", "a b", "a\n", "a:" + "1" * 600])
+def test_what_no_engine_takes_as_a_name_is_refused(make: Callable[[RunInputs], Plan], name: str) -> None:
+    with pytest.raises(InputError, match=r"cannot use IMAGE: .* is no image name"):
+        make(inputs(image=name))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "none is named"),
+        ({"image": "a:1", "bulk_security": "integrty"}, "did you mean 'integrity'"),
+        ({"image": "a:1", "bulk_rate": "fast"}, "--bulk-rate"),
+    ],
+)
+def test_a_sync_that_cannot_be_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        plan_for_image(inputs(**given))
+
+
+def test_unencrypted_layers_are_announced() -> None:
+    plan = plan_for_image(inputs(image="a:1", bulk_security="integrity"))
+    assert plan.image is not None
+    assert plan.image.security == "integrity"
+    assert "unencrypted" in plan.warnings[0]
+
+
+def test_a_dry_run_of_a_prune_says_what_would_be_removed() -> None:
+    told = describe(plan_for_inventory(inputs(image="a:1"), prune=True))
+    assert "every node's cached layers with which no process works are removed" in told
+    assert "a:1 is removed from every engine" in told
+    assert "removed" not in describe(listing(inputs(image="a:1")))
