@@ -5,6 +5,7 @@ from __future__ import annotations
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.plan.model import StepPlan
 from phalanx.protocol import messages as m
+from phalanx.protocol.frames import encode
 
 from .world import IMAGE_ID, Odds, World, make_plan
 
@@ -100,6 +101,15 @@ def test_missing_nodes_end_the_run_with_eight_by_name() -> None:
     assert finished.exit_code == 8
     assert "2 of 3 agents joined; missing: n2" in finished.reason
     assert [event.status for event in world.of(ev.CaseFinished)] == ["FAILURE"]
+
+
+def test_a_reason_of_any_length_ends_a_run_in_good_order() -> None:
+    world = World(make_plan(3))
+    world.happen(ev.AllocationEnded("FAILED", "disk full; " * 2000), 1.0)
+    assert world.run().exit_code == 10
+    leaves = world.told_to(m.Leave)
+    assert leaves
+    assert all(encode(message) for _, message in leaves)
 
 
 def test_min_nodes_lets_the_run_go_on_with_ranks_renumbered() -> None:

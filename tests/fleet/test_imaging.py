@@ -245,3 +245,33 @@ def test_a_source_that_cannot_be_had_says_why() -> None:
     heard(one, ev.ImageSource("", "a:1", "", 0, "no such file"))
     assert one.trouble is not None
     assert (one.trouble.reason, one.trouble.exit_code) == ("no such file", Exit.IMAGE)
+
+
+def test_a_node_that_got_only_what_it_lacked_cannot_follow_a_lost_seed() -> None:
+    one = imaging(archive="")
+    asked(one, n1=IMAGE)
+    heard(one, replace(SOURCE, node="n1"))
+    heard(
+        one,
+        *(ev.RelayOnNode(node, 4711) for node in NODES),
+        *(replace(HELD, node=node, in_engine=2 if node == "n2" else 0) for node in NODES[1:]),
+        has("n2", IMAGE),
+    )
+    assert heard(one, ev.AgentLost("n1", "power")) == []
+    assert one.trouble is not None
+    assert one.trouble.exit_code == Exit.RUN
+
+
+def test_a_node_that_says_what_cannot_be_is_refused_and_the_others_go_on() -> None:
+    one = imaging()
+    asked(one)
+    heard(one, SOURCE)
+    out = heard(
+        one,
+        *(ev.RelayOnNode(node, 4711) for node in NODES),
+        *(replace(HELD, node=node, in_engine=300 if node == "n2" else 0) for node in NODES),
+    )
+    (sync,) = of(ins.SyncImage, out)
+    assert isinstance(sync, ins.SyncImage)
+    assert set(sync.first) == {"n1", "n3", "n4"}
+    assert "300 of 3 layers" in one.failed["n2"]

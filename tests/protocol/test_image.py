@@ -412,6 +412,15 @@ def test_an_index_that_holds_itself_ends() -> None:
             indexed(tar(index_json=outer, **blob))
 
 
+def test_indexes_that_multiply_are_refused() -> None:
+    inner, blobs = json.dumps({"manifests": []}).encode(), {}
+    for _ in range(2):
+        blobs[f"blobs__sha256__{sha256(inner).hex()}"] = inner
+        inner = json.dumps({"manifests": [{"digest": digest_text(sha256(inner))}] * 40}).encode()
+    with pytest.raises(ImageFormatError, match="more than"):
+        indexed(tar(index_json=json.loads(inner), **blobs))
+
+
 def held(architecture: str, *names: str) -> Held:
     return Held(config_of([], architecture=architecture), names, ())
 

@@ -80,7 +80,7 @@ def find_images(members: dict[str, Member], read_member: ReadMember) -> list[Hel
     if "manifest.json" in members:
         return _docker_images(archive)
     if "index.json" in members:
-        found = list(_oci_images(archive, archive.document("index.json"), (), _NESTED))
+        found = list(_oci_images(archive, archive.document("index.json"), (), _NESTED, iter(range(_IMAGES))))
         if found:
             return found
         raise ImageFormatError("its index.json names no image that is in it")
@@ -106,7 +106,10 @@ def _docker_image(archive: _Archive, entry: Any) -> Held:
     )
 
 
-def _oci_images(archive: _Archive, index: Any, names: tuple[str, ...], depth: int) -> Iterator[Held]:
+def _oci_images(
+    archive: _Archive, index: Any, names: tuple[str, ...], depth: int, left: Iterator[int]
+) -> Iterator[Held]:
+    """``left`` has an item for each entry of all indexes that may still be followed."""
     entries = _object(index, "an index").get("manifests")
     if not isinstance(entries, list) or len(entries) > _IMAGES or not depth:
         raise ImageFormatError("its index is no list of manifests")
@@ -117,10 +120,12 @@ def _oci_images(archive: _Archive, index: Any, names: tuple[str, ...], depth: in
         outermost = depth == _NESTED
         if "vnd.docker.reference.type" in notes or (path not in archive.members and not outermost):
             continue  # what was said of an image, or a platform that was left out
+        if next(left, None) is None:
+            raise ImageFormatError(f"its indexes name more than {_IMAGES} images")
         own = _printable(str(notes[key]) for key in (NAME_NOTE, TAG_NOTE) if key in notes)
         document = _object(archive.document(path), "a manifest")
         if "manifests" in document:
-            yield from _oci_images(archive, document, names + own, depth - 1)
+            yield from _oci_images(archive, document, names + own, depth - 1, left)
         else:
             yield _oci_image(archive, document, names + own)
 

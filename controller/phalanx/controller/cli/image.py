@@ -81,7 +81,8 @@ Examples:
   phalanx image ls --json -w gpu[01-08]
 
 Nodes with the same id of an image stand on one line; the note says which lack it, or have another.
-Exit: 0 every node has answered, 4 bad arguments, 8 nodes missing, 10 scheduler, 125 no engine on a node.
+Exit: 0 every node has answered, 4 bad arguments, 8 nodes missing, 9 a node could not, 10 scheduler,
+125 no engine on a node.
 """
 
 PRUNE_EPILOG = """\b

@@ -13,6 +13,7 @@ from typing import Any
 
 from phalanx.protocol.membership import Member
 from phalanx.protocol.messages import Leave
+from phalanx.protocol.schema import as_words
 
 from ..exits import Exit, RankEnd, of_ranks
 from ..plan.model import Plan
@@ -399,7 +400,7 @@ class Engine:
             DropTimer("facts"),
             DropTimer("prepare"),
             Record(RunEnding(reason)),
-            Tell(self.roster.of(Member.JOINED), Leave(reason, grace)),
+            Tell(self.roster.of(Member.JOINED), Leave(as_words(reason), grace)),
             SetTimer("leave", grace + LEAVE_SLACK_S),
         ]
         return out + self._fleet_gone()

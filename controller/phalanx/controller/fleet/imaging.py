@@ -144,9 +144,14 @@ class Imaging:
         refused: list[Instruction] = []
         if event.present:
             self.ready.add(event.node)
-        elif words := event.error or too_little(self.source.layers, event):
+        elif words := event.error or self._untrue(event) or too_little(self.source.layers, event):
             refused = self._refuse(event.node, words)
         return [*refused, *self._planned()]
+
+    def _untrue(self, event: LayersOnNode) -> str:
+        """What cannot be of an answer, "" for one that can."""
+        layers = len(self.source.layers) if self.source else 0
+        return f"it says that it has {event.in_engine} of {layers} layers" if event.in_engine > layers else ""
 
     def _on_relay(self, event: RelayOnNode) -> list[Instruction]:
         if event.node not in self._relays_asked:
@@ -234,11 +239,16 @@ class Imaging:
         self.lost.add(event.node)
         self.ready.discard(event.node)
         if event.node == self._root:
-            whole = sorted(node for node in self.ready if node in self.held and not self.held[node].present)
+            whole = sorted(node for node in self.ready if self._can_give_all(node))
             if not whole and self.late():
                 return self._fail(f"{event.node}, which had the image, was lost: {event.detail}", Exit.RUN)
             self._root = whole[0] if whole else self._root
         return [*self._planned(), *self._replan(), *self._finished()]
+
+    def _can_give_all(self, node: str) -> bool:
+        """Whether every layer lies in the node's cache: those that it did not have to get only may."""
+        held = self.held.get(node)
+        return held is not None and not held.present and set(range(self._first(node))) <= set(held.in_cache)
 
     def _replan(self) -> list[Instruction]:
         """Tell those whose parents are others now; nothing that a node has got is asked for again."""

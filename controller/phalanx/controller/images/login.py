@@ -11,10 +11,22 @@ from typing import Any
 
 #: How long the login node's engine may take to answer at all, in seconds; a hung one counts as none.
 ENGINE_S = 10.0
+#: Bytes of the image that are taken at a time; bytes that are left free where it is saved, and pieces between
+#: two looks at that.
+_PIECE, _RESERVE, _LOOK = 1 << 20, 256 << 20, 64
 
 
 class ImageSourceError(Exception):
     """The image cannot be had; the message says what was looked at."""
+
+
+def _engine_errors() -> tuple[type[Exception], ...]:
+    """What the client raises for a URL that it cannot use, an engine that goes away, or a wrong answer."""
+    import aiodocker
+    import aiohttp
+
+    # A TimeoutError is an OSError.
+    return (aiodocker.DockerError, aiohttp.ClientError, OSError, ValueError, TypeError, KeyError)
 
 
 @asynccontextmanager
@@ -25,13 +37,13 @@ async def login_engine() -> AsyncIterator[Any]:
     url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     try:
         docker = aiodocker.Docker(url=url)
-    except ValueError:
+    except _engine_errors():
         yield None
         return
     try:
         async with asyncio.timeout(ENGINE_S):
             await docker.version()
-    except (aiodocker.DockerError, OSError):  # a TimeoutError is an OSError
+    except _engine_errors():
         await docker.close()
         yield None
         return
@@ -46,23 +58,38 @@ async def save_from_login(reference: str, archive: Path) -> bool:
 
     Raises ImageSourceError when the engine lists the image and cannot give it.
     """
-    import aiodocker
-
     async with login_engine() as docker:
         if docker is None:
             return False
         try:
             async with asyncio.timeout(ENGINE_S):
                 await docker.images.inspect(reference)
-        except (aiodocker.DockerError, OSError):
+        except _engine_errors():
             return False
         try:
-            with archive.open("wb") as file:
-                async with docker.images.export_image(reference) as stream:
-                    async for data in stream.iter_chunked(1 << 20):
-                        await asyncio.to_thread(file.write, data)
-        except (aiodocker.DockerError, OSError) as error:
+            await _export(docker, reference, archive)
+        except _engine_errors() as error:
+            await asyncio.to_thread(archive.unlink, missing_ok=True)
             raise ImageSourceError(
                 f"cannot save {reference} from the login node's engine: {error}"
             ) from error
     return True
+
+
+async def _export(docker: Any, reference: str, archive: Path) -> None:
+    """Write what the engine saves; a disk that others use is not filled to its end. Raises OSError."""
+    number = 0
+    with archive.open("wb") as file:
+        async with docker.images.export_image(reference) as stream:
+            async for data in stream.iter_chunked(_PIECE):
+                if number % _LOOK == 0:
+                    _check_room(archive.parent)
+                number += 1
+                await asyncio.to_thread(file.write, data)
+
+
+def _check_room(folder: Path) -> None:
+    """Raises OSError when too few bytes are free there."""
+    about = os.statvfs(folder)
+    if about.f_bavail * about.f_frsize < _RESERVE:
+        raise OSError(f"no room for it in {folder}; make room there")

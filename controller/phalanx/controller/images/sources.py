@@ -62,7 +62,12 @@ class Sources:
         """The image. Raises ImageSourceError naming what was looked at, ImageFormatError or OSError."""
         if wanted.archive:
             return await self._archive(wanted.reference, Path(wanted.archive))
-        saved = await self._login(wanted.reference)
+        try:
+            saved = await self._login(wanted.reference)
+        except (ImageSourceError, OSError):
+            if not wanted.node:
+                raise
+            saved = None  # the login node's engine cannot give it, but a node has it
         if saved is not None:
             return saved
         if wanted.node:
@@ -102,7 +107,9 @@ class Sources:
         if seeded.error:
             raise ImageSourceError(f"{node}: {seeded.error}")
         content = ImageContent(seeded.config, seeded.layers)
-        manifests = {layer.diff_id: self.pulling.manifest(who, layer.diff_id) for layer in content.layers}
+        # Each digest is told, and given out, once; an image may have the same layer twice.
+        digests = dict.fromkeys(layer.diff_id for layer in content.layers)
+        manifests = {digest: self.pulling.manifest(who, digest) for digest in digests}
         told = [manifests[layer.diff_id] for layer in content.layers]
         known = tuple(
             manifest
