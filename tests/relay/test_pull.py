@@ -269,6 +269,7 @@ def test_a_fetch_goes_on_with_what_a_cancelled_one_was_at(make_node: MakeNode) -
     source, sink = make_node("source", rate_bytes_s=128 * CHUNK), make_node("sink")
     source.holds(content, manifest)
     first = sink.fetch(manifest).start([source.for_reader("sink")])
+    first.until(Progress, lambda event: event.verified > 4 * CHUNK)  # it is the one who writes
     second = sink.fetch(manifest).start([source.for_reader("sink")])
     first.until(Progress, lambda event: event.verified > 16 * CHUNK)
     first.pull.cancel()

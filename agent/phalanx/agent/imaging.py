@@ -24,6 +24,7 @@ from phalanx.agent.runtimes.base import ImageError, RuntimeUnavailable
 from phalanx.agent.runtimes.docker import DockerRuntime
 from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.agent.runtimes.images import pull
+from phalanx.agent.runtimes.layers import Span
 from phalanx.agent.session import Session, owner_of
 from phalanx.agent.syncing import Syncing
 from phalanx.protocol.errors import RemoteError
@@ -41,6 +42,7 @@ from phalanx.protocol.messages import (
     LayersStatus,
     RelayOpen,
     RelayOpened,
+    Stripe,
     SyncParents,
 )
 from phalanx.protocol.schema import as_words
@@ -50,6 +52,9 @@ from phalanx.protocol.ticket import Gate
 CACHE_SHARE = 0.5
 #: Images of an engine that one answer names (messages.ImagesStatus).
 MOST_IMAGES = 500
+#: How long another process may take to make a layer whole that this node is to seed, and between two looks at
+#: it, in seconds.
+OTHERS_S, LOOK_S = 300.0, 0.2
 
 
 @dataclass(slots=True)
@@ -63,6 +68,7 @@ class Imaging:
     _relay: RelayServer | None = None
     _spools: list[Spool] = field(default_factory=list)
     _syncing: Syncing | None = None
+    _parents_told: tuple[Stripe, ...] | None = None
     _pins: list[str] = field(default_factory=list)
 
     # --- what it holds
@@ -160,7 +166,8 @@ class Imaging:
                 await pull(self._engine, message.reference)
             found = await seed.seed(self._engine, message.reference, archive)
         try:
-            for spool in await asyncio.to_thread(_take_in, cache, found):
+            spools = await asyncio.to_thread(_take_in, cache, found)
+            for spool in spools:
                 self.serve(spool)
         except (SpoolError, OSError) as error:
             raise BlobError(f"cannot keep the layers of {message.reference}: {error}") from error
@@ -171,6 +178,8 @@ class Imaging:
                 self.session.send(page)
         content = found.content
         self.session.send(ImageSeeded(message.request, message.reference, content.config, content.layers, ""))
+        with contextlib.suppress(OSError):  # what is not on the disk for sure, the next agent verifies again
+            await asyncio.to_thread(_settle, spools)
 
     # --- getting it
 
@@ -182,10 +191,15 @@ class Imaging:
             raise BlobError(f"cannot load {message.reference}: {error}") from error
         cache = await self._open_cache()
         syncing = self._syncing = Syncing(self.session, cache, message, content, self.serve)
+        if self._parents_told is not None:
+            syncing.change_parents(self._parents_told)
         try:
             image_id = await syncing.run(self._engine, self.engine_busy)
-        except (ImageError, BlobError):
-            await verify.clean(self._engine, content)
+        except (RuntimeUnavailable, BlobError, OSError) as error:
+            with contextlib.suppress(RuntimeUnavailable):  # the cause is what matters
+                await verify.clean(self._engine, content)
+            if isinstance(error, OSError):
+                raise BlobError(f"cannot load {message.reference}: {error}") from error
             raise
         await self._pin(image_id)
         self.session.send(ImageStatus(message.request, message.reference, image_id, ""))
@@ -199,9 +213,11 @@ class Imaging:
             self.session.notice(f"{error}; a prune before it is used would remove it")
 
     def change_parents(self, message: SyncParents) -> None:
-        """Read from others from now on."""
+        """Read from others from now on; said before the sync has begun, it holds from its beginning."""
         if self._syncing is not None:
             self._syncing.change_parents(message.stripes)
+        else:
+            self._parents_told = message.stripes
 
     def takes(self, message: Chunk | ChunkRefused) -> bool:
         """Whether what came over the bulk link is for the image; then it is taken."""
@@ -231,12 +247,28 @@ def _take_in(cache: BlobCache, found: seed.Seed) -> list[Spool]:
     for span, manifest in dict(zip(found.spans, found.manifests, strict=True)).items():
         spool = cache.open(manifest)
         spools.append(spool)
-        if cache.claim(spool):
-            with span.path.open("rb") as file:
-                for index in list(spool.missing(0, 1)):
-                    spool.keep(
-                        index,
-                        os.pread(file.fileno(), manifest.length(index), span.offset + manifest.offset(index)),
-                    )
-            spool.finish()
+        _fill(cache, spool, span)
     return spools
+
+
+def _fill(cache: BlobCache, spool: Spool, span: Span) -> None:
+    """Make the blob whole, or wait until another process of the user has. Raises SpoolError, OSError."""
+    manifest, until = spool.manifest, time.monotonic() + OTHERS_S
+    while not cache.claim(spool):
+        if spool.whole:
+            return
+        if time.monotonic() > until:
+            raise SpoolError(
+                f"another run of yours has been writing {spool.path} for {OTHERS_S:g} s; wait for its end"
+            )
+        spool.wait_complete(LOOK_S)
+    with span.path.open("rb") as file:
+        for index in list(spool.missing(0, 1)):
+            payload = os.pread(file.fileno(), manifest.length(index), span.offset + manifest.offset(index))
+            spool.keep(index, payload)
+    spool.finish()
+
+
+def _settle(spools: list[Spool]) -> None:
+    for spool in spools:
+        spool.settle()

@@ -48,6 +48,8 @@ from phalanx.protocol.schema import as_words
 
 #: Seconds between two looks whether the node has CPU time to spare for a load.
 LOOK_S = 0.25
+#: Seconds between two looks whether another run has done with the engine.
+LOCK_LOOK_S = 0.1
 
 
 @dataclass(slots=True)
@@ -92,7 +94,10 @@ class Syncing:
         wanted = dict.fromkeys(layer.diff_id for layer in self.content.layers[self.message.first :])
         manifests: list[Manifest] = [await self.session.blobs.manifest(diff_id) for diff_id in wanted]
         self._pull = await asyncio.to_thread(self._make_pull, manifests)
-        await asyncio.to_thread(self._pull.start, self._stripes)
+        first = self._stripes
+        await asyncio.to_thread(self._pull.start, first)
+        if self._stripes is not first:  # others were named while it started
+            self._pull.parents_changed(self._stripes)
 
     def _make_pull(self, manifests: list[Manifest]) -> Pull:
         return Pull(
@@ -196,7 +201,7 @@ class Syncing:
         """While CPUs are short and bytes still come, a layer waits: others wait for bytes, nobody for it."""
         starvation = Starvation()
         starvation.look(self._loop.time())
-        while not self._all_here:
+        while not (self._all_here or self._trouble):
             await asyncio.sleep(LOOK_S)
             if not starvation.look(self._loop.time()):
                 return
@@ -216,19 +221,14 @@ class Syncing:
     async def _alone(self, busy: asyncio.Lock) -> AsyncIterator[bool]:
         """One load at a time on this node, other runs of the user included; whether one had to wait."""
         async with busy:
-            fd = await asyncio.to_thread(
-                os.open,
-                self.cache.folder.parent / "engine.lock",
-                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
-                0o600,
-            )
+            path = self.cache.folder.parent / "engine.lock"
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            waited = False
             try:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    waited = False
-                except BlockingIOError:
-                    await asyncio.to_thread(fcntl.flock, fd, fcntl.LOCK_EX)
+                # A thread that waited for the lock would keep a cancelled agent from its end.
+                while not _locked(fd):
                     waited = True
+                    await asyncio.sleep(LOCK_LOOK_S)
                 yield waited
             finally:
                 os.close(fd)
@@ -252,3 +252,12 @@ class Syncing:
         """End the threads; what was got stays. Blocks shortly."""
         if self._pull is not None:
             self._pull.close()
+
+
+def _locked(fd: int) -> bool:
+    """Take the lock if nobody has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -183,7 +183,13 @@ class RelayServer:
             self._served.threads.add(thread)
         for other in pushed_out:
             other.abort()
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads are allowed: this one is turned away, those that are here stay
+            with self._lock:
+                self._strangers.discard(wire)
+                self._served.threads.discard(thread)
+            wire.close()
 
     def _attend(self, wire: Wire) -> None:
         """The life of a connection, in a thread of its own."""

@@ -35,6 +35,8 @@ LOOK_S = 0.4
 EXPECTED = 10e6
 #: The number of every request about the run's image: it has one.
 REQUEST = 1
+#: Seconds after which a node to which nobody gives anything gets new tickets for the same parents.
+FRESH_S = 5.0
 
 Progress = Callable[[str, str, int, int], None]
 
@@ -194,6 +196,18 @@ class Delivery:
         if isinstance(message, m.ParentFailed):
             parent = message.parent or "the login node"
             self.record(ev.ParentLeft(node, parent, message.corrupt, message.reason))
+            if not message.parent and not self._reads_from_here(node):
+                asyncio.get_running_loop().call_later(FRESH_S, self._give_tickets, node)
+
+    def _reads_from_here(self, node: str) -> bool:
+        """Whether the login node, which asks for no ticket, is among its parents."""
+        return any(CONTROLLER in names for names in self._parents.get(node, ()))
+
+    def _give_tickets(self, node: str) -> None:
+        """A parent that hangs takes a ticket with every connection: those of a node may all be spent."""
+        lists, reader = self._parents.get(node, ()), self._readers.get(node)
+        if any(lists) and reader is not None and reader.verified < reader.total:
+            self.hub.tell([node], m.SyncParents(REQUEST, self.relays.stripes(node, lists)))
 
     def _on_progress(self, node: str, message: m.Message) -> None:
         reader = self._readers.get(node)
