@@ -197,6 +197,18 @@ def test_a_trial_waits_for_who_takes_the_place_and_no_other_first_node_ends_it()
     assert [report(half, after) for half in range(8, 12)][-1] == {"a"}, "c is faster in its place"
 
 
+def test_who_takes_the_place_and_gets_far_less_is_the_slow_one() -> None:
+    pace = Pace(dict.fromkeys("abc", 1000 * MIB), MIB, expected=RATE)
+    for tick in range(8):
+        pace.observe("a", tick / 2, int(tick / 2 * RATE * 0.4))
+        found = pace.slow({"a": "", "b": "a", "c": "b"}, tick / 2)
+    assert found == {"a"}
+    for tick in range(8, 18):
+        pace.observe("b", tick / 2, int((tick - 8) / 2 * RATE * 0.1))
+        found = pace.slow({"b": "", "c": "b", "a": "c"}, tick / 2)
+    assert found == {"b"}
+
+
 def test_without_an_expectation_a_slow_first_node_is_nobodys_fault() -> None:
     transfer = Transfer(chain(NAMES), one_slow(NAMES, "n0"))
     assert not transfer.until(6.0)

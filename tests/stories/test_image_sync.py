@@ -55,7 +55,8 @@ def unshaped(cluster: Cluster, node: str) -> None:
 def clear(cluster: Cluster) -> None:
     for node in cluster.nodes:
         script = (
-            f"docker rmi -f {NAME} >/dev/null 2>&1; docker image prune -f >/dev/null; "
+            f"docker rmi -f {NAME} $(docker images -q phalanx-partial) >/dev/null 2>&1; "
+            "docker image prune -f >/dev/null; "
             "rm -rf /var/tmp/phalanx-*/blobs"
         )
         cluster.lab.exec(node, ["sh", "-c", script])

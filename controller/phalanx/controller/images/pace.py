@@ -7,7 +7,7 @@ parent is not ahead waits for the parent, and is not to blame.
 Two cases are not decided by rates. When all are equally slow nobody is slow. When the first node below the
 root is slow, everyone behind it has its pace, which looks the same as a slow source; only a *trial* tells:
 with ``expected`` given, that node is called slow, someone else takes its place in the next plan, and if
-that one is no faster the verdict is taken back, for the source is to blame.
+that one is no faster the verdict is taken back, for the source is to blame; if it is far slower, it is slow.
 """
 
 from __future__ import annotations
@@ -184,13 +184,15 @@ class Pace:
                 return
 
     def _end_trial(self, heads: Mapping[str, _Track], now: float) -> None:
-        """Once the rate of who took its place is known."""
-        for track in heads.values():
+        """Once the rate of who took its place is known; that one is slow if it has much less still."""
+        for name, track in heads.items():
             rate = track.rate(now, track.since)
             if track.since <= self._since or rate is None:
                 continue
             if rate * SLOW_SHARE <= self._tried[self._trial]:
                 self._slow.discard(self._trial)
+            if rate < SLOW_SHARE * self._tried[self._trial]:
+                self._slow.add(name)
             self._trial = ""
             return
 
