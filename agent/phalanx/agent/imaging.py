@@ -52,6 +52,8 @@ from phalanx.protocol.ticket import Gate
 CACHE_SHARE = 0.5
 #: Images of an engine that one answer names (messages.ImagesStatus).
 MOST_IMAGES = 500
+#: How long an agent that is called off takes for removing parts of an image from its engine, in seconds.
+CLEAN_S = 5.0
 #: How long another process may take to make a layer whole that this node is to seed, and between two looks at
 #: it, in seconds.
 OTHERS_S, LOOK_S = 300.0, 0.2
@@ -69,6 +71,7 @@ class Imaging:
     _spools: list[Spool] = field(default_factory=list)
     _syncing: Syncing | None = None
     _parents_told: tuple[Stripe, ...] | None = None
+    _unfinished: ImageContent | None = None
     _pins: list[str] = field(default_factory=list)
 
     # --- what it holds
@@ -193,14 +196,17 @@ class Imaging:
         syncing = self._syncing = Syncing(self.session, cache, message, content, self.serve)
         if self._parents_told is not None:
             syncing.change_parents(self._parents_told)
+        self._unfinished = content
         try:
             image_id = await syncing.run(self._engine, self.engine_busy)
         except (RuntimeUnavailable, BlobError, OSError) as error:
             with contextlib.suppress(RuntimeUnavailable):  # the cause is what matters
                 await verify.clean(self._engine, content)
+            self._unfinished = None
             if isinstance(error, OSError):
                 raise BlobError(f"cannot load {message.reference}: {error}") from error
             raise
+        self._unfinished = None
         await self._pin(image_id)
         self.session.send(ImageStatus(message.request, message.reference, image_id, ""))
 
@@ -229,6 +235,10 @@ class Imaging:
             # What stays the janitor removes once its lease is over.
             with contextlib.suppress(RuntimeUnavailable):
                 await pins.unpin(self._engine, name)
+        if self._unfinished is not None:  # it was called off in the middle
+            with contextlib.suppress(RuntimeUnavailable, TimeoutError):
+                async with asyncio.timeout(CLEAN_S):
+                    await verify.clean(self._engine, self._unfinished)
         if self._syncing is not None:
             await asyncio.to_thread(self._syncing.close)
         if self._relay is not None:
