@@ -54,6 +54,8 @@ CACHE_SHARE = 0.5
 MOST_IMAGES = 500
 #: How long an agent that is called off takes for removing parts of an image from its engine, in seconds.
 CLEAN_S = 5.0
+#: How often, and how many seconds apart: an engine ends a load that it has whole, though nobody listens.
+CLEAN_TIMES, CLEAN_AGAIN_S = 4, 0.4
 #: How long another process may take to make a layer whole that this node is to seed, and between two looks at
 #: it, in seconds.
 OTHERS_S, LOOK_S = 300.0, 0.2
@@ -238,7 +240,9 @@ class Imaging:
         if self._unfinished is not None:  # it was called off in the middle
             with contextlib.suppress(RuntimeUnavailable, TimeoutError):
                 async with asyncio.timeout(CLEAN_S):
-                    await verify.clean(self._engine, self._unfinished)
+                    for _ in range(CLEAN_TIMES):
+                        await verify.clean(self._engine, self._unfinished)
+                        await asyncio.sleep(CLEAN_AGAIN_S)
         if self._syncing is not None:
             await asyncio.to_thread(self._syncing.close)
         if self._relay is not None:
