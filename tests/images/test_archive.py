@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from phalanx.controller.images import archive as archives
+from phalanx.controller.images import staging
 from phalanx.controller.images.archive import Content, layer_sizes, open_content, span_manifest
 from phalanx.controller.images.login import ImageSourceError
 from phalanx.protocol.blob import layer_chunk_bytes
@@ -259,7 +259,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_unpacking_stops_before_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "_RESERVE", 1 << 60)
+    monkeypatch.setattr(staging, "RESERVE_BYTES", 1 << 60)
     (tmp_path / "x.gz").write_bytes(packed_by_gzip(hybrid(tmp_path / "x.tar", made()).read_bytes()))
     with pytest.raises(ImageSourceError, match=r"x\.gz: no room to unpack it in .*work"):
         open_content(tmp_path / "x.gz", NAME, tmp_path / "work")

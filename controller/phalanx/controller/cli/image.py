@@ -19,6 +19,9 @@ from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.runs.inventory import answers, cache_cells, document, image_cells, image_rows
 from phalanx.controller.runs.records import read_all
 
+#: How help is asked for and laid out, the same for every verb.
+LAYOUT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
 EPILOG = """\b
 Examples:
   phalanx image sync rocm/vllm:6.2 -N 40 -p gpu
@@ -44,7 +47,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Verbs, context_settings=LAYOUT)
 def command() -> None:
     """Images on the nodes."""
 
@@ -52,7 +55,7 @@ def command() -> None:
 @command.command(
     "sync",
     epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=LAYOUT,
 )
 @click.argument("image")
 @sync_options
@@ -99,7 +102,7 @@ Exit: 0 done on every node, 4 bad arguments, 8 nodes missing, 9 a node could not
 @command.command(
     "ls",
     epilog=LS_EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=LAYOUT,
 )
 @click.argument("image", required=False, default="")
 @inventory_options
@@ -113,7 +116,7 @@ def ls(image: str, **given: Any) -> int:
 @command.command(
     "prune",
     epilog=PRUNE_EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=LAYOUT,
 )
 @click.argument("image", required=False, default="")
 @inventory_options

@@ -140,6 +140,10 @@ HOW: tuple[Callable[[Any], Any], ...] = (
 )
 
 
+#: What only a run with ranks has.
+_OF_RANKS = ("ntasks", "ntasks_per_node", "min_nodes", "exit_policy", "prefix")
+
+
 def run_options(function: F) -> F:
     """All of them, in the order in which ``--help`` shows them."""
     return _given((*WHAT, *WHERE, *SLURM, *PLACE, *HOW), function)
@@ -147,18 +151,18 @@ def run_options(function: F) -> F:
 
 def sync_options(function: F) -> F:
     """Those of ``image sync``: the same words for the same things."""
-    ranks = ("ntasks", "ntasks_per_node", "min_nodes")
-    where = [option for option in WHERE if _name(option) not in ranks]
-    how = [option for option in HOW if _name(option) not in ("exit_policy", "prefix")]
-    return _given((*where, *SLURM, ARCHIVE, *BULK, *how), function)
+    return _given(
+        (*_without(WHERE, *_OF_RANKS), *SLURM, ARCHIVE, *BULK, *_without(HOW, *_OF_RANKS)), function
+    )
 
 
 def inventory_options(function: F) -> F:
     """Those of ``image ls`` and ``image prune``: of ``image sync``, but nothing that moves an image."""
-    ranks = ("ntasks", "ntasks_per_node", "min_nodes")
-    where = [option for option in WHERE if _name(option) not in ranks]
-    how = [option for option in HOW if _name(option) not in ("exit_policy", "prefix", "detach")]
-    return _given((*where, *SLURM, *how), function)
+    return _given((*_without(WHERE, *_OF_RANKS), *SLURM, *_without(HOW, *_OF_RANKS, "detach")), function)
+
+
+def _without(options: Sequence[Callable[[Any], Any]], *names: str) -> list[Callable[[Any], Any]]:
+    return [option for option in options if _name(option) not in names]
 
 
 def _given(options: Sequence[Callable[[Any], Any]], function: F) -> F:

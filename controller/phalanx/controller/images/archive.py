@@ -26,11 +26,8 @@ from phalanx.protocol.image_tar import Member, members
 from phalanx.protocol.messages import Layer
 
 from .login import ImageSourceError
+from .staging import LOOK_PIECES, PIECE_BYTES, check_room
 
-#: Bytes that are unpacked at a time, and that stay free on the disk where that is done.
-_PIECE, _RESERVE = 1 << 20, 256 << 20
-#: Pieces between two looks at that disk.
-_LOOK = 64
 _OPENERS = {"gzip": gzip.GzipFile, "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile}
 
 
@@ -95,28 +92,23 @@ def _unpacked(path: Path, kind: str, work: Path) -> Path:
             f"it is compressed with {kind}, which is not read here; unpack it (`{kind} -d`)"
         )
     with _OPENERS[kind](path) as packed:
-        return _write(iter(lambda: packed.read(_PIECE), b""), work, "unpacked.tar")
+        return _write(iter(lambda: packed.read(PIECE_BYTES), b""), work, "unpacked.tar")
 
 
 def _write(pieces: Iterable[bytes], work: Path, name: str) -> Path:
     """A file in ``work``, there only when it is whole. Raises OSError before the disk is full."""
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    words = f"no room to unpack it in {work}; make room there or unpack it yourself"
     part = work / f"{name}.part"
     try:
         with part.open("wb") as file:
             for number, piece in enumerate(pieces):
-                if number % _LOOK == 0:
-                    _check_room(work)
+                if number % LOOK_PIECES == 0:
+                    check_room(work, words)
                 file.write(piece)
         return part.replace(work / name)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _check_room(work: Path) -> None:
-    about = os.statvfs(work)
-    if about.f_bavail * about.f_frsize < _RESERVE:
-        raise OSError(f"no room to unpack it in {work}; make room there or unpack it yourself")
 
 
 def _open_layout(path: Path, reference: str, work: Path, architecture: str) -> Content:
@@ -185,7 +177,7 @@ def _plain(span: Span, member: Member, diff_id: bytes, work: Path) -> Span:
         if not check_packing(file.read(min(8, span.size)), member.name):
             return span
     read = hashlib.sha256()
-    path = _write(gunzip(_hashed(_chunks(span, _PIECE), read)), work, f"{diff_id.hex()}.tar")
+    path = _write(gunzip(_hashed(_chunks(span, PIECE_BYTES), read)), work, f"{diff_id.hex()}.tar")
     if member.name.startswith("blobs/") and member.name != blob_name(read.digest()):
         raise ImageFormatError(f"its member {member.name} is damaged: it does not match its digest")
     return Span(path, 0, path.stat().st_size)

@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from .staging import LOOK_PIECES, PIECE_BYTES, check_room
+
 #: How long the login node's engine may take to answer at all, in seconds; a hung one counts as none.
 ENGINE_S = 10.0
-#: Bytes of the image that are taken at a time; bytes that are left free where it is saved, and pieces between
-#: two looks at that.
-_PIECE, _RESERVE, _LOOK = 1 << 20, 256 << 20, 64
 
 
 class ImageSourceError(Exception):
@@ -78,18 +77,12 @@ async def save_from_login(reference: str, archive: Path) -> bool:
 
 async def _export(docker: Any, reference: str, archive: Path) -> None:
     """Write what the engine saves; a disk that others use is not filled to its end. Raises OSError."""
+    words = f"no room for it in {archive.parent}; make room there"
     number = 0
     with archive.open("wb") as file:
         async with docker.images.export_image(reference) as stream:
-            async for data in stream.iter_chunked(_PIECE):
-                if number % _LOOK == 0:
-                    _check_room(archive.parent)
+            async for data in stream.iter_chunked(PIECE_BYTES):
+                if number % LOOK_PIECES == 0:
+                    check_room(archive.parent, words)
                 number += 1
                 await asyncio.to_thread(file.write, data)
-
-
-def _check_room(folder: Path) -> None:
-    """Raises OSError when too few bytes are free there."""
-    about = os.statvfs(folder)
-    if about.f_bavail * about.f_frsize < _RESERVE:
-        raise OSError(f"no room for it in {folder}; make room there")
