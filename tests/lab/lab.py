@@ -201,6 +201,10 @@ class Lab:
         """Cancel all jobs and wait until they are gone."""
         slurm.cancel_all(self.topology)
 
+    def write_off(self, name: str) -> None:
+        """Tell Slurm that a node is down, so that it no longer waits for the end of jobs there."""
+        slurm.write_off(self.topology, name)
+
     # Engines.
 
     def docker_host(self, name: str) -> str:

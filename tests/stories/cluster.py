@@ -106,7 +106,9 @@ class Cluster:
         while self.repairs:
             self.repairs.pop()()
         while self.off:
-            self.lab.boot(self.off.pop())
+            node = self.off.pop()
+            self.lab.write_off(node)
+            self.lab.boot(node)
         lifecycle.wait_ready(self.lab.topology, self.nodes)
 
     def heal(self) -> None:

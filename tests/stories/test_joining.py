@@ -57,7 +57,7 @@ def test_a_node_whose_link_is_cut_while_it_joins_is_named_after_the_join_timeout
     assert set(run.events("join.timeout")[-1]["missing"]) >= {"n2"}
     assert "n2" in run.stderr.partition("missing")[2]
     nothing_runs(cluster, 5)
-    cluster.power_off("n2")  # and on again: Slurm then believes at once that it is back
+    cluster.power_off("n2")  # and on again: Slurm then waits for nothing there, and believes that it is back
     cluster.mend()
     phalanx.run(*IN_CONTAINERS, "--", "true")
     cluster.forget_dead_files()  # srun leaves the file that it brought when it cannot start the step
