@@ -18,6 +18,7 @@ import pytest
 from phalanx.controller.images import staging
 from phalanx.controller.images.archive import Content, layer_sizes, open_content, span_manifest
 from phalanx.controller.images.login import ImageSourceError
+from phalanx.controller.images.staging import Stage
 from phalanx.protocol.blob import layer_chunk_bytes
 from phalanx.protocol.image import ImageFormatError, digest_text
 from phalanx.protocol.image_archive import archive, blob_name
@@ -121,7 +122,7 @@ def left_in(work: Path) -> list[str]:
 def test_layers_of_an_uncompressed_archive_stay_where_they_are(tmp_path: Path) -> None:
     one = made()
     for path in (hybrid(tmp_path / "new.tar", one), saved(tmp_path / "old.tar", (one, NAME))):
-        found = open_content(path, NAME, tmp_path / "work")
+        found = open_content(path, NAME, Stage(tmp_path / "work"))
         check(found, one)
         assert {span.path for span in found.spans} == {path}
     assert left_in(tmp_path / "work") == []
@@ -131,10 +132,10 @@ def test_a_layer_that_is_there_as_a_link_is_found(tmp_path: Path) -> None:
     first, empty = made("a"), tar({})
     twice = image(first.layers[0], empty, first.layers[1], empty)
     path = saved(tmp_path / "x.tar", (first, "a:1"), (twice, "b:1"))
-    check(open_content(path, "b:1", tmp_path / "work"), twice)
-    check(open_content(path, "docker.io/library/a:1", tmp_path / "work"), first)
+    check(open_content(path, "b:1", Stage(tmp_path / "work")), twice)
+    check(open_content(path, "docker.io/library/a:1", Stage(tmp_path / "work")), first)
     with pytest.raises(ImageSourceError, match=r"x\.tar does not hold c:1; it holds a:1, b:1"):
-        open_content(path, "c:1", tmp_path / "work")
+        open_content(path, "c:1", Stage(tmp_path / "work"))
 
 
 @pytest.mark.parametrize("pack", [packed_by_gzip, bz2.compress, lzma.compress])
@@ -142,7 +143,7 @@ def test_a_compressed_archive_is_unpacked_once(pack: Callable[[bytes], bytes], t
     one = made()
     path = tmp_path / "x.tar.packed"
     path.write_bytes(pack(hybrid(tmp_path / "x.tar", one).read_bytes()))
-    check(open_content(path, NAME, tmp_path / "work"), one)
+    check(open_content(path, NAME, Stage(tmp_path / "work")), one)
     assert left_in(tmp_path / "work") == ["unpacked.tar"]
 
 
@@ -152,7 +153,7 @@ def test_an_oci_layout_is_read_as_folder_and_as_archive(folder: bool, packed: bo
     one = made()
     members = oci_members(one, packed_by_gzip if packed else bytes)
     path = write_folder(tmp_path / "x", members) if folder else write_tar(tmp_path / "x.tar", members)
-    check(open_content(path, NAME, tmp_path / "work"), one)
+    check(open_content(path, NAME, Stage(tmp_path / "work")), one)
     assert left_in(tmp_path / "work") == sorted(
         f"{diff_id.hex()}.tar" for diff_id in one.content.diff_ids if packed
     )
@@ -161,16 +162,16 @@ def test_an_oci_layout_is_read_as_folder_and_as_archive(folder: bool, packed: bo
 def test_an_oci_image_is_found_by_its_tag_alone(tmp_path: Path) -> None:
     one = made()
     path = write_folder(tmp_path / "x", oci_members(one, bytes, "1"))
-    assert open_content(path, NAME, tmp_path / "work").image == one.content
+    assert open_content(path, NAME, Stage(tmp_path / "work")).image == one.content
 
 
 def test_layers_compressed_with_zstd_are_refused_by_name(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "x", oci_members(made(), lambda data: b"\x28\xb5\x2f\xfd" + data))
     with pytest.raises(ImageSourceError, match=r"/x: its layer 'blobs/.* is compressed with zstd"):
-        open_content(path, NAME, tmp_path / "work")
+        open_content(path, NAME, Stage(tmp_path / "work"))
     (tmp_path / "y").write_bytes(b"\x28\xb5\x2f\xfd and so on")
     with pytest.raises(ImageSourceError, match=r"/y: it is compressed with zstd"):
-        open_content(tmp_path / "y", NAME, tmp_path / "work")
+        open_content(tmp_path / "y", NAME, Stage(tmp_path / "work"))
 
 
 @pytest.mark.parametrize("place", range(3))
@@ -180,7 +181,7 @@ def test_a_flipped_bit_in_any_layer_is_told_when_it_is_read(place: int, tmp_path
     data = bytearray(path.read_bytes())
     data[data.index(one.layers[place]) + 350_000] ^= 4
     path.write_bytes(data)
-    found = open_content(path, NAME, tmp_path / "work")
+    found = open_content(path, NAME, Stage(tmp_path / "work"))
     for index, (span, layer) in enumerate(zip(found.spans, found.image.layers, strict=True)):
         if index != place:
             span_manifest(span, layer, CHUNK_BYTES)
@@ -205,7 +206,7 @@ def test_a_flipped_bit_in_a_compressed_layer_is_told_and_leaves_nothing(tmp_path
     data[len(data) // 2] ^= 4
     blob.write_bytes(data)
     with pytest.raises(ImageSourceError, match="damaged"):
-        open_content(path, NAME, tmp_path / "work")
+        open_content(path, NAME, Stage(tmp_path / "work"))
     assert not [name for name in left_in(tmp_path / "work") if name.endswith(".part")]
 
 
@@ -217,7 +218,7 @@ def test_an_archive_cut_anywhere_is_told_with_the_file(tmp_path: Path) -> None:
         for kept in (0, 1, 300, 512, 5000, len(data) // 2, len(data) - 2000):
             path.write_bytes(data[:kept])
             with pytest.raises(ImageSourceError, match=r"cut\.tar"):
-                open_content(path, NAME, tmp_path / "work")
+                open_content(path, NAME, Stage(tmp_path / "work"))
 
 
 def test_an_archive_without_some_of_its_layers_is_told(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_an_archive_without_some_of_its_layers_is_told(tmp_path: Path) -> None:
     sent = b"".join(data[piece.diff_id] if isinstance(piece, Layer) else piece for piece in pieces)
     (tmp_path / "x.tar").write_bytes(sent)
     with pytest.raises(ImageSourceError, match=rf"{one.content.diff_ids[1].hex()}' is not there"):
-        open_content(tmp_path / "x.tar", NAME, tmp_path / "work")
+        open_content(tmp_path / "x.tar", NAME, Stage(tmp_path / "work"))
 
 
 def test_layers_that_are_not_the_configurations_are_told(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_layers_that_are_not_the_configurations_are_told(tmp_path: Path) -> None
     members["l"] = one.layers[0]
     members["manifest.json"] = json.dumps([{"Config": "c.json", "Layers": ["l"]}]).encode()
     with pytest.raises(ImageSourceError, match="1 layers where its configuration names 3"):
-        open_content(write_tar(tmp_path / "x.tar", members), NAME, tmp_path / "work")
+        open_content(write_tar(tmp_path / "x.tar", members), NAME, Stage(tmp_path / "work"))
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../../../etc/hostname"])
@@ -247,7 +248,7 @@ def test_links_in_a_layouts_folder_are_not_followed(target: str, tmp_path: Path)
     blob.unlink()
     blob.symlink_to(target)
     with pytest.raises(ImageSourceError, match="is not there"):
-        open_content(path, NAME, tmp_path / "work")
+        open_content(path, NAME, Stage(tmp_path / "work"))
 
 
 def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
@@ -255,14 +256,14 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, words in (("pipe", "neither a file"), ("empty", "neither manifest"), ("gone", "No such file")):
         with pytest.raises(ImageSourceError, match=rf"{name}.*{words}"):
-            open_content(tmp_path / name, NAME, tmp_path / "work")
+            open_content(tmp_path / name, NAME, Stage(tmp_path / "work"))
 
 
 def test_unpacking_stops_before_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "RESERVE_BYTES", 1 << 60)
     (tmp_path / "x.gz").write_bytes(packed_by_gzip(hybrid(tmp_path / "x.tar", made()).read_bytes()))
     with pytest.raises(ImageSourceError, match=r"x\.gz: no room to unpack it in .*work"):
-        open_content(tmp_path / "x.gz", NAME, tmp_path / "work")
+        open_content(tmp_path / "x.gz", NAME, Stage(tmp_path / "work"))
     assert left_in(tmp_path / "work") == []
 
 
@@ -278,7 +279,7 @@ def test_tools_that_write_dot_names_are_read(tmp_path: Path) -> None:
             member.name = f"./{member.name}"
             new.addfile(member, content)
     (tmp_path / "y.tar").write_bytes(made_file.getvalue())
-    check(open_content(tmp_path / "y.tar", NAME, tmp_path / "work"), one)
+    check(open_content(tmp_path / "y.tar", NAME, Stage(tmp_path / "work")), one)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a tar", bytes(10_000), b"\x1f\x8b and no more"])
@@ -286,9 +287,19 @@ def test_bytes_that_are_no_archive_are_told_with_the_file(content: bytes, tmp_pa
     path = tmp_path / "x.tar"
     path.write_bytes(content)
     with pytest.raises(ImageSourceError, match=r"x\.tar"):
-        open_content(path, NAME, tmp_path / "work")
+        open_content(path, NAME, Stage(tmp_path / "work"))
 
 
 def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(ImageSourceError, match=r"gone\.tar.*No such file"):
-        open_content(tmp_path / "gone.tar", NAME, tmp_path / "work")
+        open_content(tmp_path / "gone.tar", NAME, Stage(tmp_path / "work"))
+
+
+def test_unpacking_that_is_called_off_ends_and_leaves_nothing(tmp_path: Path) -> None:
+    archive_path = tmp_path / "x.tar.gz"
+    archive_path.write_bytes(packed_by_gzip(hybrid(tmp_path / "x.tar", made()).read_bytes()))
+    stage = Stage(tmp_path / "work")
+    stage.called_off.set()
+    with pytest.raises(ImageSourceError, match="called off"):
+        open_content(archive_path, NAME, stage)
+    assert not list(stage.folder.iterdir())

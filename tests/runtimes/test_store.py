@@ -5,6 +5,7 @@ A stand-in speaks the few calls of the API, for endings that a real engine canno
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 import aiodocker
 import pytest
 from aiohttp import web
-from phalanx.agent.runtimes import layers, store, verify
+from phalanx.agent.runtimes import layers, parts, pins, store, verify
 from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
 from phalanx.protocol.image import ImageContent, digest_text
@@ -84,7 +85,7 @@ class StandIn:
     async def create(self, _: web.Request) -> web.Response:
         if self.cannot_run:
             return web.json_response({"message": "content digest not found"}, status=404)
-        return web.json_response({"Id": "probe"}, status=201)
+        return web.json_response({"Id": "a-pin"}, status=201)
 
     async def delete(self, request: web.Request) -> web.Response:
         self.removed.append(request.match_info["name"])
@@ -234,16 +235,46 @@ async def test_an_image_that_is_there_is_not_loaded_again(tmp_path: Path) -> Non
         await layers.load_config(client, MADE.content, NAME)
 
 
-async def test_an_image_of_the_containerd_store_is_done_when_a_container_can_be_made_of_it(
-    tmp_path: Path,
-) -> None:
+async def test_an_image_is_done_when_the_engine_shows_it_and_its_own_parts_are_gone(tmp_path: Path) -> None:
     part = MADE.content.partial_tag(1)
     other = part.replace(MADE.content.partial_mark, "0" * 12)
     engine = StandIn(images={NAME: shown(MADE.content, MANIFEST)})
     engine.listed = [{"Id": "sha256:1", "RepoTags": [part, other]}, {"Id": "sha256:2", "RepoTags": None}]
     async with engine.at(tmp_path / "s") as client:
         assert await verify.finish(client, MADE.content, NAME) == MANIFEST
-        assert engine.removed == ["probe", part]
+        assert engine.removed == [part]
+
+
+async def test_the_parts_of_an_image_that_another_run_loads_too_are_left_to_it(tmp_path: Path) -> None:
+    tag = MADE.content.partial_tag(1)
+    engine = StandIn(listed=[{"Id": "sha256:1", "RepoTags": [tag]}])
+    ours, theirs = [await parts.share(tmp_path, MADE.content) for _ in range(2)]
+    async with engine.at(tmp_path / "s") as client:
+        await ours.clean(client)
+        assert engine.removed == []
+        ours.release()
+        await theirs.clean(client)
+        assert tag in engine.removed
+    late = asyncio.create_task(parts.share(tmp_path, MADE.content))
+    await asyncio.sleep(2 * parts.LOOK_S)
+    assert not late.done()  # a layer that it put in now might be removed
+    theirs.release()
+    (await late).release()
+    assert not theirs.path.exists()
+
+
+async def test_what_the_containerd_store_can_make_no_container_of_has_not_come(tmp_path: Path) -> None:
+    engine = StandIn()
+    async with engine.at(tmp_path / "s") as client:
+        assert await pins.pin_brought(client, MANIFEST, {}) == ("a-pin", "")
         engine.cannot_run = True
         with pytest.raises(ImageError, match="content digest not found"):
-            await verify.finish(client, MADE.content, NAME)
+            await pins.pin_brought(client, MANIFEST, {})
+
+
+async def test_a_graph_driver_store_that_makes_no_container_may_do_so_later(tmp_path: Path) -> None:
+    engine = StandIn(info={"DockerRootDir": "/nowhere"}, cannot_run=True)
+    async with engine.at(tmp_path / "s") as client:
+        name, why = await pins.pin_brought(client, MANIFEST, {})
+    assert name == ""
+    assert "content digest not found" in why

@@ -19,12 +19,13 @@ from phalanx.agent.relay.cache import BlobCache
 from phalanx.agent.relay.place import PlaceRefused, cache_place
 from phalanx.agent.relay.server import RelayServer
 from phalanx.agent.relay.spool import Spool, SpoolError
-from phalanx.agent.runtimes import inventory, pins, seed, store, verify
+from phalanx.agent.runtimes import inventory, pins, seed, store
 from phalanx.agent.runtimes.base import ImageError, RuntimeUnavailable
 from phalanx.agent.runtimes.docker import DockerRuntime
 from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.agent.runtimes.images import pull
 from phalanx.agent.runtimes.layers import Span
+from phalanx.agent.runtimes.parts import Parts, share
 from phalanx.agent.session import Session, owner_of
 from phalanx.agent.syncing import Syncing
 from phalanx.protocol.errors import RemoteError
@@ -73,7 +74,7 @@ class Imaging:
     _spools: list[Spool] = field(default_factory=list)
     _syncing: Syncing | None = None
     _parents_told: tuple[Stripe, ...] | None = None
-    _unfinished: ImageContent | None = None
+    _unfinished: Parts | None = None
     _pins: list[str] = field(default_factory=list)
 
     # --- what it holds
@@ -198,27 +199,38 @@ class Imaging:
         syncing = self._syncing = Syncing(self.session, cache, message, content, self.serve)
         if self._parents_told is not None:
             syncing.change_parents(self._parents_told)
-        self._unfinished = content
+        try:
+            parts = self._unfinished = await share(cache.folder.parent, content)
+        except OSError as error:
+            raise BlobError(f"cannot load {message.reference}: {error}") from error
         try:
             image_id = await syncing.run(self._engine, self.engine_busy)
+            await self._pin(image_id)
         except (RuntimeUnavailable, BlobError, OSError) as error:
             with contextlib.suppress(RuntimeUnavailable):  # the cause is what matters
-                await verify.clean(self._engine, content)
-            self._unfinished = None
+                await parts.clean(self._engine)
+            self._let_go(parts)
             if isinstance(error, OSError):
                 raise BlobError(f"cannot load {message.reference}: {error}") from error
             raise
-        self._unfinished = None
-        await self._pin(image_id)
+        self._let_go(parts)
         self.session.send(ImageStatus(message.request, message.reference, image_id, ""))
 
+    def _let_go(self, parts: Parts) -> None:
+        parts.release()
+        self._unfinished = None
+
     async def _pin(self, image_id: str) -> None:
-        """Keep what was brought from a prune of others until this agent leaves, or its lease is over."""
+        """Keep what was brought from a prune of others until this agent leaves, or its lease is over.
+
+        Raises ImageError when that shows that the image has not come.
+        """
         labels = pins.pin_labels(owner_of(self.session), str(self.session.lease_file), time.time())
-        try:
-            self._pins.append(await pins.pin(self._engine, image_id, labels))
-        except ImageError as error:
-            self.session.notice(f"{error}; a prune before it is used would remove it")
+        name, why = await pins.pin_brought(self._engine, image_id, labels)
+        if name:
+            self._pins.append(name)
+        else:
+            self.session.notice(f"{why}; a prune before it is used would remove it")
 
     def change_parents(self, message: SyncParents) -> None:
         """Read from others from now on; said before the sync has begun, it holds from its beginning."""
@@ -237,12 +249,13 @@ class Imaging:
             # What stays the janitor removes once its lease is over.
             with contextlib.suppress(RuntimeUnavailable):
                 await pins.unpin(self._engine, name)
-        if self._unfinished is not None:  # it was called off in the middle
+        if (parts := self._unfinished) is not None:  # it was called off in the middle
             with contextlib.suppress(RuntimeUnavailable, TimeoutError):
                 async with asyncio.timeout(CLEAN_S):
                     for _ in range(CLEAN_TIMES):
-                        await verify.clean(self._engine, self._unfinished)
+                        await parts.clean(self._engine)
                         await asyncio.sleep(CLEAN_AGAIN_S)
+            self._let_go(parts)
         if self._syncing is not None:
             await asyncio.to_thread(self._syncing.close)
         if self._relay is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from phalanx.agent.runtimes.base import ImageError, Owner
 from phalanx.agent.runtimes.engine import CREATE_S, EngineClient, EngineError
 from phalanx.agent.runtimes.janitor import LABEL_EXPIRES, LABEL_LEASE, LABEL_UID
+from phalanx.agent.runtimes.store import store_of
 
 LABEL_PIN = "phalanx.pin"
 
@@ -44,6 +45,24 @@ async def pin(engine: EngineClient, image_id: str, labels: dict[str, str]) -> st
     except EngineError as error:
         raise ImageError(f"cannot pin image {image_id[:19]}: {error}") from error
     return str(container.id)
+
+
+async def pin_brought(engine: EngineClient, image_id: str, labels: dict[str, str]) -> tuple[str, str]:
+    """Pin an image that has just been loaded; the pin's name, or "" and why it has none.
+
+    The containerd store lists images that it cannot run: one of which it can make no container has not come.
+    Raises ImageError for that.
+    """
+    try:
+        return await pin(engine, image_id, labels), ""
+    except ImageError as error:
+        try:
+            lists_all = (await store_of(engine)).containerd
+        except EngineError as failed:
+            raise ImageError(f"{error}; nor does the engine say what it is: {failed}") from error
+        if lists_all:
+            raise
+        return "", str(error)
 
 
 async def unpin(engine: EngineClient, name: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from phalanx.agent.runtimes import images
 from phalanx.agent.runtimes.base import ImageError
-from phalanx.agent.runtimes.engine import CREATE_S, EngineClient, EngineError
-from phalanx.agent.runtimes.store import diff_ids_of, same_id, store_of
+from phalanx.agent.runtimes.engine import EngineClient, EngineError
+from phalanx.agent.runtimes.store import diff_ids_of, same_id
 from phalanx.protocol.image import PARTIAL_LABEL, ImageContent, ImageFormatError, digest_text, read_config
 from phalanx.protocol.image_archive import manifest_digest
 
@@ -34,8 +34,7 @@ async def finish(engine: EngineClient, content: ImageContent, reference: str) ->
 
     The layers that the engine shows must be those of the configuration, and its id the digest of that. The
     containerd store calls an image by its manifest: there the id must be that of the manifest made here, or
-    what containers are told (command, environment, labels ...) the same; and since it lists images that it
-    cannot run, a container is made from it and removed. Raises ImageError.
+    what containers are told (command, environment, labels ...) the same. Raises ImageError.
     """
     try:
         if not await right(engine, content, reference):
@@ -46,8 +45,6 @@ async def finish(engine: EngineClient, content: ImageContent, reference: str) ->
                 f"cannot load image {reference}: the engine does not show it with the layers and the "
                 f"configuration {digest_text(content.digest)[:19]} afterwards; send it again"
             )
-        if (await store_of(engine)).containerd:
-            await _probe(engine, image_id)
         await _remove_partial(engine, content)
         return image_id
     except EngineError as error:
@@ -116,12 +113,6 @@ def _told(shown: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     same = all((one.get(key) or None) == (other.get(key) or None) for key in _TOLD)
     places = (("Architecture", "architecture"), ("Os", "os"), ("Created", "created"))
     return same and all((shown.get(key) or None) == (config.get(own) or None) for key, own in places)
-
-
-async def _probe(engine: EngineClient, image_id: str) -> None:
-    create = engine.api.containers.create({"Image": image_id, "Cmd": ["phalanx-probe"]})
-    container = await engine.call("make a container from it", create, CREATE_S)
-    await engine.call("remove that container", container.delete(force=True, v=True), CREATE_S)
 
 
 async def _remove_partial(engine: EngineClient, content: ImageContent) -> None:

@@ -26,7 +26,7 @@ from phalanx.protocol.image_tar import Member, members
 from phalanx.protocol.messages import Layer
 
 from .login import ImageSourceError
-from .staging import LOOK_PIECES, PIECE_BYTES, check_room
+from .staging import LOOK_PIECES, PIECE_BYTES, Stage
 
 _OPENERS = {"gzip": gzip.GzipFile, "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile}
 
@@ -49,16 +49,16 @@ class Content:
     tags: tuple[str, ...]
 
 
-def open_content(path: Path, reference: str, work: Path, architecture: str = "") -> Content:
-    """The image of that name in a file or folder, or its only one; ``work``: where to unpack. Blocks.
+def open_content(path: Path, reference: str, stage: Stage, architecture: str = "") -> Content:
+    """The image of that name in a file or folder, or its only one; ``stage``: where to unpack. Blocks.
 
     ``architecture``: which, when the image is there for several ("amd64"). Raises ImageSourceError naming the
     file and what it holds.
     """
     try:
         if path.is_dir():
-            return _open_layout(path, reference, work, architecture)
-        return _open_file(path, reference, work, architecture)
+            return _open_layout(path, reference, stage, architecture)
+        return _open_file(path, reference, stage, architecture)
     except ImageFormatError as error:
         raise ImageSourceError(_words(path, str(error))) from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -72,50 +72,50 @@ def _words(path: Path, words: str) -> str:
     return f"cannot read the image archive {path}: {words}{cure}"
 
 
-def _open_file(path: Path, reference: str, work: Path, architecture: str) -> Content:
+def _open_file(path: Path, reference: str, stage: Stage, architecture: str) -> Content:
     if not stat.S_ISREG(path.stat().st_mode):
         raise ImageFormatError("it is neither a file nor a folder")
     with path.open("rb") as file:
         kind = packing(file.read(8))
-    tar = _unpacked(path, kind, work) if kind else path
+    tar = _unpacked(path, kind, stage) if kind else path
     with tar.open("rb") as file:
         descriptor = file.fileno()
         found = members(lambda at, count: os.pread(descriptor, count, at), os.fstat(descriptor).st_size)
         images = find_images(found, lambda member: os.pread(descriptor, member.size, member.offset))
     image = choose(images, reference, architecture)
-    return _located(image, [Span(tar, member.offset, member.size) for member in image.layers], work)
+    return _located(image, [Span(tar, member.offset, member.size) for member in image.layers], stage)
 
 
-def _unpacked(path: Path, kind: str, work: Path) -> Path:
+def _unpacked(path: Path, kind: str, stage: Stage) -> Path:
     if kind not in _OPENERS:
         raise ImageFormatError(
             f"it is compressed with {kind}, which is not read here; unpack it (`{kind} -d`)"
         )
     with _OPENERS[kind](path) as packed:
-        return _write(iter(lambda: packed.read(PIECE_BYTES), b""), work, "unpacked.tar")
+        return _write(iter(lambda: packed.read(PIECE_BYTES), b""), stage, "unpacked.tar")
 
 
-def _write(pieces: Iterable[bytes], work: Path, name: str) -> Path:
-    """A file in ``work``, there only when it is whole. Raises OSError before the disk is full."""
-    work.mkdir(mode=0o700, parents=True, exist_ok=True)
-    words = f"no room to unpack it in {work}; make room there or unpack it yourself"
-    part = work / f"{name}.part"
+def _write(pieces: Iterable[bytes], stage: Stage, name: str) -> Path:
+    """A file in ``stage``, there only when it is whole. Raises OSError before the disk is full."""
+    stage.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    words = f"no room to unpack it in {stage.folder}; make room there or unpack it yourself"
+    part = stage.folder / f"{name}.part"
     try:
         with part.open("wb") as file:
             for number, piece in enumerate(pieces):
                 if number % LOOK_PIECES == 0:
-                    check_room(work, words)
+                    stage.check(words)
                 file.write(piece)
-        return part.replace(work / name)
+        return part.replace(stage.folder / name)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _open_layout(path: Path, reference: str, work: Path, architecture: str) -> Content:
+def _open_layout(path: Path, reference: str, stage: Stage, architecture: str) -> Content:
     found = _layout_members(path)
     images = find_images(found, lambda member: (path / member.name).read_bytes()[: member.size + 1])
     image = choose(images, reference, architecture)
-    return _located(image, [Span(path / member.name, 0, member.size) for member in image.layers], work)
+    return _located(image, [Span(path / member.name, 0, member.size) for member in image.layers], stage)
 
 
 def _layout_members(path: Path) -> dict[str, Member]:
@@ -132,14 +132,14 @@ def _layout_members(path: Path) -> dict[str, Member]:
     return found
 
 
-def _located(image: Held, packed: list[Span], work: Path) -> Content:
+def _located(image: Held, packed: list[Span], stage: Stage) -> Content:
     diff_ids = config_diff_ids(image.config)
     if len(diff_ids) != len(packed):
         raise ImageFormatError(f"it has {len(packed)} layers where its configuration names {len(diff_ids)}")
     plain: dict[bytes, Span] = {}
     for diff_id, span, member in zip(diff_ids, packed, image.layers, strict=True):
         if diff_id not in plain:
-            plain[diff_id] = _plain(span, member, diff_id, work)
+            plain[diff_id] = _plain(span, member, diff_id, stage)
     spans = tuple(plain[diff_id] for diff_id in diff_ids)
     layers = tuple(Layer(diff_id, plain[diff_id].size) for diff_id in diff_ids)
     return Content(ImageContent(image.config, layers), spans, image.names)
@@ -163,21 +163,21 @@ def layer_sizes(path: Path, reference: str) -> tuple[int, ...]:
 
     Raises ImageSourceError.
     """
-    nowhere = Path(os.devnull)
+    nowhere = Stage(Path(os.devnull))
     try:
         return tuple(layer.size for layer in open_content(path, reference, nowhere).image.layers)
     except ImageSourceError:
         return ()
 
 
-def _plain(span: Span, member: Member, diff_id: bytes, work: Path) -> Span:
-    """The layer uncompressed: where it is, or in a file of its own in ``work``."""
+def _plain(span: Span, member: Member, diff_id: bytes, stage: Stage) -> Span:
+    """The layer uncompressed: where it is, or in a file of its own in ``stage``."""
     with span.path.open("rb") as file:
         file.seek(span.offset)
         if not check_packing(file.read(min(8, span.size)), member.name):
             return span
     read = hashlib.sha256()
-    path = _write(gunzip(_hashed(_chunks(span, PIECE_BYTES), read)), work, f"{diff_id.hex()}.tar")
+    path = _write(gunzip(_hashed(_chunks(span, PIECE_BYTES), read)), stage, f"{diff_id.hex()}.tar")
     if member.name.startswith("blobs/") and member.name != blob_name(read.digest()):
         raise ImageFormatError(f"its member {member.name} is damaged: it does not match its digest")
     return Span(path, 0, path.stat().st_size)

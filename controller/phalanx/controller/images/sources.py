@@ -18,6 +18,7 @@ from ..fleet.instructions import FindImage
 from ..fleet.pulling import Pulling
 from .archive import Span, open_content
 from .login import ImageSourceError, save_from_login
+from .staging import Stage
 
 #: Folder of archives that madengine's users share, and how an image is called there.
 BUILDS = "MAD_DOCKER_BUILDS"
@@ -78,7 +79,16 @@ class Sources:
         return await self._pull(wanted)
 
     async def _archive(self, reference: str, path: Path) -> Found:
-        content = await asyncio.to_thread(open_content, path, reference, self.folder)
+        stage = Stage(self.folder)
+        opening = asyncio.create_task(
+            asyncio.to_thread(open_content, path, reference, stage), name="image archive"
+        )
+        try:
+            content = await asyncio.shield(opening)
+        finally:
+            stage.called_off.set()
+            # Until its thread has ended something might be written into the folder, which is to be removed.
+            await asyncio.gather(opening, return_exceptions=True)
         return Found(reference, f"archive {path}", content.image, content.spans)
 
     async def _login(self, reference: str) -> Found | None:

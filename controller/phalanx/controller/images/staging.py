@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 #: Bytes that are read and written at a time.
@@ -11,6 +13,20 @@ PIECE_BYTES = 1 << 20
 LOOK_PIECES = 64
 #: Bytes that are left free on that disk: others live on it too.
 RESERVE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A folder for what a run needs for a while. ``called_off``: nobody waits for it any more."""
+
+    folder: Path
+    called_off: threading.Event = field(default_factory=threading.Event)
+
+    def check(self, words: str) -> None:
+        """Raises OSError when there is no more use in writing here, or no room (with these words)."""
+        if self.called_off.is_set():
+            raise OSError("called off")
+        check_room(self.folder, words)
 
 
 def check_room(folder: Path, words: str) -> None:
