@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.crew import BenchmarkError
 from benchmarks.lab_runs import LabRuns
 from benchmarks.link_watch import LinkWatch
+from benchmarks.live_run import LiveRun
 from benchmarks.servers import Server
 from tests.lab.archive import random_layer, tiny_image
 from tests.lab.errors import LabError
@@ -127,7 +128,7 @@ class ImageLab:
         self,
         argv: Sequence[str],
         *,
-        servers: Sequence[Server] = (),
+        servers: Sequence[Server | LiveRun] = (),
         nodes: Sequence[str] = (),
         image: Image | None = None,
         whole: bool = True,
@@ -135,7 +136,7 @@ class ImageLab:
         """Run a command that brings the image to ``nodes`` (all), and see that it has.
 
         ``whole`` is for nodes that had none of it: each must then have received all of it. The CPU of
-        ``servers`` of the login node counts as well.
+        ``servers`` of the login node (or the controller of a live run) counts as well.
         """
         nodes, image = nodes or self.nodes, image or self.image
         served = sum(server.cpu_s for server in servers)

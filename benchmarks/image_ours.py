@@ -6,17 +6,16 @@ Each function brings about its own starting point and reports what it found; non
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from benchmarks.crew import BenchmarkError
 from benchmarks.image_lab import REFERENCE, Delivery, Image, ImageLab, make_image
 from benchmarks.lab_runs import PATIENCE_S, Cost
 from benchmarks.link_watch import LinkWatch
+from benchmarks.live_run import PHALANX, LiveRun, live_run
 from tests.lab.topology import parse_rate
 
 #: Parts of the image that the victim has received when it is cut or killed.
@@ -25,12 +24,11 @@ POINTS = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
 
 def sync_argv(lab: ImageLab, nodes: Sequence[str], image: Image) -> list[str]:
     """The command that a user types."""
-    phalanx = str(Path(sys.executable).parent / "phalanx")
     place = ["--target", "slurm", "-N", str(len(nodes))]
     if len(nodes) < len(lab.nodes):
         place += ["-w", ",".join(nodes)]
     archive = ["--image-archive", str(image.archive)]
-    return [phalanx, "image", "sync", REFERENCE, *archive, *place, "--progress", "quiet"]
+    return [PHALANX, "image", "sync", REFERENCE, *archive, *place, "--progress", "quiet"]
 
 
 def _synced(lab: ImageLab, image: Image, nodes: Sequence[str] = (), *, whole: bool) -> Delivery:
@@ -79,6 +77,33 @@ def changed(lab: ImageLab, layers: int) -> dict[str, Any]:
         found[word] = _little(_synced(lab, image, whole=False), image, bare)
         image.archive.unlink()
     return found
+
+
+def live(lab: ImageLab, layers: int) -> dict[str, Any]:
+    """To the nodes of a run that goes on: cold, then with nothing and with the last layer changed.
+
+    No agent has to be started, so this is the way of the image alone, from the start of the command. The
+    agents get their engine's client with an image that is asked for before.
+    """
+    lab.forget()
+    small = make_image(lab.runs.folder / "small.tar", 1, 1024)
+    with live_run(lab.runs) as run:
+        _brought(lab, run, small, whole=False)
+        lab.forget()
+        delivery = _brought(lab, run, lab.image, whole=True)
+        figures = delivery.figures(lab.image.size)
+        found: dict[str, Any] = {**figures, **against(lab, figures)}
+        found["nothing"] = _little(_brought(lab, run, lab.image, whole=False), lab.image, 0)
+        image = make_image(lab.runs.folder / "last.tar", layers, lab.image.layer_bytes, changed=layers)
+        found["last_layer"] = _little(_brought(lab, run, image, whole=False), image, 0)
+    small.archive.unlink()
+    image.archive.unlink()
+    return found
+
+
+def _brought(lab: ImageLab, run: LiveRun, image: Image, *, whole: bool) -> Delivery:
+    argv = [PHALANX, "image", "sync", REFERENCE, "--run", run.run_id, "--image-archive", str(image.archive)]
+    return lab.deliver([*argv, "--quiet"], servers=[run], image=image, whole=whole)
 
 
 def _little(delivery: Delivery, image: Image, bare: int) -> dict[str, Any]:

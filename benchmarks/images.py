@@ -7,7 +7,7 @@ bytes, by the counters of the cables. ``source_bytes``: what the login node sent
 seconds of login and nodes, engines included, for each GB brought to a node. ``times_faster``: a peer's wall
 by ours.
 
-``peers`` are described in image_peers.py; --scaling, --changed, --slow and --kill in image_ours.py.
+``peers`` are described in image_peers.py; --scaling, --live, --changed, --slow and --kill in image_ours.py.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def more(lab: ImageLab, options: argparse.Namespace) -> dict[str, Any]:
     found = {}
     if options.scaling:
         found["scaling"] = image_ours.scaling(lab)
+    if options.live:
+        found["live"] = image_ours.live(lab, options.layers)
     if options.changed:
         found["changed"] = image_ours.changed(lab, options.layers)
     if options.slow:
@@ -82,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--layer-mib", type=int, default=32, help="size of each layer")
     parser.add_argument("--only", choices=[*GROUPS, *PEERS], nargs="+", default=[], help="no others")
     parser.add_argument("--scaling", action="store_true", help="ours at 2, 4 and 8 nodes too")
+    parser.add_argument("--live", action="store_true", help="ours to the nodes of a run that goes on too")
     parser.add_argument("--changed", action="store_true", help="ours with one layer or nothing changed too")
     parser.add_argument("--slow", action="store_true", help="ours with a link at a tenth of the rate too")
     parser.add_argument("--kill", action="store_true", help="ours with a node cut or killed too")

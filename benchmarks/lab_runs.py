@@ -66,7 +66,8 @@ class LabRuns:
     folder: Path
     more_env: Mapping[str, str] = field(default_factory=dict)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What commands of the login node see."""
         # Without PYTHON*: as users have it, modules are compiled once and not with every start.
         foreign = ("SLURM_", "PHALANX_", "PYTHONDONT", "PYTHONUNBUFFERED")
         own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
@@ -113,7 +114,7 @@ class LabRuns:
                 stdout=out,
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
-                env=self._environment(),
+                env=self.environment(),
                 cwd=self.folder,
                 timeout=PATIENCE_S,
                 check=False,

@@ -60,10 +60,19 @@ class Desk:
         self.hub = Hub()
         self.intake = SimpleNamespace(on_exec_exit=None)
         self.cancels: list[tuple[int, str]] = []
+        self.wanted: list[tuple[str, str, tuple[str, ...]]] = []
+        self.called_off: list[int] = []
         self.chronicle = Chronicle(
             Journal(run_dir / "events.jsonl", "run"), lambda recorded: None, self.watchers.publish
         )
         self.server = ControlServer(cast(Conductor, self), self.watchers)
+
+    def bring(self, reference: str, archive: str, nodes: tuple[str, ...]) -> int:
+        self.wanted.append((reference, archive, nodes))
+        return 2
+
+    def call_off(self, request: int) -> None:
+        self.called_off.append(request)
 
     def cancel(self, level: int, by: str) -> None:
         self.cancels.append((level, by))

@@ -9,12 +9,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from phalanx.controller.control import server
+from phalanx.controller.fleet import events as ev
 from phalanx.controller.logs.paths import StreamName
 from phalanx.protocol.membership import Member
 from phalanx.protocol.messages import StepStop
@@ -124,6 +126,12 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/v1/exec", {"argv": ["x" * 200_000]}, 400, "cannot send StepStart"),
     ("POST", "/v1/exec", {"argv": ["ls"], "nodes": ["n7"]}, 409, "no agent is on n7"),
     ("POST", "/v1/exec", {"argv": ["ls"], "nodes": []}, 409, "no agent is there"),
+    ("POST", "/v1/image", {}, 400, "reference: expected"),
+    ("POST", "/v1/image", {"reference": "a b"}, 400, "'a b' is no image name"),
+    ("POST", "/v1/image", {"reference": "a:1", "archive": "a.tar"}, 400, "archive: expected an absolute"),
+    ("POST", "/v1/image", {"reference": "a:1", "archive": 7}, 400, "archive: expected"),
+    ("POST", "/v1/image", {"reference": "a:1", "nodes": "n0"}, 400, "nodes: expected"),
+    ("POST", "/v1/image", {"reference": "a:1", "nodes": ["n7"]}, 409, "no agent is on n7"),
 ]
 
 
@@ -136,7 +144,7 @@ async def test_a_bad_question_gets_words_as_json_and_does_nothing(
         assert reply.status == status
         document = await reply.json()
         assert words in document["error"]
-        assert (one.cancels, one.hub.told) == ([], [])
+        assert (one.cancels, one.hub.told, one.wanted) == ([], [], [])
 
 
 async def test_cancel_reaches_the_run(tmp_path: Path) -> None:
@@ -205,6 +213,49 @@ async def test_who_leaves_stops_the_command(tmp_path: Path) -> None:
                 one.exit(start, "nowhere", 0)
                 await one.write(start, "n0", b"x" * 100)
         assert one.hub.told[1] == (("n0", "n1"), StepStop("case0", "exec-1", 2.0))
+
+
+async def image_lines(reply: aiohttp.ClientResponse) -> list[tuple[str, dict[str, Any]]]:
+    """What the stream of a request for an image says of it, to its end."""
+    told = [json.loads(line) async for line in reply.content]
+    return [(one["type"], one["data"]) for one in told if one["type"] != "heartbeat"]
+
+
+async def test_who_asks_for_an_image_is_told_of_it_alone_and_to_its_end(tmp_path: Path) -> None:
+    async with desk(tmp_path) as one, one.http() as http:
+        wanted = {"reference": "a:1", "archive": "/tmp/a.tar", "nodes": ["n1", "n1"]}
+        async with http.post("/v1/image", json=wanted) as reply:
+            reading = asyncio.create_task(image_lines(reply))
+            ready = ev.ImageReady("a:1", "sha256:1", 1, 0.5)
+            one.chronicle.record(ready)  # of the run's own image
+            await one.record(3)
+            one.chronicle.record(ev.SlowNodes(("n1",), request=2))
+            one.watchers.progress("image", "n1", 1, 2)
+            one.chronicle.record(replace(ready, request=2))
+            async with asyncio.timeout(20):
+                lines = await reading
+        assert sorted(kind for kind, _ in lines) == ["image.ready", "image.slow", "progress"]
+        assert lines[-1][1]["request"] == 2
+        assert (one.wanted, one.called_off) == ([("a:1", "/tmp/a.tar", ("n1",))], [])
+
+
+async def test_an_image_that_is_asked_for_goes_to_all_nodes_that_are_there(tmp_path: Path) -> None:
+    async with desk(tmp_path) as one, one.http() as http:
+        one.engine.roster.nodes["n0"].state = Member.SILENT
+        async with http.post("/v1/image", json={"reference": "a:1"}):
+            pass
+        assert one.wanted == [("a:1", "", ("n1",))]
+
+
+async def test_who_leaves_calls_the_image_off(tmp_path: Path) -> None:
+    async with desk(tmp_path) as one, one.http() as http:
+        async with http.post("/v1/image", json={"reference": "a:1"}):
+            pass
+        async with asyncio.timeout(20):
+            while not one.called_off:
+                one.chronicle.record(ev.SlowNodes(("n1",), request=2))
+                await asyncio.sleep(0.01)
+        assert one.called_off == [2]
 
 
 @pytest.mark.lab

@@ -30,6 +30,7 @@ def hostile(seed: int) -> World:
         cancel=dice.choice([0, 0.4]),
         taken=dice.choice([0, 0, 0.4]),
         spawner_dies=dice.choice([0, 0, 0.3]),
+        later_images=dice.choice([0, 0.5]),
     )
     steps = dice.choice(
         [
@@ -82,3 +83,11 @@ def check(world: World, finished: ev.RunFinished) -> None:
     if world.spawned:
         assert world.of(ev.SpawnEnded), "the spawner was left running"
     assert world.of(ev.AllocationReleased), "the allocation was not given back"
+    for wanted in world.of(ev.ImageRequested):
+        answers = [
+            event
+            for kind in (ev.ImageReady, ev.ImageFailed)
+            for event in world.of(kind)
+            if event.request == wanted.request
+        ]
+        assert len(answers) == 1, f"{len(answers)} answers to the request for {wanted.reference}"

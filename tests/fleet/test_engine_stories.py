@@ -105,7 +105,7 @@ def test_missing_nodes_end_the_run_with_eight_by_name() -> None:
 
 def test_a_reason_of_any_length_ends_a_run_in_good_order() -> None:
     world = World(make_plan(3))
-    world.happen(ev.AllocationEnded("FAILED", "disk full; " * 2000), 1.0)
+    world.happen(ev.AllocationEnded("FAILED", "disk full; " * 2000), 2.0)
     assert world.run().exit_code == 10
     leaves = world.told_to(m.Leave)
     assert leaves

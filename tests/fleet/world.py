@@ -18,6 +18,7 @@ from phalanx.controller.fleet import instructions as ins
 from phalanx.controller.fleet.engine import Engine
 from phalanx.controller.plan.model import CasePlan, ImagePlan, Plan, StepPlan, TargetPlan, Timing
 from phalanx.protocol import messages as m
+from phalanx.protocol.membership import Member
 
 IMAGE_ID = "sha256:" + "ab" * 32
 
@@ -69,6 +70,7 @@ class Odds:
     cancel: float = 0.0
     taken: float = 0.0
     spawner_dies: float = 0.0
+    later_images: float = 0.0
 
 
 @dataclass
@@ -89,7 +91,7 @@ class World:
         self.dead: set[str] = set()
         self.left: set[str] = set()
         self.timers: dict[str, int] = {}
-        self.running: dict[tuple[str, str, int], str] = {}
+        self.running: set[tuple[str, str, str, int]] = set()
         self.judged: list[str] = []
         self.syncing: tuple[str, ...] = ()
         self.spawned = self.spawn_over = False
@@ -120,6 +122,9 @@ class World:
             self.happen(ev.CancelRequested(1, "test"), moment)
             if self.chance(0.5):
                 self.happen(ev.CancelRequested(2, "test"), moment + self.dice.uniform(0, 10))
+        for request in (2, 3, 4):
+            if self.chance(self.odds.later_images):
+                self.ask_for_image(request, self.dice.uniform(0, 40))
         if self.chance(self.odds.taken):
             self.at(self.dice.uniform(0, 120), self._take_allocation)
         while self._heap:
@@ -131,9 +136,24 @@ class World:
                 return self.log[-1]
         raise AssertionError(f"nothing left to happen in {self.engine.phase}: {self.log[-8:]}")
 
+    def settle(self) -> None:
+        """Until nothing is left to happen."""
+        while self._heap:
+            self.now, _, action = heapq.heappop(self._heap)
+            action()
+
     def chance(self, odds: float) -> bool:
         """Whether something of these odds happens."""
         return self.dice.random() < odds
+
+    def ask_for_image(self, request: int, delay: float) -> None:
+        """Someone asks for one more image, and may leave before it is there."""
+        self.at(delay, lambda: self.record(self._request(request)))
+        if self.chance(0.3):
+            self.happen(ev.ImageCalledOff(request), delay + self.dice.uniform(0, 5))
+
+    def _request(self, request: int) -> ev.ImageRequested:
+        return ev.ImageRequested(request, f"image:{request}", "", self.engine.roster.of(Member.JOINED))
 
     def soon(self) -> float:
         """A short delay."""
@@ -184,23 +204,29 @@ class World:
     def _image(self, instruction: ins.Instruction) -> None:
         match instruction:
             case ins.FindImage():
-                source = ev.ImageSource("archive x", instruction.reference, IMAGE_ID, 30, layers=(10, 20))
-                error = ev.ImageSource("", instruction.reference, "", 0, "none")
+                reference, request = instruction.reference, instruction.request
+                source = ev.ImageSource(
+                    "archive x", reference, IMAGE_ID, 30, layers=(10, 20), request=request
+                )
+                error = ev.ImageSource("", reference, "", 0, "none", request=request)
                 self.happen(error if self.chance(self.odds.error) else source, self.soon())
             case ins.AskLayers():
                 for node in instruction.nodes:
                     have = self.dice.choice((0, 1, 2))
-                    held = ev.LayersOnNode(node, self.chance(0.1), have, (), True, 2**40, 2**40)
+                    held = ev.LayersOnNode(
+                        node, self.chance(0.1), have, (), True, 2**40, 2**40, request=instruction.request
+                    )
                     self._answer(node, held, "error")
             case ins.OpenRelays():
                 for node in instruction.nodes:
-                    self._answer(node, ev.RelayOnNode(node, 4711), "error")
+                    self._answer(node, ev.RelayOnNode(node, 4711, request=instruction.request), "error")
             case ins.SyncImage():
                 self.syncing = tuple(instruction.first)
                 if self.chance(self.odds.blinks):
-                    self.happen(ev.SlowNodes(self.syncing[:1]), self.soon())
+                    self.happen(ev.SlowNodes(self.syncing[:1], instruction.request), self.soon())
                 for node in instruction.first:
-                    self._answer(node, ev.ImageOnNode(node, "image:1", IMAGE_ID), "error")
+                    there = ev.ImageOnNode(node, "image", IMAGE_ID, request=instruction.request)
+                    self._answer(node, there, "error")
 
     def _judge(self, instruction: ins.JudgeCase) -> None:
         self.judged.append(instruction.case)
@@ -302,9 +328,11 @@ class World:
             return
         match message:
             case m.RuntimeOpen():
-                self._answer(node, ev.RuntimeOnNode(node, message.runtime.value), "error")
+                opened = ev.RuntimeOnNode(node, message.runtime.value, request=message.request)
+                self._answer(node, opened, "error")
             case m.ImageQuery():
-                self._answer(node, ev.ImageOnNode(node, message.reference, ""), "error")
+                has = ev.ImageOnNode(node, message.reference, "", request=message.request)
+                self._answer(node, has, "error")
             case m.CaseOpen():
                 self._answer(node, ev.CaseOpenedOn(message.case, node, "c"), "error")
             case m.StepStart():
@@ -327,8 +355,8 @@ class World:
 
     def _start(self, node: str, message: m.StepStart) -> None:
         for rank in message.ranks or (m.NODE_LEVEL,):
-            key = (node, message.step, rank)
-            self.running[key] = message.case
+            key = (node, message.case, message.step, rank)
+            self.running.add(key)
             self.happen(ev.RankStarted(message.case, message.step, node, rank), 0.001)
             failed = self.chance(self.odds.rank_fails)
             status = 7 if failed else self.rank_status(message.case, rank)
@@ -342,14 +370,15 @@ class World:
                     lambda key=key, status=status: self._exit(key, status, "exited"),
                 )
 
-    def _exit(self, key: tuple[str, str, int], status: int, cause: str) -> None:
-        node, step, rank = key
-        case = self.running.pop(key, None)
-        if case is not None and node not in self.dead:
+    def _exit(self, key: tuple[str, str, str, int], status: int, cause: str) -> None:
+        node, case, step, rank = key
+        running = key in self.running
+        self.running.discard(key)
+        if running and node not in self.dead:
             self.record(ev.RankExited(case, step, node, rank, status, cause, 1.0))
 
     def _stop(self, node: str, message: m.StepStop) -> None:
-        for key in [key for key in self.running if key[0] == node and key[1] == message.step]:
+        for key in sorted(key for key in self.running if key[:3] == (node, message.case, message.step)):
             if not self.chance(self.odds.hangs):
                 delay = self.dice.uniform(0.01, message.grace_s + 0.1)
                 self.at(delay, lambda key=key: self._exit(key, 143, "stopped"))

@@ -212,3 +212,88 @@ def test_ctrl_c_ends_a_sync_and_leaves_the_engines_clean(
     run.ends(130)
     for node in shaped.nodes:
         assert not parts(shaped, node)
+
+
+def kept(phalanx: Phalanx, *given: str) -> Run:
+    """A run that has done its work and keeps its nodes."""
+    run = phalanx.start("run", "--target", "slurm", "-N4", "--keep", *given, "--", "true")
+    run.wait_event("case.finished", within=60)
+    return run
+
+
+def brought(phalanx: Phalanx, path: Path, *given: str) -> dict[str, object]:
+    """What is told of an image that was brought to the nodes of the latest run."""
+    told = phalanx.ask(
+        "image", "sync", NAME, "--run", "@latest", "--image-archive", str(path), *given, "--json"
+    )
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_nodes_of_a_live_run_get_one_more_image_and_only_what_they_lack_of_it(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    run = kept(phalanx)
+    size = 5 * LAYER
+    before = sent_by_login(shaped)
+    first = brought(phalanx, archive(place, *range(5)), "-x", "n4")
+    assert have(shaped) == {"n1", "n2", "n3"}
+    assert (first["nodes"], first["request"]) == (3, 2)
+    assert sent_by_login(shaped) - before < 1.15 * size + 3_000_000, "the source sent it more than once"
+    before = sent_by_login(shaped)
+    again = brought(phalanx, archive(place, *range(5)), "-w", "n[1-3]")
+    assert again["image_id"] == first["image_id"]
+    assert sent_by_login(shaped) - before < 100_000
+    changed = brought(phalanx, archive(place, 0, 1, 2, 3, 9, name="b.tar"), "-w", "n[1-3]")
+    assert changed["read_bytes"] <= 3 * 1.1 * LAYER
+    last = brought(phalanx, archive(place, 0, 1, 2, 3, 9, name="b.tar"))
+    assert last["nodes"] == 4
+    assert last["read_bytes"] <= 1.1 * size
+    assert have(shaped) == set(shaped.nodes)
+    assert phalanx.ask("cancel").returncode == 0
+    run.ends(130)
+    assert run.verdict["state"] == "cancelled"
+
+
+def test_an_image_for_a_live_run_is_called_off_by_ctrl_c_and_can_be_asked_for_again(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    run = kept(phalanx)
+    path = archive(place, *range(7))
+    before = sent_by_login(shaped)
+    asked = phalanx.start("image", "sync", NAME, "--run", run.id, "--image-archive", path)
+    until(lambda: sent_by_login(shaped) - before > 2 * LAYER, 20.0, "two layers are on their way")
+    second = phalanx.ask("image", "sync", "other:1", "--run", run.id)
+    assert second.returncode == 1
+    assert f"{NAME} is on its way" in second.stderr
+    asked.process.send_signal(signal.SIGINT)
+    assert asked.wait() == 130
+    assert "called off" in asked.stderr
+    run.wait_event("image.failed", request=2, exit_code=130)
+    until(lambda: not any(parts(shaped, node) for node in shaped.nodes), 10.0, "no part is in an engine")
+    told = brought(phalanx, path)
+    assert told["nodes"] == 4
+    assert have(shaped) == set(shaped.nodes)
+    assert phalanx.ask("cancel").returncode == 0
+    run.ends(130)
+
+
+def test_an_image_that_a_live_run_cannot_get_is_no_failure_of_the_run(
+    cluster: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    run = kept(phalanx)
+    cluster.stop_engine("n2")
+    told = phalanx.ask("image", "sync", NAME, "--run", run.id, "--image-archive", str(archive(place, 1)))
+    assert told.returncode == 125
+    assert "n2" in told.stderr
+    refused = phalanx.ask("image", "sync", NAME, "--run", run.id, "-N", "2")
+    assert refused.returncode == 4
+    assert "--nodes with --run" in refused.stderr
+    assert phalanx.ask("exec", "--host", "--", "true").returncode == 0
+    assert json.loads(phalanx.ask("status", "--json").stdout)["first_failure"] is None
+    cluster.lab.start_service("n2", "docker")
+    cluster.repairs.clear()
+    assert phalanx.ask("cancel").returncode == 0
+    run.ends(130)

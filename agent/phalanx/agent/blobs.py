@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +87,12 @@ class BlobStore:
             del self._builders[page.blob]
             self._manifests[page.blob] = manifest
             self._more.set()
+
+    def expect_anew(self, blobs: Iterable[bytes]) -> None:
+        """New manifests of these will come: another image may have a layer in chunks of another size."""
+        for blob in blobs:
+            self._manifests.pop(blob, None)
+            self._builders.pop(blob, None)
 
     async def manifest(self, blob: bytes) -> Manifest:
         """The manifest of a blob, waited for."""

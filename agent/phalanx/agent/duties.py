@@ -64,6 +64,7 @@ from phalanx.protocol.messages import (
     StepStart,
     StepStop,
     SyncParents,
+    SyncStop,
 )
 from phalanx.protocol.messages import Runtime as RuntimeKind
 from phalanx.protocol.schema import as_words
@@ -87,6 +88,7 @@ class Duties:
     runtimes: dict[RuntimeKind, Runtime] = field(default_factory=dict)
     exchanges: dict[str, CaseExchange] = field(default_factory=dict)
     engine: Engine = NO_ENGINE
+    opened: dict[RuntimeKind, Engine] = field(default_factory=dict)
     evidence: Evidence = field(init=False)
     _engine_busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     _imaging: Imaging | None = None
@@ -210,6 +212,8 @@ class Duties:
                 return self.imaging.inventory(message), lambda w: ImagesStatus(
                     message.request, (), 0, 0, 0, 0, w
                 )
+            case SyncStop():
+                return self.imaging.stop(message), None
             case RelayOpen():
                 return self.imaging.open_relay(message), lambda w: RelayOpened(message.request, 0, w)
             case ImageSeed():
@@ -276,8 +280,11 @@ class Duties:
             if archive is None:
                 raise BlobError("the library did not come before its use")
             await asyncio.to_thread(library.add_library, archive, self.cache)
+        if (known := self.opened.get(message.runtime)) is not None:  # it is in use: opened once for all
+            self.session.send(RuntimeOpened(message.request, False, "", known))
+            return
         try:
-            self.engine = await self.runtime(message.runtime).open(None)
+            self.engine = self.opened[message.runtime] = await self.runtime(message.runtime).open(None)
         except LibraryMissing:
             needs = message.library is None
             words = "" if needs else "the engine's client was sent, and cannot be imported"

@@ -24,9 +24,9 @@ from phalanx.agent.runtimes.base import ImageError, RuntimeUnavailable
 from phalanx.agent.runtimes.docker import DockerRuntime
 from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.agent.runtimes.images import pull
-from phalanx.agent.runtimes.layers import Span
 from phalanx.agent.runtimes.parts import Parts, share
-from phalanx.agent.session import Session, owner_of
+from phalanx.agent.seeding import settle, take_in
+from phalanx.agent.session import Session, Work, owner_of
 from phalanx.agent.syncing import Syncing
 from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.image import ImageContent
@@ -45,6 +45,7 @@ from phalanx.protocol.messages import (
     RelayOpened,
     Stripe,
     SyncParents,
+    SyncStop,
 )
 from phalanx.protocol.schema import as_words
 from phalanx.protocol.ticket import Gate
@@ -57,9 +58,6 @@ MOST_IMAGES = 500
 CLEAN_S = 5.0
 #: How often, and how many seconds apart: an engine ends a load that it has whole, though nobody listens.
 CLEAN_TIMES, CLEAN_AGAIN_S = 4, 0.4
-#: How long another process may take to make a layer whole that this node is to seed, and between two looks at
-#: it, in seconds.
-OTHERS_S, LOOK_S = 300.0, 0.2
 
 
 @dataclass(slots=True)
@@ -73,7 +71,9 @@ class Imaging:
     _relay: RelayServer | None = None
     _spools: list[Spool] = field(default_factory=list)
     _syncing: Syncing | None = None
-    _parents_told: tuple[Stripe, ...] | None = None
+    _going: asyncio.Task[object] | None = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _parents_told: dict[int, tuple[Stripe, ...]] = field(default_factory=dict)
     _unfinished: Parts | None = None
     _pins: list[str] = field(default_factory=list)
 
@@ -125,8 +125,8 @@ class Imaging:
         return self.runtime().client
 
     async def _open_cache(self) -> BlobCache:
-        """The node's cache of layers. Raises BlobError."""
-        if self._cache is None:
+        """The node's cache of layers, made anew when someone has deleted it. Raises BlobError."""
+        if self._cache is None or not await asyncio.to_thread(self._cache.folder.is_dir):
             try:
                 self._cache = await asyncio.to_thread(_make_cache, cache_place(os.environ, os.geteuid()))
             except PlaceRefused as error:
@@ -172,7 +172,7 @@ class Imaging:
                 await pull(self._engine, message.reference)
             found = await seed.seed(self._engine, message.reference, archive)
         try:
-            spools = await asyncio.to_thread(_take_in, cache, found)
+            spools = await asyncio.to_thread(take_in, cache, found)
             for spool in spools:
                 self.serve(spool)
         except (SpoolError, OSError) as error:
@@ -185,20 +185,51 @@ class Imaging:
         content = found.content
         self.session.send(ImageSeeded(message.request, message.reference, content.config, content.layers, ""))
         with contextlib.suppress(OSError):  # what is not on the disk for sure, the next agent verifies again
-            await asyncio.to_thread(_settle, spools)
+            await asyncio.to_thread(settle, spools)
 
     # --- getting it
 
-    async def sync(self, message: ImageSync) -> None:
-        """Get the image and load it; answered with what the engine shows then."""
+    def sync(self, message: ImageSync) -> Work:
+        """Get the image and load it; answered with what the engine shows then. One after another."""
+        # At once: the digests of its layers come right behind it.
+        self.session.blobs.expect_anew(layer.diff_id for layer in message.layers)
+        return self._in_turn(message)
+
+    async def _in_turn(self, message: ImageSync) -> None:
+        async with self._turn:
+            await self._end_earlier()
+            self._going = asyncio.current_task()
+            await self._sync(message)
+
+    async def stop(self, message: SyncStop) -> None:
+        """End a sync for which nobody waits any more."""
+        syncing, going = self._syncing, self._going
+        if syncing is None or going is None or syncing.message.request != message.request:
+            return
+        going.cancel()
+        async with self._turn:
+            await self._end_earlier()
+            await self._clean_up()
+
+    async def _end_earlier(self) -> None:
+        """An image that was brought before is given out no more."""
+        if self._syncing is not None:
+            await asyncio.to_thread(self._syncing.close)
+            self._syncing = None
+        if self._relay is not None:
+            for spool in self._spools:
+                self._relay.withdraw(spool.manifest.blob)
+        self._spools.clear()
+
+    async def _sync(self, message: ImageSync) -> None:
         try:
             content = ImageContent(message.config, message.layers)
         except RemoteError as error:
             raise BlobError(f"cannot load {message.reference}: {error}") from error
         cache = await self._open_cache()
         syncing = self._syncing = Syncing(self.session, cache, message, content, self.serve)
-        if self._parents_told is not None:
-            syncing.change_parents(self._parents_told)
+        if (told := self._parents_told.pop(message.request, None)) is not None:
+            syncing.change_parents(told)
         try:
             parts = self._unfinished = await share(cache.folder.parent, content)
         except OSError as error:
@@ -234,14 +265,25 @@ class Imaging:
 
     def change_parents(self, message: SyncParents) -> None:
         """Read from others from now on; said before the sync has begun, it holds from its beginning."""
-        if self._syncing is not None:
+        if self._syncing is not None and self._syncing.message.request == message.request:
             self._syncing.change_parents(message.stripes)
         else:
-            self._parents_told = message.stripes
+            self._parents_told[message.request] = message.stripes
 
     def takes(self, message: Chunk | ChunkRefused) -> bool:
         """Whether what came over the bulk link is for the image; then it is taken."""
         return self._syncing is not None and self._syncing.takes(message)
+
+    async def _clean_up(self) -> None:
+        """Remove what a sync that was called off in the middle has left in the engine."""
+        if (parts := self._unfinished) is None:
+            return
+        with contextlib.suppress(RuntimeUnavailable, TimeoutError):
+            async with asyncio.timeout(CLEAN_S):
+                for _ in range(CLEAN_TIMES):
+                    await parts.clean(self._engine)
+                    await asyncio.sleep(CLEAN_AGAIN_S)
+        self._let_go(parts)
 
     async def close(self) -> None:
         """End every thread and let go of images; what was got stays in the cache."""
@@ -249,13 +291,7 @@ class Imaging:
             # What stays the janitor removes once its lease is over.
             with contextlib.suppress(RuntimeUnavailable):
                 await pins.unpin(self._engine, name)
-        if (parts := self._unfinished) is not None:  # it was called off in the middle
-            with contextlib.suppress(RuntimeUnavailable, TimeoutError):
-                async with asyncio.timeout(CLEAN_S):
-                    for _ in range(CLEAN_TIMES):
-                        await parts.clean(self._engine)
-                        await asyncio.sleep(CLEAN_AGAIN_S)
-            self._let_go(parts)
+        await self._clean_up()
         if self._syncing is not None:
             await asyncio.to_thread(self._syncing.close)
         if self._relay is not None:
@@ -266,36 +302,3 @@ def _make_cache(place: Path) -> BlobCache:
     place.parent.mkdir(parents=True, exist_ok=True)
     about = os.statvfs(place.parent)
     return BlobCache(place, int(about.f_blocks * about.f_frsize * CACHE_SHARE))
-
-
-def _take_in(cache: BlobCache, found: seed.Seed) -> list[Spool]:
-    """Copy a seed's layers into the cache, each verified once more. Blocks. Raises SpoolError, OSError."""
-    spools = []
-    for span, manifest in dict(zip(found.spans, found.manifests, strict=True)).items():
-        spool = cache.open(manifest)
-        spools.append(spool)
-        _fill(cache, spool, span)
-    return spools
-
-
-def _fill(cache: BlobCache, spool: Spool, span: Span) -> None:
-    """Make the blob whole, or wait until another process of the user has. Raises SpoolError, OSError."""
-    manifest, until = spool.manifest, time.monotonic() + OTHERS_S
-    while not cache.claim(spool):
-        if spool.whole:
-            return
-        if time.monotonic() > until:
-            raise SpoolError(
-                f"another run of yours has been writing {spool.path} for {OTHERS_S:g} s; wait for its end"
-            )
-        spool.wait_complete(LOOK_S)
-    with span.path.open("rb") as file:
-        for index in list(spool.missing(0, 1)):
-            payload = os.pread(file.fileno(), manifest.length(index), span.offset + manifest.offset(index))
-            spool.keep(index, payload)
-    spool.finish()
-
-
-def _settle(spools: list[Spool]) -> None:
-    for spool in spools:
-        spool.settle()

@@ -613,8 +613,8 @@ class LayersStatus(Message):
 @message(96, Kind.CONTROL, C)
 @dataclass(frozen=True, slots=True)
 class ImageSync(Message):
-    """Get the layers from index ``first`` on (their manifests came before), load each in order while the next
-    is on its way, and make sure that ``reference`` then means this image. Answered with ImageStatus.
+    """Get the layers from index ``first`` on (their manifests come after it), load each in order while the
+    next is on its way, and make sure that ``reference`` then means this image. Answered with ImageStatus.
 
     ``stripes`` may change later (SyncParents); without any parent it waits for them. ``seeded``: another node
     made the manifests; then the digest of each whole layer is to be checked as well.
@@ -721,6 +721,15 @@ class ImagesStatus(Message):
     layer_bytes: U63
     freed_bytes: U63
     error: Words = ""
+
+
+@message(104, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class SyncStop(Message):
+    """Nobody waits for this ImageSync any more: end it, and leave nothing half done in the engine. What has
+    been got stays in the cache. Not answered; the next ImageSync waits for its end."""
+
+    request: U32
 
 
 # --- cases and steps -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import click
-from phalanx.controller.cli.selecting import chosen, color_option, node_names, refuse
+from phalanx.controller.cli.selecting import chosen, color_option, controller_of, refuse, run_nodes
 from phalanx.controller.exits import Exit
 
 EPILOG = """\b
@@ -34,17 +34,12 @@ Exit: the highest code of all nodes. Ctrl-C ends the command, not the run.
 def command(**given: Any) -> int:
     """Run COMMAND on the nodes of a live run."""
     from phalanx.controller.control.client import ContactLost, ControlRefused, ExecRequest
-    from phalanx.controller.runs.contact import socket_path
 
     run = chosen(given["run"])
-    path = socket_path(run)
-    if path is None:
-        refuse(
-            f"cannot run on the nodes of {run.run_id}: it has no controller; see: phalanx status {run.run_id}"
-        )
+    path = controller_of(run, f"cannot run on the nodes of {run.run_id}")
     request = ExecRequest(
         tuple(given["command"]),
-        _nodes(run, given["nodeset"], given["exclude"]),
+        run_nodes(run, given["nodeset"], given["exclude"], "cannot run"),
         "host" if given["host"] else "case",
         dict(_variable(text) for text in given["env"]),
         _seconds(given["timeout"]),
@@ -85,24 +80,6 @@ async def _stream(path: Any, request: Any, given: dict[str, Any]) -> int:
                 output.exited(notice.node, notice.status, cause, notice.detail)
     output.finish(shutil.get_terminal_size().columns)
     return of_ranks(ends, "max")
-
-
-def _nodes(run: Any, nodeset: str, exclude: str) -> tuple[str, ...] | None:
-    if not nodeset and not exclude:
-        return None
-    from phalanx.controller.runs.records import read_all
-    from phalanx.controller.runs.view import fold
-
-    known = [name for name, node in fold(read_all(run.events)).nodes.items() if node.joined_at is not None]
-    wanted = node_names(nodeset) or tuple(known)
-    strangers = [name for name in wanted if name not in known]
-    if strangers:
-        refuse(
-            f"cannot run on {', '.join(strangers)}: no such node in {run.run_id}; see: phalanx nodes",
-            Exit.USAGE,
-        )
-    without = frozenset(node_names(exclude))
-    return tuple(name for name in wanted if name not in without)
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -27,9 +27,14 @@ Examples:
   phalanx image sync rocm/vllm:6.2 -N 40 -p gpu
   phalanx image sync bench:1 --image-archive bench.tar -w gpu[01-08]
   phalanx image sync bench:1 --image-archive bench.tar -N 64 --dry-run
+  phalanx image sync bench:2 --run @latest -x gpu03
 
-Layers travel from node to node, each once, and only those that a node lacks. Exit: 0 every node
-has the image, 4 bad arguments, 8 nodes missing, 9 a node could not get it, 10 scheduler, 130 Ctrl-C.
+Layers travel from node to node, each once, and only those that a node lacks. With --run they go to
+the nodes of a run that is going on, beside its work and at the pace of its --bulk-rate, so that the
+next image is there before the next run begins.
+
+Exit: 0 every node has the image, 4 bad arguments, 8 nodes missing, 9 a node could not get it,
+10 scheduler, 130 Ctrl-C.
 """
 
 
@@ -58,11 +63,16 @@ def command() -> None:
     context_settings=LAYOUT,
 )
 @click.argument("image")
+@click.option("-r", "--run", default="", metavar="RUN", help="To the nodes of this run, while it goes on.")
 @sync_options
 @json_option
 @color_option
-def sync(image: str, **given: Any) -> int:
+def sync(image: str, run: str, **given: Any) -> int:
     """Bring IMAGE to every node, layers only once, and verify it there."""
+    if run:
+        from phalanx.controller.cli.bringing import brought
+
+        return brought(image, run, given)
     from phalanx.controller.cli.planning import planned_sync
 
     plan = planned_sync(image, given)
@@ -70,11 +80,11 @@ def sync(image: str, **given: Any) -> int:
         click.echo(f"phalanx: {clean_text(warning)}", err=True)
     if given["dry_run"]:
         return show_plan(plan, as_json=given["as_json"])
-    run = started(plan, {})
+    begun = started(plan, {})
     if given["detach"]:
-        put(run.run_id)
+        put(begun.run_id)
         return Exit.OK
-    return attended(run, {**given, "prefix": "auto"})
+    return attended(begun, {**given, "prefix": "auto"})
 
 
 LS_EPILOG = """\b

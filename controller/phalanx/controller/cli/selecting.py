@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -63,6 +64,38 @@ def node_names(nodeset: str) -> tuple[str, ...]:
         return expand(nodeset) if nodeset else ()
     except NodesetError as error:
         raise Refused(str(error), Exit.USAGE) from error
+
+
+def controller_of(run: RunDirectory, cannot: str) -> Path:
+    """The socket of a run that goes on, or a refusal that begins with ``cannot``."""
+    from phalanx.controller.runs.contact import socket_path
+    from phalanx.controller.runs.status import summary
+
+    if summary(run).finished:
+        raise Refused(f"{cannot}: it is over; see: phalanx ps")
+    path = socket_path(run)
+    if path is None:
+        raise Refused(f"{cannot}: it has no controller; see: phalanx status {run.run_id}")
+    return path
+
+
+def run_nodes(run: RunDirectory, nodeset: str, exclude: str, cannot: str) -> tuple[str, ...] | None:
+    """The nodes of a run that are meant, None for all; or a usage error that begins with ``cannot``."""
+    if not nodeset and not exclude:
+        return None
+    from phalanx.controller.runs.records import read_all
+    from phalanx.controller.runs.view import fold
+
+    known = [name for name, node in fold(read_all(run.events)).nodes.items() if node.joined_at is not None]
+    wanted = node_names(nodeset) or tuple(known)
+    strangers = [name for name in wanted if name not in known]
+    if strangers:
+        raise Refused(
+            f"{cannot} on {', '.join(strangers)}: no such node in {run.run_id}; see: phalanx nodes",
+            Exit.USAGE,
+        )
+    without = frozenset(node_names(exclude))
+    return tuple(name for name in wanted if name not in without)
 
 
 def rank_numbers(text: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.controller.control import http
-from phalanx.controller.fleet.events import Recorded, from_line
+from phalanx.controller.fleet.events import ImageFailed, ImageReady, Recorded, from_line
 
 #: The controller sends a heartbeat each 5 s: after four missed ones the socket is given up and tried again.
 SILENCE_S = 20.0
@@ -98,6 +98,15 @@ class ExecRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """An image for nodes of a live run. ``archive``: an absolute path, "" for none. ``nodes`` None: all."""
+
+    reference: str
+    archive: str = ""
+    nodes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReport:
     """What the controller knows of a node at this moment."""
 
@@ -160,6 +169,23 @@ class ControlClient:
                 if notice is not None:
                     yield notice
         raise ContactLost("the controller closed the stream before the command was over")
+
+    async def bring(self, wanted: ImageRequest) -> AsyncGenerator[Notice, None]:
+        """Bring an image to nodes of the run, and tell how it goes; leaving the iteration calls it off.
+
+        Ends after image.ready or image.failed. Raises ContactLost when the stream ends before that,
+        ControlRefused.
+        """
+        nodes = None if wanted.nodes is None else list(wanted.nodes)
+        body = {"reference": wanted.reference, "archive": wanted.archive, "nodes": nodes}
+        async with self._ask("POST", "/v1/image", body) as reply:
+            async for line in _lines(reply, SILENCE_S):
+                notice = read_notice(line)
+                if notice is not None:
+                    yield notice
+                if isinstance(notice, Recorded) and isinstance(notice.event, ImageReady | ImageFailed):
+                    return
+        raise ContactLost("the controller closed the stream before the image was there")
 
     @asynccontextmanager
     async def _ask(

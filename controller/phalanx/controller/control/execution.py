@@ -21,7 +21,7 @@ from phalanx.protocol.membership import Member
 from phalanx.protocol.messages import StepExited, StepStart, StepStop
 
 from ..fleet.conductor import Conductor
-from ..fleet.states import CasePhase, Phase
+from ..fleet.states import OVER, CasePhase, Phase
 from ..logs.store import StoredStream
 
 #: Seconds between TERM and KILL when the one who asked goes away.
@@ -123,7 +123,7 @@ class Execution:
     def _case_for(self, request: ExecRequest) -> str:
         """The case to run in, "" for beside it. A run that is kept has no case between commands."""
         engine = self._conductor.engine
-        if engine.phase in (Phase.ENDING, Phase.RELEASING, Phase.RELEASED, Phase.FINISHED):
+        if engine.phase in OVER:
             raise ExecRefused("the run is ending")
         if request.where == "host" or engine.phase is Phase.IDLE:
             return ""

@@ -22,6 +22,7 @@ from typing import Any
 from h11 import LocalProtocolError
 
 from ..fleet.conductor import Conductor
+from .bringing import Asked, BadImageRequest, ImageRefused, ImageWanted, ask_for
 from .execution import BadExecRequest, ExecRefused, ExecRequest, Execution
 from .http import Question, Refusal, closed
 
@@ -118,6 +119,7 @@ class ControlServer:
             "/v1/nodes": ("GET", self._nodes),
             "/v1/cancel": ("POST", self._cancel),
             "/v1/exec": ("POST", self._exec),
+            "/v1/image": ("POST", self._image),
         }
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -262,6 +264,29 @@ class ControlServer:
             await question.end()
         finally:
             self._execution.end(step)
+
+    async def _image(self, question: Question) -> None:
+        queue = self._watchers.join()
+        try:
+            asked = self._ask_for_image(await _body(question))
+            try:
+                await question.begin()
+                async for line in asked.lines(queue):
+                    await question.write(line)
+                await question.end()
+            finally:
+                asked.end()
+        finally:
+            self._watchers.leave(queue)
+
+    def _ask_for_image(self, body: dict[str, Any]) -> Asked:
+        """Raises Refusal."""
+        try:
+            return ask_for(self._conductor, ImageWanted.parse(body))
+        except BadImageRequest as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
+        except ImageRefused as error:
+            raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
 
 
 def _lines_between(path: Path, after: int, upto: int) -> bytes:

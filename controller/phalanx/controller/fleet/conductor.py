@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import os
 import secrets
@@ -15,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from .listener import Listener, accept_forever, listen
 from .pulling import INCOMING, Pulling
 from .reserve import Reserve
 from .shipping import Shipping
-from .states import Phase
+from .states import OVER
 from .timers import Timers
 from .workspace import WorkspaceTooLarge, pack
 
@@ -115,31 +116,38 @@ class Conductor:
         shipping = Shipping(self.hub, self.record, progress)
         pulling = Pulling(self.hub, run_dir, single, self.record)
         self.intake = Intake(self.hub, self.record, self.store, shipping, pulling, self.start)
-        self._delivery = self._make_delivery(shipping, pulling, progress)
+        image = plan.image
+        self._relays = Relays(
+            plan.run_id,
+            BulkSecurity(image.security if image else "tls"),
+            image.rate_bytes_s if image else 0,
+            self.engine.roster.address,
+        )
+        self._make_delivery = partial(self._delivery_for, shipping, pulling, progress)
+        self._delivery = self._make_delivery(ev.OWN)
+        self._requests = itertools.count(ev.OWN + 1)
+        self._moving: set[asyncio.Task[Any]] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._finished: asyncio.Future[None] | None = None
         self._listener: Listener | None = None
         self._holding = Holding(target, self.record, run_dir / "launch")
         self._allocating: asyncio.Task[None] | None = None
-        self._joined_at = time.monotonic()
         self._judged: set[str] = set()
         self._case_began: dict[str, float] = {}
         self._evidence: defaultdict[str, Evidence] = defaultdict(Evidence)
 
-    def _make_delivery(
-        self, shipping: Shipping, pulling: Pulling, progress: Callable[[str, str, int, int], None]
+    def _delivery_for(
+        self,
+        shipping: Shipping,
+        pulling: Pulling,
+        progress: Callable[[str, str, int, int], None],
+        request: int,
     ) -> Delivery:
-        image = self.plan.image
-        security = BulkSecurity(image.security if image else "tls")
-        rate = image.rate_bytes_s if image else 0
-        return Delivery(
-            self.hub,
-            shipping,
-            Sources(self.hub, pulling, staging(self.run_dir), os.environ),
-            Relays(self.plan.run_id, security, rate, self.engine.roster.address),
-            self.record,
-            progress,
-        )
+        sources = Sources(self.hub, pulling, staging(self.run_dir, request), os.environ)
+        delivery = Delivery(self.hub, shipping, sources, self._relays, self.record, progress, request)
+        for kind, taker in delivery.takers().items():
+            self.hub.take([kind], taker)
+        return delivery
 
     # --- the tree of tasks
 
@@ -152,8 +160,6 @@ class Conductor:
         """
         self._listener = listen(self.target.listen_addresses())
         self.intake.connect()
-        for kind, taker in self._delivery.takers().items():
-            self.hub.take([kind], taker)
         try:
             await self._live()
         except BaseException as error:
@@ -250,7 +256,11 @@ class Conductor:
             self._evidence[case].add(event)
         now = time.monotonic()
         if isinstance(event, ev.FleetJoined):
-            self._joined_at = now
+            self._delivery.began = now
+        elif isinstance(event, ev.ImageRequested) and not self.engine.cannot_bring(event.nodes):
+            self._delivery = self._make_delivery(event.request)
+        elif isinstance(event, ev.ImageFailed | ev.ImageReady) and event.request == self._delivery.request:
+            self._stop_moving()
         for instruction in self.engine.handle(event, now):
             self._perform(instruction)
         if isinstance(event, ev.AgentLost):
@@ -270,8 +280,7 @@ class Conductor:
     def _perform(self, instruction: ins.Instruction) -> None:
         match instruction:
             case ins.Record(ev.ImageReady() as ready):
-                seconds = round(time.monotonic() - self._joined_at, 3)
-                self.record(self._delivery.summed_up(replace(ready, seconds=seconds)))
+                self.record(self._delivery.summed_up(ready))
             case ins.Record():
                 self.record(instruction.event)
             case ins.Tell():
@@ -310,17 +319,37 @@ class Conductor:
     def _perform_image(self, instruction: ins.Instruction) -> None:
         match instruction:
             case ins.FindImage():
-                self.start(self._delivery.find(instruction), name="image source")
+                self._move(self._delivery.find(instruction), name="image source")
             case ins.OpenRelays():
-                self.start(self._delivery.open_relays(instruction), name="relays")
+                self._move(self._delivery.open_relays(instruction), name="relays")
             case ins.SyncImage():
-                self.start(self._delivery.sync(instruction), name="image to the nodes")
+                self._move(self._delivery.sync(instruction), name="image to the nodes")
             case ins.AskLayers():
                 self._delivery.ask_layers(instruction)
             case ins.ChangeParents():
                 self._delivery.change_parents(instruction)
             case _:
                 raise TypeError(f"no way to perform {type(instruction).__name__}")
+
+    def _move(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """A task for the image that is on its way."""
+        task = self.start(work, name=name)
+        if task is not None:
+            self._moving.add(task)
+            task.add_done_callback(self._moving.discard)
+
+    def _stop_moving(self) -> None:
+        """The image is on every node, or will not be: let go of what its way took."""
+        moving = list(self._moving)
+        for task in moving:
+            task.cancel()
+        stage = staging(self.run_dir, self._delivery.request)
+        self.start(self._cleared(moving, stage), name="what an image took")
+
+    async def _cleared(self, moving: list[asyncio.Task[Any]], stage: Path) -> None:
+        if moving:
+            await asyncio.wait(moving)
+        await asyncio.to_thread(shutil.rmtree, stage, ignore_errors=True)
 
     # --- nodes
 
@@ -338,7 +367,7 @@ class Conductor:
 
     def _is_late(self) -> bool:
         """Whether what becomes of the allocation is no news any more."""
-        return self.engine.phase in (Phase.ENDING, Phase.RELEASING, Phase.RELEASED, Phase.FINISHED)
+        return self.engine.phase in OVER
 
     # --- content
 
@@ -438,6 +467,16 @@ class Conductor:
     def cancel(self, level: int, by: str) -> None:
         """Someone asks to stop."""
         self.record(ev.CancelRequested(level, by))
+
+    def bring(self, reference: str, archive: str, nodes: tuple[str, ...]) -> int:
+        """Someone asks for an image; the number of the request. How it goes the events tell."""
+        request = next(self._requests)
+        self.record(ev.ImageRequested(request, reference, archive, nodes))
+        return request
+
+    def call_off(self, request: int) -> None:
+        """Whoever asked for an image has left before it was there."""
+        self.record(ev.ImageCalledOff(request))
 
 
 class _Over(Exception):

@@ -17,6 +17,7 @@ from phalanx.protocol.schema import as_words
 
 from ..exits import Exit, RankEnd, of_ranks
 from ..plan.model import Plan
+from .bringing import Bringing, cannot_bring
 from .caseflow import CaseFlow, Failure
 from .events import (
     AgentDraining,
@@ -33,6 +34,8 @@ from .events import (
     CaseFinished,
     Event,
     FleetJoined,
+    ImageFailed,
+    ImageRequested,
     JoinTimeout,
     RunEnding,
     RunFinished,
@@ -58,7 +61,7 @@ from .instructions import (
 from .instructions import CaseEnd as CaseEnding
 from .preparation import Preparation
 from .roster import Roster
-from .states import PHASES, Phase, advance
+from .states import OVER, PHASES, Phase, advance
 from .trouble import Trouble
 
 _STATES: dict[int, str] = {Exit.OK: "succeeded", Exit.INTERRUPTED: "cancelled"}
@@ -74,9 +77,6 @@ ORPHAN_S = 3.0
 #: Grace when the scheduler is taking the nodes: its own KillWait is running (5-30 s).
 DRAIN_GRACE_S = 2.0
 
-#: Phases in which nothing more is started.
-_OVER = frozenset({Phase.ENDING, Phase.RELEASING, Phase.RELEASED, Phase.FINISHED})
-
 
 @dataclass(slots=True)
 class Engine:
@@ -91,6 +91,7 @@ class Engine:
     joined_at: float = 0.0
     preparation: Preparation | None = None
     flow: CaseFlow | None = None
+    bringing: Bringing | None = None
     verdict: Trouble | None = None
     cancel_level: int = 0
     first_failure: Failure | None = None
@@ -114,6 +115,9 @@ class Engine:
         if self.flow is not None:
             out += self.flow.on(event)
             out += self._case_over(now)
+        if self.bringing is not None:
+            out += self.bringing.on(event)
+            self._bringing_over()
         return out
 
     def on_timer(self, name: str, now: float) -> list[Instruction]:
@@ -129,6 +133,10 @@ class Engine:
             return [EndAgents(0.0)]
         if name.startswith("lost:"):
             return self._give_up(name.removeprefix("lost:"))
+        if self.bringing is not None and name == self.bringing.timer:
+            out = self.bringing.late()
+            self._bringing_over()
+            return out
         return self.flow.on_timer(name) if self.flow is not None else []
 
     # --- start, allocation, join
@@ -262,7 +270,7 @@ class Engine:
         return self._taken(words)
 
     def _taken(self, words: str) -> list[Instruction]:
-        if self.verdict is not None or self.phase in _OVER:
+        if self.verdict is not None or self.phase in OVER:
             return []
         trouble = Trouble(words, Exit.SCHEDULER)
         if self.flow is None or self.flow.finished:
@@ -282,6 +290,22 @@ class Engine:
         if self.phase is Phase.JOINING:
             out.append(self._explain())
         return out
+
+    # --- one more image
+
+    def cannot_bring(self, nodes: tuple[str, ...]) -> str:
+        """Why an image that someone asks for cannot be brought to these nodes now; "" when it can."""
+        return cannot_bring(self.phase, self.bringing, self.roster.of(Member.JOINED), nodes)
+
+    def _on_image_requested(self, event: ImageRequested, now: float) -> list[Instruction]:
+        if words := self.cannot_bring(event.nodes):
+            return [Record(ImageFailed(event.request, event.reference, words, Exit.FAILURE))]
+        self.bringing = Bringing.of(event, self.plan)
+        return self.bringing.begin()
+
+    def _bringing_over(self) -> None:
+        if self.bringing is not None and self.bringing.over:
+            self.bringing = None
 
     # --- preparation and cases
 
@@ -363,7 +387,7 @@ class Engine:
     # --- cancel and end
 
     def _on_cancel(self, event: CancelRequested, now: float) -> list[Instruction]:
-        if event.level <= self.cancel_level or self.phase in _OVER - {Phase.ENDING}:
+        if event.level <= self.cancel_level or self.phase in OVER - {Phase.ENDING}:
             return []
         self.cancel_level = event.level
         trouble = Trouble(f"cancelled by {event.by}", Exit.INTERRUPTED)
@@ -389,7 +413,7 @@ class Engine:
             self.verdict = trouble
 
     def _end(self, trouble: Trouble) -> list[Instruction]:
-        if self.phase in _OVER:
+        if self.phase in OVER:
             return []
         self._decide(trouble)
         self._advance("end")
@@ -464,4 +488,5 @@ _HANDLERS: Mapping[type[Event], Callable[[Engine, Any, float], list[Instruction]
     FleetJoined: Engine._on_fleet,
     CancelRequested: Engine._on_cancel,
     CaseFinished: Engine._on_case_finished,
+    ImageRequested: Engine._on_image_requested,
 }

@@ -262,6 +262,9 @@ class FleetJoined(Event):
 
 # --- image ---------------------------------------------------------------------------------------------
 
+#: The request for the image that a run's cases need; later ones are made while it goes on (image.requested).
+OWN = 1
+
 
 @event("runtime.opened")
 @dataclass(frozen=True, slots=True)
@@ -272,6 +275,7 @@ class RuntimeOnNode(Event):
     runtime: str
     needs_library: bool = False
     error: str = ""
+    request: int = OWN
 
 
 @event("image.status")
@@ -283,6 +287,7 @@ class ImageOnNode(Event):
     reference: str
     image_id: str
     error: str = ""
+    request: int = OWN
 
 
 @event("image.source")
@@ -301,6 +306,7 @@ class ImageSource(Event):
     error: str = ""
     node: str = ""
     layers: tuple[int, ...] = ()
+    request: int = OWN
 
 
 @event("image.layers")
@@ -316,6 +322,7 @@ class LayersOnNode(Event):
     free_bytes: int
     engine_free_bytes: int
     error: str = ""
+    request: int = OWN
 
 
 @event("image.inventory")
@@ -341,6 +348,7 @@ class RelayOnNode(Event):
     node: str
     port: int
     error: str = ""
+    request: int = OWN
 
 
 @event("image.planned")
@@ -356,6 +364,7 @@ class ImagePlanned(Event):
     source_bytes: int
     saved_bytes: int
     predicted_s: float
+    request: int = OWN
 
 
 @event("image.slow")
@@ -367,6 +376,7 @@ class SlowNodes(Event):
     """
 
     nodes: tuple[str, ...]
+    request: int = OWN
 
 
 @event("image.parent_failed")
@@ -378,6 +388,7 @@ class ParentLeft(Event):
     parent: str
     corrupt: bool
     reason: str
+    request: int = OWN
 
 
 @event("image.fetched")
@@ -407,6 +418,39 @@ class ImageReady(Event):
     saved_bytes: int = 0
     slowest: str = ""
     transfer_s: float = 0.0
+    request: int = OWN
+
+
+@event("image.requested")
+@dataclass(frozen=True, slots=True)
+class ImageRequested(Event):
+    """Someone wants one more image on these nodes while the run goes on. ``archive``: a file of the login
+    node, "" for wherever it can be had. Answered with image.ready or image.failed."""
+
+    request: int
+    reference: str
+    archive: str
+    nodes: tuple[str, ...]
+
+
+@event("image.called_off")
+@dataclass(frozen=True, slots=True)
+class ImageCalledOff(Event):
+    """Whoever asked for an image has left."""
+
+    request: int
+
+
+@event("image.failed")
+@dataclass(frozen=True, slots=True)
+class ImageFailed(Event):
+    """An image that was asked for while the run goes on is not on every node: why, and the exit code of who
+    asked. Of the run itself that is no failure."""
+
+    request: int
+    reference: str
+    reason: str
+    exit_code: int
 
 
 # --- cases and steps -----------------------------------------------------------------------------------

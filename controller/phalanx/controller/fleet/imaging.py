@@ -22,6 +22,7 @@ from ..images.planner import CONTROLLER, Candidate, SyncPlan, make_plan
 from ..images.room import too_little
 from ..plan.model import ImagePlan
 from .events import (
+    OWN,
     AgentLost,
     Event,
     ImageOnNode,
@@ -52,6 +53,7 @@ class Imaging:
 
     image: ImagePlan
     nodes: tuple[str, ...]
+    request: int = OWN
     done: bool = False
     trouble: Trouble | None = None
     images: dict[str, str] = field(default_factory=dict)
@@ -70,7 +72,7 @@ class Imaging:
 
     def begin(self) -> list[Instruction]:
         """Ask who has it."""
-        return [Tell(self.nodes, ImageQuery(1, self.image.reference))]
+        return [Tell(self.nodes, ImageQuery(self.request, self.image.reference))]
 
     def on(self, event: Event) -> list[Instruction]:
         """Take an event; what to do next."""
@@ -105,10 +107,14 @@ class Imaging:
         holders = [node for node in self.nodes if self.images[node]]
         same = len(set(self.images.values())) == 1 and len(holders) == len(self.nodes)
         if same and not image.archive:
-            self.source = ImageSource("every node has it", image.reference, self.images[holders[0]], 0)
+            self.source = ImageSource(
+                "every node has it", image.reference, self.images[holders[0]], 0, request=self.request
+            )
             self.ready = set(self.nodes)
             return self._finished()
-        return [FindImage(image.reference, image.archive, holders[0] if holders else "", self.nodes)]
+        return [
+            FindImage(image.reference, image.archive, holders[0] if holders else "", self.nodes, self.request)
+        ]
 
     def _on_source(self, event: ImageSource) -> list[Instruction]:
         if event.error:
@@ -128,11 +134,11 @@ class Imaging:
         if not lacking:
             return self._finished()
         self._asked = set(lacking)
-        out: list[Instruction] = [AskLayers(lacking)]
+        out: list[Instruction] = [AskLayers(lacking, self.request)]
         if event.node or len(lacking) > 1:
             serving = (*((event.node,) if event.node else ()), *lacking)
             self._relays_asked = set(serving)
-            out.append(OpenRelays(serving))
+            out.append(OpenRelays(serving, self.request))
         return out
 
     # --- what nodes hold, and the plan
@@ -163,7 +169,7 @@ class Imaging:
     def _refuse(self, node: str, why: str) -> list[Instruction]:
         """A node cannot get it: the others go on."""
         self.failed[node] = why
-        return [Record(ImageOnNode(node, self.image.reference, "", why))]
+        return [Record(ImageOnNode(node, self.image.reference, "", why, self.request))]
 
     def _planned(self) -> list[Instruction]:
         """The plan, once all have answered whom it is about."""
@@ -187,8 +193,13 @@ class Imaging:
             plan.source_bytes,
             plan.saved_bytes,
             round(plan.predicted_s, 3),
+            self.request,
         )
-        return [Record(told), SyncImage(first, dict(self.parents), plan.fanout), *self._finished()]
+        return [
+            Record(told),
+            SyncImage(first, dict(self.parents), plan.fanout, self.request),
+            *self._finished(),
+        ]
 
     def _make_plan(self) -> SyncPlan:
         """Those that have it already by this sync stay in: others read from them."""
@@ -258,7 +269,7 @@ class Imaging:
         parents = self._parents(self.plan)
         changed = {node: new for node, new in parents.items() if new != self.parents.get(node)}
         self.parents = parents
-        return [ChangeParents(changed)] if changed else []
+        return [ChangeParents(changed, self.request)] if changed else []
 
     # --- the end
 
@@ -272,7 +283,12 @@ class Imaging:
         self.done = True
         saved = self.plan.saved_bytes if self.plan else 0
         ready = ImageReady(
-            self.source.reference, self.source.image_id, len(self.nodes), 0.0, saved_bytes=saved
+            self.source.reference,
+            self.source.image_id,
+            len(self.nodes),
+            0.0,
+            saved_bytes=saved,
+            request=self.request,
         )
         return [Record(ready)]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from phalanx.protocol.messages import Message
 
-from .events import Event
+from .events import OWN, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class FindImage(Instruction):
     archive: str
     node: str
     nodes: tuple[str, ...]
+    request: int = OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class AskLayers(Instruction):
     """Ask these nodes what they hold of the image; each answer is recorded as image.layers."""
 
     nodes: tuple[str, ...]
+    request: int = OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class OpenRelays(Instruction):
     """Let these nodes serve others; each answer is recorded as relay.opened."""
 
     nodes: tuple[str, ...]
+    request: int = OWN
 
 
 Parents = dict[str, tuple[tuple[str, ...], ...]]
@@ -110,6 +113,7 @@ class SyncImage(Instruction):
     first: dict[str, int]
     parents: Parents
     fanout: int = 1
+    request: int = OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ class ChangeParents(Instruction):
     """These nodes read from others from now on; none: they wait."""
 
     parents: Parents
+    request: int = OWN
 
 
 @dataclass(frozen=True, slots=True)

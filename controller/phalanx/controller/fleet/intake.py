@@ -221,7 +221,8 @@ class Intake:
 
 
 def _opened(node: str, message: m.RuntimeOpened) -> Event:
-    return RuntimeOnNode(node, message.engine.kind or "process", message.needs_library, message.error)
+    kind = message.engine.kind or "process"
+    return RuntimeOnNode(node, kind, message.needs_library, message.error, message.request)
 
 
 def _images(node: str, message: m.ImagesStatus) -> Event:
@@ -241,7 +242,7 @@ _PLAIN: dict[type[m.Message], Callable[..., Event]] = {
     m.Notice: lambda node, x: AgentNotice(node, x.text),
     m.Draining: lambda node, x: AgentDraining(node, x.reason),
     m.RuntimeOpened: _opened,
-    m.ImageStatus: lambda node, x: ImageOnNode(node, x.reference, x.image_id, x.error),
+    m.ImageStatus: lambda node, x: ImageOnNode(node, x.reference, x.image_id, x.error, x.request),
     m.ImagesStatus: _images,
     m.CaseOpened: lambda node, x: CaseOpenedOn(x.case, node, x.container, x.error),
     m.CaseClosed: lambda node, x: CaseClosedOn(x.case, node, x.error),

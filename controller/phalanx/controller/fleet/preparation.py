@@ -12,7 +12,7 @@ from phalanx.protocol.messages import ImagesQuery, Runtime, RuntimeOpen
 
 from ..exits import Exit
 from ..plan.model import Plan
-from .events import AgentFacts, AgentLost, BlobFetched, Event, ImagesOnNode, RuntimeOnNode
+from .events import OWN, AgentFacts, AgentLost, BlobFetched, Event, ImagesOnNode, RuntimeOnNode
 from .imaging import Imaging
 from .instructions import Instruction, Ship, Tell
 from .trouble import Trouble
@@ -24,6 +24,7 @@ class Preparation:
 
     plan: Plan
     nodes: tuple[str, ...]
+    request: int = OWN
     done: bool = False
     trouble: Trouble | None = None
     facts: set[str] = field(default_factory=set)
@@ -63,6 +64,8 @@ class Preparation:
         """Take an event; what to do next."""
         if self.done or self.trouble or getattr(event, "node", "") not in (*self.nodes, ""):
             return []
+        if getattr(event, "request", self.request) != self.request:
+            return []
         if isinstance(event, AgentLost) and self.plan.inventory is not None:
             return self._answered(event.node, f"was lost: {event.detail}", Exit.RUN)
         if isinstance(event, AgentLost) and self.imaging is None:
@@ -82,7 +85,7 @@ class Preparation:
         if self._runtime_asked or len(self.facts) < len(self.nodes):
             return []
         self._runtime_asked = True
-        return [Tell(self.nodes, RuntimeOpen(1, self.kind, None))]
+        return [Tell(self.nodes, RuntimeOpen(self.request, self.kind, None))]
 
     def _on_runtime(self, event: RuntimeOnNode) -> list[Instruction]:
         if event.error:
@@ -100,15 +103,15 @@ class Preparation:
         if self.plan.image is None or self.kind is Runtime.PROCESS:
             self.done = True
             return []
-        self.imaging = Imaging(self.plan.image, self.nodes)
+        self.imaging = Imaging(self.plan.image, self.nodes, self.request)
         return self._image(self.imaging.begin())
 
     def _on_blob(self, event: BlobFetched) -> list[Instruction]:
+        if event.purpose != "library":
+            return []
         if event.error:
             return self._unable(event.node, f"cannot get the {event.purpose}: {event.error}")
-        if event.purpose == "library":
-            return [Tell((event.node,), RuntimeOpen(1, self.kind, bytes.fromhex(event.blob)))]
-        return []
+        return [Tell((event.node,), RuntimeOpen(self.request, self.kind, bytes.fromhex(event.blob)))]
 
     def _unable(self, node: str, why: str) -> list[Instruction]:
         """The node's runtime cannot be used."""

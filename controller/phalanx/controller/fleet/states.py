@@ -47,6 +47,10 @@ PHASES: dict[Phase, dict[str, Phase]] = {
 }
 
 
+#: Phases in which nothing more is started.
+OVER = frozenset({Phase.ENDING, Phase.RELEASING, Phase.RELEASED, Phase.FINISHED})
+
+
 class CasePhase(Enum):
     """Where a case is."""
 

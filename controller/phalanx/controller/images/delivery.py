@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from phalanx.protocol import messages as m
@@ -33,8 +33,6 @@ LOOK_S = 0.4
 #: Bytes per second that a node which reads from the source itself should get. Below half of it another
 #: takes its place for a moment, to see whether the node is slow or the source. Any fabric gives more.
 EXPECTED = 10e6
-#: The number of every request about the run's image: it has one.
-REQUEST = 1
 #: Seconds after which a node to which nobody gives anything gets new tickets for the same parents.
 FRESH_S = 5.0
 
@@ -54,7 +52,10 @@ class _Reader:
 
 @dataclass(slots=True)
 class Delivery:
-    """One image to the nodes of a run. ``progress(phase, node, done, total)`` is for screens only."""
+    """One image to the nodes of a run. ``progress(phase, node, done, total)`` is for screens only.
+
+    ``request``: the number of what asks for it; what agents say of another is not for here.
+    """
 
     hub: Hub
     shipping: Shipping
@@ -62,6 +63,8 @@ class Delivery:
     relays: Relays
     record: Callable[[ev.Event], None]
     progress: Progress
+    request: int = ev.OWN
+    began: float = field(default_factory=time.monotonic)
     _found: Found | None = None
     _parents: ins.Parents = field(default_factory=dict)
     _readers: dict[str, _Reader] = field(default_factory=dict)
@@ -98,23 +101,27 @@ class Delivery:
                 content.size,
                 node=found.node,
                 layers=tuple(layer.size for layer in content.layers),
+                request=self.request,
             )
         )
 
     def _no_source(self, reference: str, why: str) -> None:
-        self.record(ev.ImageSource("", reference, "", 0, why))
+        self.record(ev.ImageSource("", reference, "", 0, why, request=self.request))
 
     def ask_layers(self, wanted: ins.AskLayers) -> None:
         """Ask nodes what they hold of it."""
         if self._found is not None:
             content = self._found.content
-            query = m.LayersQuery(REQUEST, self._found.reference, content.digest, content.layers)
+            query = m.LayersQuery(self.request, self._found.reference, content.digest, content.layers)
             self.hub.tell(wanted.nodes, query)
 
     async def open_relays(self, wanted: ins.OpenRelays) -> None:
         """Let nodes serve others."""
         for node in wanted.nodes:
-            self.hub.tell([node], await asyncio.to_thread(self.relays.open, node))
+            if port := self.relays.port(node):  # since an earlier image of this run
+                self.record(ev.RelayOnNode(node, port, request=self.request))
+            else:
+                self.hub.tell([node], await asyncio.to_thread(self.relays.open, node))
 
     async def sync(self, wanted: ins.SyncImage) -> None:
         """Tell nodes what to get from whom, and the digests of every layer as they become known."""
@@ -127,7 +134,7 @@ class Delivery:
             self._readers[node] = _Reader(sum(layer.size for layer in content.layers[first:]), now)
             stripes = self.relays.stripes(node, wanted.parents.get(node, ()))
             sync = m.ImageSync(
-                REQUEST,
+                self.request,
                 found.reference,
                 content.config,
                 content.layers,
@@ -168,12 +175,12 @@ class Delivery:
         """Nodes read from others from now on."""
         for node, lists in wanted.parents.items():
             self._parents[node] = lists
-            self.hub.tell([node], m.SyncParents(REQUEST, self.relays.stripes(node, lists)))
+            self.hub.tell([node], m.SyncParents(self.request, self.relays.stripes(node, lists)))
 
     # --- what agents say
 
     def _on_layers(self, node: str, message: m.Message) -> None:
-        if isinstance(message, m.LayersStatus):
+        if isinstance(message, m.LayersStatus) and message.request == self.request:
             self.record(
                 ev.LayersOnNode(
                     node,
@@ -184,18 +191,19 @@ class Delivery:
                     message.free_bytes,
                     message.engine_free_bytes,
                     message.error,
+                    self.request,
                 )
             )
 
     def _on_relay(self, node: str, message: m.Message) -> None:
         if isinstance(message, m.RelayOpened):
             self.relays.opened(node, message.port)
-            self.record(ev.RelayOnNode(node, message.port, message.error))
+            self.record(ev.RelayOnNode(node, message.port, message.error, self.request))
 
     def _on_parent_failed(self, node: str, message: m.Message) -> None:
-        if isinstance(message, m.ParentFailed):
+        if isinstance(message, m.ParentFailed) and message.request == self.request:
             parent = message.parent or "the login node"
-            self.record(ev.ParentLeft(node, parent, message.corrupt, message.reason))
+            self.record(ev.ParentLeft(node, parent, message.corrupt, message.reason, self.request))
             if not message.parent and not self._reads_from_here(node):
                 asyncio.get_running_loop().call_later(FRESH_S, self._give_tickets, node)
 
@@ -207,11 +215,11 @@ class Delivery:
         """A parent that hangs takes a ticket with every connection: those of a node may all be spent."""
         lists, reader = self._parents.get(node, ()), self._readers.get(node)
         if any(lists) and reader is not None and reader.verified < reader.total:
-            self.hub.tell([node], m.SyncParents(REQUEST, self.relays.stripes(node, lists)))
+            self.hub.tell([node], m.SyncParents(self.request, self.relays.stripes(node, lists)))
 
     def _on_progress(self, node: str, message: m.Message) -> None:
         reader = self._readers.get(node)
-        if not isinstance(message, m.SyncProgress) or reader is None:
+        if not isinstance(message, m.SyncProgress) or reader is None or message.request != self.request:
             return
         now = time.monotonic()
         reader.verified, reader.read = min(message.verified, reader.total), message.read
@@ -235,29 +243,27 @@ class Delivery:
         slow = self._pace.slow(nearest, now)
         if slow != self._slow:
             self._slow = slow
-            self.record(ev.SlowNodes(tuple(sorted(slow))))
+            self.record(ev.SlowNodes(tuple(sorted(slow)), self.request))
 
     # --- the end
 
     def summed_up(self, ready: ev.ImageReady) -> ev.ImageReady:
         """The event with the figures of the transfer."""
+        seconds = round(time.monotonic() - self.began, 3)
         if not self._readers:
-            return ready
+            return replace(ready, seconds=seconds)
         slowest, reader = max(self._readers.items(), key=lambda one: (one[1].took_s, one[0]))
         root = self._found.node if self._found else CONTROLLER
-        return ev.ImageReady(
-            ready.reference,
-            ready.image_id,
-            ready.nodes,
-            ready.seconds,
+        return replace(
+            ready,
+            seconds=seconds,
             sent_bytes=self.shipping.sent - self._sent_before if root == CONTROLLER else 0,
             read_bytes=sum(one.read for one in self._readers.values()),
-            saved_bytes=ready.saved_bytes,
             slowest=slowest,
             transfer_s=round(reader.took_s, 3),
         )
 
 
-def staging(run_dir: Path) -> Path:
-    """Where what was saved or unpacked for this run only lies; gone with the run."""
-    return run_dir / ".images"
+def staging(run_dir: Path, request: int) -> Path:
+    """Where what was saved or unpacked for one image of this run lies; gone with the run at the latest."""
+    return run_dir / ".images" / str(request)

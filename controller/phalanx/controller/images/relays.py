@@ -47,6 +47,11 @@ class Relays:
         relay = self._relays[node] = Relay(secrets.token_bytes(32), pin)
         return RelayOpen(1, self.security, pem, relay.key, self.rate_bytes_s)
 
+    def port(self, node: str) -> int:
+        """Where a node's relay listens, 0 when it does not."""
+        relay = self._relays.get(node)
+        return relay.port if relay is not None else 0
+
     def opened(self, node: str, port: int) -> None:
         """A relay listens."""
         if node in self._relays:

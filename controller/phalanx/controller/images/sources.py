@@ -51,13 +51,14 @@ def shared_archive(environ: Mapping[str, str], reference: str) -> Path | None:
 
 @dataclass(slots=True)
 class Sources:
-    """Finds the image of a run. ``folder`` holds what was saved or unpacked for this run only."""
+    """Finds an image for a run. ``folder`` holds what was saved or unpacked for it."""
 
     hub: Hub
     pulling: Pulling
     folder: Path
     environ: Mapping[str, str]
     _seeded: asyncio.Future[tuple[str, ImageSeeded]] | None = field(default=None)
+    _asked: int = 0
 
     async def find(self, wanted: FindImage) -> Found:
         """The image. Raises ImageSourceError naming what was looked at, ImageFormatError or OSError."""
@@ -92,7 +93,7 @@ class Sources:
         return Found(reference, f"archive {path}", content.image, content.spans)
 
     async def _login(self, reference: str) -> Found | None:
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         archive = self.folder / "saved.tar"
         if not await save_from_login(reference, archive):
             return None
@@ -112,7 +113,8 @@ class Sources:
 
     async def _seed(self, wanted: FindImage, node: str, *, pull: bool) -> Found:
         self._seeded = asyncio.get_running_loop().create_future()
-        self.hub.tell([node], ImageSeed(1, wanted.reference, pull))
+        self._asked = wanted.request
+        self.hub.tell([node], ImageSeed(wanted.request, wanted.reference, pull))
         who, seeded = await self._seeded
         if seeded.error:
             raise ImageSourceError(f"{node}: {seeded.error}")
@@ -133,5 +135,8 @@ class Sources:
 
     def on_seeded(self, node: str, message: Message) -> None:
         """A node has its image ready to be read, or cannot."""
-        if isinstance(message, ImageSeeded) and self._seeded is not None and not self._seeded.done():
-            self._seeded.set_result((node, message))
+        waiting = self._seeded
+        if waiting is None or waiting.done():
+            return
+        if isinstance(message, ImageSeeded) and message.request == self._asked:
+            waiting.set_result((node, message))

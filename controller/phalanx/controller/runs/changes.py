@@ -44,6 +44,8 @@ _WORDS: dict[type[ev.Event], Callable[[RunView, Any], str]] = {
     ev.ImageReady: lambda view, e: (
         f"image {e.reference} {short_image(e.image_id)} on {plural(e.nodes, 'node')}"
     ),
+    ev.ImageRequested: lambda view, e: f"image {e.reference} is asked for on {counted(e.nodes)}",
+    ev.ImageFailed: lambda view, e: f"image {e.reference} is not on every node: {e.reason}",
     ev.CaseStarted: lambda view, e: f"case {e.case}: {plural(e.ranks, 'rank')} on {counted(e.nodes)}",
     ev.BarrierFailed: lambda view, e: f"barrier {e.name} cannot open: {e.reason}",
     ev.CaseFinished: lambda view, e: f"case {e.case}: {e.status}" + (f" ({e.reason})" if e.reason else ""),

@@ -41,13 +41,13 @@ def success(view: RunView, style: Style, directory: str) -> list[str]:
     if view.rows:
         parts.append(plural(view.rows, "row"))
     lines = [f"  {style.mark('done')} " + f" {style.dot} ".join(parts)]
-    lines += _transfer(view, style)
+    lines += transfer_lines(view, style)
     lines += _case_table(view, style)
     lines += _loose_ends(view, style)
     return [*lines, f"  files  {directory}"]
 
 
-def _transfer(view: RunView, style: Style) -> list[str]:
+def transfer_lines(view: RunView, style: Style) -> list[str]:
     """How an image that had to travel did so."""
     moved = view.transfer
     if moved is None or not moved.seconds:

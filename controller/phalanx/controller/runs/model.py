@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from phalanx.controller.fleet.events import OWN
 from phalanx.protocol.messages import NODE_LEVEL, Cause
 
 
@@ -175,9 +176,13 @@ RankKey = tuple[str, str, str, int]
 
 @dataclass(slots=True)
 class RunView:
-    """All of a run. ``state``: starting, pending, running, ending, then succeeded, failed or cancelled."""
+    """All of a run. ``state``: starting, pending, running, ending, then succeeded, failed or cancelled.
+
+    ``request``: of which image this is the view; its own, if not of one that was asked for later.
+    """
 
     run_id: str = ""
+    request: int = OWN
     name: str = ""
     target: str = ""
     state: str = "starting"

@@ -30,6 +30,8 @@ NOTICE_LIMIT = 200
 
 Handler = Callable[[RunView, float, Any], None]
 _HANDLERS: dict[type[ev.Event], Handler] = {}
+#: What the view of a run keeps of the ways of images that were asked for later.
+_OF_ANOTHER: dict[type[ev.Event], Handler] = {}
 
 
 def _on(kind: type[ev.Event]) -> Callable[[Handler], Handler]:
@@ -54,6 +56,9 @@ def advance(view: RunView, recorded: ev.Recorded) -> None:
         return
     view.seq, view.last_at = recorded.seq, recorded.at
     handler = _HANDLERS.get(type(recorded.event))
+    of_another = getattr(recorded.event, "request", view.request) != view.request
+    if of_another:
+        handler = _OF_ANOTHER.get(type(recorded.event))
     if handler is not None:
         handler(view, recorded.at, recorded.event)
 
@@ -256,7 +261,8 @@ def _image_source(view: RunView, at: float, event: ev.ImageSource) -> None:
 
 @_on(ev.BlobFetched)
 def _blob_fetched(view: RunView, at: float, event: ev.BlobFetched) -> None:
-    if event.error:
+    late = event.purpose == "library" and view.phases["run"].mark is not Mark.WAITING
+    if event.error and not late:  # once cases run a library is for an image that was asked for later
         _fail(view, Failure(Fault.IMAGE, at, f"{event.purpose}: {event.error}", node=event.node))
 
 
@@ -294,6 +300,30 @@ def _image_ready(view: RunView, at: float, event: ev.ImageReady) -> None:
     if (transfer := view.transfer) is not None:
         transfer.sent_bytes, transfer.read_bytes = event.sent_bytes, event.read_bytes
         transfer.seconds, transfer.slowest = event.transfer_s, event.slowest
+
+
+@_on(ev.ImageRequested)
+def _image_requested(view: RunView, at: float, event: ev.ImageRequested) -> None:
+    view.phases["image"].begin(at)
+    view.started_at, view.expected, view.image_reference = at, len(event.nodes), event.reference
+
+
+@_on(ev.ImageFailed)
+def _image_failed(view: RunView, at: float, event: ev.ImageFailed) -> None:
+    view.phases["image"].end(at, Mark.FAILED)
+    view.reason, view.exit_code = event.reason, event.exit_code
+
+
+def _another_came(view: RunView, at: float, event: ev.ImageReady) -> None:
+    _notice(view, at, f"image {event.reference} was brought to {event.nodes} nodes")
+
+
+def _another_failed(view: RunView, at: float, event: ev.ImageFailed) -> None:
+    _notice(view, at, f"image {event.reference} could not be brought: {event.reason}")
+
+
+_OF_ANOTHER[ev.ImageReady] = _another_came
+_OF_ANOTHER[ev.ImageFailed] = _another_failed
 
 
 # --- cases and steps -----------------------------------------------------------------------------------

@@ -1,0 +1,94 @@
+"""``phalanx image sync --run``: one more image for the nodes of a live run.
+
+How it goes is told from the event log, as everything is; whoever asked is followed as long as they stay, and
+the image is called off when they leave before it is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from phalanx.protocol.membership import Member
+
+from ..fleet.conductor import Conductor
+from ..plan.image import checked_reference
+from ..workflow.errors import InputError
+
+#: What is told besides the events of the request: how far it is, and that the controller lives.
+_BESIDES = ("progress", "heartbeat")
+#: The events that end it.
+_LAST = ("image.ready", "image.failed")
+
+
+class BadImageRequest(Exception):
+    """The request is not well formed; the message names the part."""
+
+
+class ImageRefused(Exception):
+    """The image cannot be brought now; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWanted:
+    """What was asked for. ``nodes`` None: all that are there."""
+
+    reference: str
+    archive: str
+    nodes: tuple[str, ...] | None
+
+    @staticmethod
+    def parse(body: dict[str, Any]) -> ImageWanted:
+        """A request of a JSON body. Raises BadImageRequest naming what is wrong."""
+        reference, archive, nodes = body.get("reference"), body.get("archive", ""), body.get("nodes")
+        if not isinstance(reference, str):
+            raise BadImageRequest("reference: expected the name of an image")
+        try:
+            checked_reference(reference, "reference")
+        except InputError as error:
+            raise BadImageRequest(str(error)) from None
+        if not isinstance(archive, str) or (archive and not PurePath(archive).is_absolute()):
+            raise BadImageRequest("archive: expected an absolute path of the login node, or nothing")
+        if nodes is not None and not _words(nodes):
+            raise BadImageRequest("nodes: expected a list of names, or null for all")
+        return ImageWanted(reference, archive, None if nodes is None else tuple(dict.fromkeys(nodes)))
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request on its way. ``over``: its last event was told."""
+
+    conductor: Conductor
+    request: int
+    over: bool = False
+
+    async def lines(self, queue: asyncio.Queue[tuple[int, bytes] | None]) -> AsyncIterator[bytes]:
+        """The lines that tell of it, to the last one; fewer when the run ends before."""
+        while not self.over and (item := await queue.get()) is not None:
+            document = json.loads(item[1])
+            kind, data = document.get("type"), document.get("data") or {}
+            if kind in _BESIDES or data.get("request") == self.request:
+                self.over = kind in _LAST
+                yield item[1]
+
+    def end(self) -> None:
+        """Whoever asked is gone or has heard the end."""
+        if not self.over:
+            self.conductor.call_off(self.request)
+
+
+def ask_for(conductor: Conductor, wanted: ImageWanted) -> Asked:
+    """Ask the run for it. Raises ImageRefused."""
+    here = conductor.engine.roster.of(Member.JOINED)
+    nodes = here if wanted.nodes is None else wanted.nodes
+    if words := conductor.engine.cannot_bring(nodes):
+        raise ImageRefused(words)
+    return Asked(conductor, conductor.bring(wanted.reference, wanted.archive, nodes))
