@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import stat
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
-from phalanx.agent.library import LibraryUnusable, add_library
+from phalanx.agent.library import LibraryUnusable, add_library, kept
 from phalanx.controller.targets.library_file import (
     LibraryFile,
     LibraryIncomplete,
@@ -147,16 +148,42 @@ def bundle(path: Path, **sources: str) -> Path:
     return path
 
 
+def in_cache(cache: Path) -> Path:
+    """The unpacked bundle, beside which nothing but the bundle itself lies."""
+    unpacked, packed = sorted(cache.iterdir(), key=lambda path: path.is_file())
+    assert packed.name == f"{unpacked.name}.zip"
+    return unpacked
+
+
+@pytest.mark.usefixtures("searched")
+def test_a_bundle_is_left_to_later_runs_as_long_as_it_is_what_it_was(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    zipped = bundle(tmp_path / "a.zip", one="x = 1\n")
+    digest = hashlib.sha256(zipped.read_bytes()).digest()
+    assert kept(digest, cache) is None
+    add_library(zipped, cache)
+    found = kept(digest, cache)
+    assert found is not None
+    assert found.read_bytes() == zipped.read_bytes()
+    add_library(found, cache)
+    found.write_bytes(b"another one")
+    assert kept(digest, cache) is None
+    add_library(zipped, cache)
+    assert kept(digest, cache) == found
+    cache.chmod(0o777)
+    assert kept(digest, cache) is None
+
+
 @pytest.mark.usefixtures("searched")
 def test_an_unpacked_bundle_is_used_again_and_lies_in_private(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     zipped = bundle(tmp_path / "a.zip", phalanx_tried_one="x = 1\n")
     add_library(zipped, cache)
-    (unpacked,) = cache.iterdir()
+    unpacked = in_cache(cache)
     assert stat.S_IMODE(unpacked.stat().st_mode) == stat.S_IMODE(cache.stat().st_mode) == 0o700
     before = unpacked.stat().st_ino
     add_library(zipped, cache)
-    assert [place.stat().st_ino for place in cache.iterdir()] == [before]
+    assert in_cache(cache).stat().st_ino == before
     assert sys.path.count(str(unpacked)) == 1
     import phalanx_tried_one  # type: ignore[import-not-found, unused-ignore]
 
@@ -168,11 +195,11 @@ def test_a_bundle_that_a_cleaner_took_files_from_is_unpacked_again(tmp_path: Pat
     cache = tmp_path / "cache"
     zipped = bundle(tmp_path / "a.zip", one="x = 1\n", two="x = 2\n")
     add_library(zipped, cache)
-    (unpacked,) = cache.iterdir()
+    unpacked = in_cache(cache)
     (unpacked / "two.py").unlink()
     add_library(zipped, cache)
     assert (unpacked / "two.py").read_text() == "x = 2\n"
-    assert list(cache.iterdir()) == [unpacked]
+    assert in_cache(cache) == unpacked
 
 
 @pytest.mark.usefixtures("searched")
@@ -188,7 +215,7 @@ def test_a_directory_that_others_can_write_or_a_link_is_refused(tmp_path: Path) 
         add_library(zipped, tmp_path / "link")
     cache = tmp_path / "cache"
     add_library(zipped, cache)
-    (unpacked,) = cache.iterdir()
+    unpacked = in_cache(cache)
     unpacked.chmod(0o722)
     with pytest.raises(LibraryUnusable, match="someone else can write to it"):
         add_library(zipped, cache)

@@ -68,3 +68,26 @@ async def test_a_node_to_which_nobody_gives_anything_gets_new_tickets(
     )
     assert serials(second)
     assert not serials(first) & serials(second)
+
+
+async def test_digests_are_told_in_the_order_of_the_layers_each_once_to_all_who_lack_one_of_its_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, made = Heard(), list[int]()
+    twice, once = bytes(32), bytes([1]) * 32
+    layers = (m.Layer(twice, 1), m.Layer(once, 1), m.Layer(twice, 1))
+
+    async def manifest(self: Delivery, found: Found, index: int) -> Manifest:
+        made.append(index)
+        return Manifest(layers[index].diff_id, 1, (BLOB,), 1)
+
+    monkeypatch.setattr(Delivery, "_manifest", manifest)
+    one = Delivery(
+        cast(Hub, heard), cast(Shipping, heard), cast(Sources, None), cast(Relays, None), [].append, print
+    )
+    found = Found(NAME, "x", ImageContent.__new__(ImageContent))
+    object.__setattr__(found.content, "layers", layers)
+    await one._tell_manifests(found, {"n1": 0, "n2": 2})
+    told = [(node, page.blob) for node, page in heard.told if isinstance(page, m.BlobChunks)]
+    assert told == [("n1", twice), ("n2", twice), ("n1", once)]
+    assert sorted(made) == [1, 2]

@@ -89,13 +89,15 @@ class Fetch:
         options.setdefault("patience", BRISK)
         self.pull = Pull(
             node.cache,
-            manifests,
+            options.pop("count", len(manifests)),
             run_id=RUN,
             node=node.name,
             tell=self.events.put,
             opened=node.relay.serve,
             **options,
         )
+        for manifest in manifests:
+            self.pull.add(manifest)
 
     def start(self, *stripes: Sequence[Parent]) -> Fetch:
         self.pull.start([Stripe(tuple(parents)) for parents in stripes])

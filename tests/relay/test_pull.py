@@ -54,6 +54,22 @@ def test_a_chain_of_relays_gives_every_node_the_same_bytes(
         assert not fetch.all_of(ParentLost)
 
 
+def test_a_blob_is_read_while_the_digests_of_the_next_are_still_to_come(make_node: MakeNode) -> None:
+    source, sink = make_node("n0"), make_node("n1", number=1)
+    (first, one), (second, two) = blob_of(5), blob_of(3)
+    source.holds(first, one)
+    source.holds(second, two)
+    fetch = sink.fetch(one, count=2).start([source.for_reader("n1")])
+    fetch.until(BlobComplete)
+    assert not fetch.all_of(PullComplete)
+    fetch.pull.add(two)
+    fetch.until(PullComplete)
+    assert [sink.has(manifest) for manifest in (one, two)] == [first, second]
+    waiting = sink.fetch(count=1).start([source.for_reader("n1")])
+    waiting.pull.cancel()  # does not wait for what will never come
+    assert not waiting.all_of(PullComplete)
+
+
 def test_two_stripes_read_their_halves_from_two_parents(make_node: MakeNode) -> None:
     content, manifest = blob_of(31.5)
     left, right, sink = make_node("left"), make_node("right", number=1), make_node("sink")

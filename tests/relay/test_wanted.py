@@ -13,14 +13,17 @@ from tests.relay.nodes import blob_of, cut
 def wanted_of(folder: Path, *chunks: float) -> tuple[Wanted, list[Spool], list[list[bytes]]]:
     blobs = [blob_of(count) for count in chunks]
     spools = [Spool(folder / manifest.blob.hex(), manifest) for _, manifest in blobs]
-    return Wanted(spools, Spool.claim), spools, [cut(content) for content, _ in blobs]
+    wanted = Wanted(Spool.claim)
+    for spool in spools:
+        wanted.add(spool)
+    return wanted, spools, [cut(content) for content, _ in blobs]
 
 
 def taken(wanted: Wanted, stripe: int, of: int) -> list[tuple[int, int]]:
     """All that a stripe asks for, as places of blobs and indexes."""
     got = []
     while (want := wanted.take(stripe, of)) is not None:
-        got.append((list(wanted.spools).index(want[0]), want[1]))
+        got.append((wanted.spools.index(want[0]), want[1]))
     return got
 
 

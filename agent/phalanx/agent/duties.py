@@ -271,6 +271,8 @@ class Duties:
     # --- content
 
     async def _fetch(self, message: BlobFetch) -> None:
+        if (found := await asyncio.to_thread(library.kept, message.blob, self.cache)) is not None:
+            self.session.blobs.held.setdefault(message.blob, found)
         await self.session.blobs.fetch(message)
         self.session.send(BlobHave(message.request, message.blob, ""))
 

@@ -26,6 +26,21 @@ class LibraryUnusable(Exception):
     """The bundle cannot be made importable. The message says why and what to do."""
 
 
+def kept(digest: bytes, cache_dir: Path) -> Path | None:
+    """The bundle of that sha256 that an earlier run has left in ``cache_dir``, None without one. Blocks."""
+    path = _bundle(cache_dir, digest.hex())
+    try:
+        _ensure_private(cache_dir)
+        with path.open("rb") as stream:
+            return path if hashlib.file_digest(stream, "sha256").digest() == digest else None
+    except (OSError, LibraryUnusable):
+        return None
+
+
+def _bundle(cache_dir: Path, digest: str) -> Path:
+    return cache_dir / f"library-{digest[:32]}.zip"
+
+
 def add_library(zip_path: Path, cache_dir: Path) -> None:
     """Make the modules in ``zip_path`` importable, unpacked once into ``cache_dir``.
 
@@ -58,7 +73,20 @@ def _unpacked(zip_path: Path, cache_dir: Path) -> Path:
                 raise LibraryUnusable(f"cannot unpack {zip_path}: it holds more than {_MOST_BYTES} bytes")
             if not _is_whole(directory, members):
                 _unpack(archive, directory, cache_dir)
+    _keep(zip_path, _bundle(cache_dir, digest))
     return directory
+
+
+def _keep(zip_path: Path, place: Path) -> None:
+    """Leave the bundle to later runs, which need not fetch it again."""
+    if zip_path == place:
+        return
+    aside = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(zip_path, aside)
+        aside.replace(place)
+    except OSError:
+        aside.unlink(missing_ok=True)  # then they do
 
 
 def _ensure_private(directory: Path) -> None:

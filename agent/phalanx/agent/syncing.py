@@ -27,13 +27,12 @@ from phalanx.agent.relay.events import (
     Starved,
 )
 from phalanx.agent.relay.puller import Pull
-from phalanx.agent.relay.spool import Spool
+from phalanx.agent.relay.spool import Spool, SpoolError
 from phalanx.agent.runtimes import layers, store, verify
 from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.agent.runtimes.layers import Span
 from phalanx.agent.session import Session
 from phalanx.agent.starvation import Starvation
-from phalanx.protocol.blob import Manifest
 from phalanx.protocol.image import ImageContent
 from phalanx.protocol.messages import (
     Chunk,
@@ -76,7 +75,9 @@ class Syncing:
 
     async def run(self, engine: EngineClient, busy: asyncio.Lock) -> str:
         """Get and load what is missing; the engine's id of the image. Raises ImageError, BlobError."""
-        await self._begin()
+        wanted = list(dict.fromkeys(layer.diff_id for layer in self.content.layers[self.message.first :]))
+        await self._begin(len(wanted))
+        adding = asyncio.create_task(self._add(wanted), name="digests of layers")
         try:
             if (await store.store_of(engine)).deltas:
                 await self._load_as_they_come(engine, busy)
@@ -87,22 +88,32 @@ class Syncing:
                     await layers.load_config(engine, self.content, self.message.reference)
                 return await verify.finish(engine, self.content, self.message.reference)
         finally:
+            adding.cancel()
             self._tell_progress()
 
-    async def _begin(self) -> None:
-        """Start to read, once the digests of everything are here."""
-        wanted = dict.fromkeys(layer.diff_id for layer in self.content.layers[self.message.first :])
-        manifests: list[Manifest] = [await self.session.blobs.manifest(diff_id) for diff_id in wanted]
-        self._pull = await asyncio.to_thread(self._make_pull, manifests)
+    async def _begin(self, count: int) -> None:
+        """Be ready to read so many layers."""
+        self._pull = self._make_pull(count)
         first = self._stripes
         await asyncio.to_thread(self._pull.start, first)
         if self._stripes is not first:  # others were named while it started
             self._pull.parents_changed(self._stripes)
 
-    def _make_pull(self, manifests: list[Manifest]) -> Pull:
+    async def _add(self, wanted: list[bytes]) -> None:
+        """Read each layer from the moment at which its digests are here: the next are made meanwhile."""
+        try:
+            for diff_id in wanted:
+                manifest = await self.session.blobs.manifest(diff_id)
+                if self._pull is not None:
+                    await asyncio.to_thread(self._pull.add, manifest)
+        except (SpoolError, OSError) as error:
+            self._trouble = str(error)
+            self._news.set()
+
+    def _make_pull(self, count: int) -> Pull:
         return Pull(
             self.cache,
-            manifests,
+            count,
             run_id=self.session.bootstrap.run_id,
             node=self.session.identity.node,
             tell=lambda event: self._call(self._heard, event),

@@ -30,18 +30,19 @@ from phalanx.protocol.messages import Chunk, ChunkRefused
 
 
 class Pull:
-    """One fetch of ``manifests``. ``tell`` gets every event, from any thread, and must not block.
+    """One fetch of ``count`` blobs, in the order in which ``add`` gives their manifests; those are read while
+    others are still to come. ``tell`` gets every event, from any thread, and must not block.
 
     ``ask`` asks the controller for a chunk over the bulk link, False when that is down; what comes then is
     handed in by ``on_chunk``. ``run_id`` and ``node`` are what the tickets were made for. ``opened`` gets
-    every blob at the start, to be served on to others. ``rate_bytes_s`` caps what is read, 0 for no limit.
+    every blob, to be served on to others. ``rate_bytes_s`` caps what is read, 0 for no limit.
     ``trusted``: the manifests come from one that is believed, and not from another node.
     """
 
     def __init__(
         self,
         cache: BlobCache,
-        manifests: Sequence[Manifest],
+        count: int,
         *,
         run_id: str,
         node: str,
@@ -55,10 +56,9 @@ class Pull:
         self._cache = cache
         self._trusted = trusted
         patience = patience or Patience()
-        spools = tuple(cache.open(manifest) for manifest in manifests)
-        for spool in spools:
-            opened(spool)
-        wanted = Wanted(spools, self._claim)
+        self._count = count
+        self._opened = opened
+        wanted = Wanted(self._claim)
         pacer = Pacer(rate_bytes_s)
         self._desk = Desk(
             wanted, Known(), pacer, patience, run_id, node, tell, ask, self._fail, self._tell_progress
@@ -67,6 +67,13 @@ class Pull:
         self._told_at = 0.0
         self._ended = threading.Event()
         self._finishing = threading.Thread(target=self._finish_all, name="pull: whole blobs", daemon=True)
+
+    def add(self, manifest: Manifest) -> None:
+        """The next blob. Raises OSError, SpoolError when the cache cannot be used."""
+        spool = self._cache.open(manifest)
+        self._opened(spool)
+        with self._desk.changing():
+            self._desk.wanted.add(spool)
 
     def start(self, stripes: Sequence[messages.Stripe]) -> None:
         """Begin to read."""
@@ -135,8 +142,9 @@ class Pull:
 
     def _finish_all(self) -> None:
         try:
-            for spool in self._desk.wanted.spools:
-                if not self._finish(spool):
+            for place in range(self._count):
+                spool = self._awaited(place)
+                if spool is None or not self._finish(spool):
                     return
                 self._desk.tell(BlobComplete(spool.manifest.blob, spool.path))
             self._tell_progress(at_once=True)
@@ -152,6 +160,13 @@ class Pull:
             self._desk.wanted.give_up()
             self._ended.set()
         self._settle()
+
+    def _awaited(self, place: int) -> Spool | None:
+        """A blob, once its manifest is there; None when the pull is over before."""
+        desk = self._desk
+        with desk.changed:
+            desk.changed.wait_for(lambda: desk.over or len(desk.wanted.spools) > place)
+            return None if desk.over else desk.wanted.spools[place]
 
     def _finish(self, spool: Spool) -> bool:
         """Until the blob is whole, whoever writes it. False when the pull is over before."""

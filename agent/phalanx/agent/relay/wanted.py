@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from phalanx.agent.relay.spool import Spool
 
@@ -12,20 +12,25 @@ Want = tuple[Spool, int]
 
 
 class Wanted:
-    """The chunks that a pull lacks of ``spools``. ``claim`` makes a blob ours to write.
+    """The chunks that a pull lacks of ``spools``, which only grow. ``claim`` makes a blob ours to write.
 
     A blob is claimed when its turn comes; what another transfer writes is left to that one. Safe to use from
     any thread. What ``claim`` raises comes through.
     """
 
-    def __init__(self, spools: Sequence[Spool], claim: Callable[[Spool], bool]) -> None:
-        self.spools = spools
+    def __init__(self, claim: Callable[[Spool], bool]) -> None:
+        self.spools: list[Spool] = []
         self._claim = claim
         self._lock = threading.RLock()
         self._asked: set[tuple[bytes, int]] = set()
         self._from: dict[tuple[bytes, int, int], int] = {}
         self._tried: set[Spool] = set()
         self.ours: set[Spool] = set()
+
+    def add(self, spool: Spool) -> None:
+        """One more, after the others."""
+        with self._lock:
+            self.spools.append(spool)
 
     def claim(self, spool: Spool) -> bool:
         """Whether the blob is ours to fetch; another transfer may have it."""

@@ -8,6 +8,7 @@ who read from the login node.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ LOOK_S = 0.4
 #: Bytes per second that a node which reads from the source itself should get. Below half of it another
 #: takes its place for a moment, to see whether the node is slow or the source. Any fabric gives more.
 EXPECTED = 10e6
+#: Layers that are hashed at a time: a core has two digests to make of every byte (about 0.7 GB/s).
+HASHERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 #: Seconds after which a node to which nobody gives anything gets new tickets for the same parents.
 FRESH_S = 5.0
 
@@ -148,19 +151,30 @@ class Delivery:
         await self._tell_manifests(found, wanted.first)
 
     async def _tell_manifests(self, found: Found, first: dict[str, int]) -> None:
-        """Layer by layer: the first is on its way while the next is hashed."""
-        told: set[bytes] = set()
-        for index in range(min(first.values(), default=0), len(found.content.layers)):
-            try:
-                manifest = await self._manifest(found, index)
-            except (ImageFormatError, OSError) as error:
-                self._no_source(found.reference, f"cannot read a layer of {found.where}: {error}")
-                return
-            if manifest.blob not in told:
-                told.add(manifest.blob)
-                nodes = [node for node, start in first.items() if start <= index]
+        """Layer by layer: the first is on its way while the next ones are hashed."""
+        layers = found.content.layers
+        begin, turn = min(first.values(), default=0), asyncio.Semaphore(HASHERS)
+        # The last place of each: whoever lacks what is there needs its digests.
+        places = {layer.diff_id: place for place, layer in enumerate(layers) if place >= begin}
+        making = [
+            (place, asyncio.create_task(self._in_turn(turn, found, place), name=f"digests of layer {place}"))
+            for place in places.values()  # in the order of their first places
+        ]
+        try:
+            for place, task in making:
+                manifest = await task
                 for page in manifest.pages():
-                    self.hub.tell(nodes, page)
+                    self.hub.tell([node for node, start in first.items() if start <= place], page)
+        except (ImageFormatError, OSError) as error:
+            self._no_source(found.reference, f"cannot read a layer of {found.where}: {error}")
+        finally:
+            for _, task in making:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in making), return_exceptions=True)
+
+    async def _in_turn(self, turn: asyncio.Semaphore, found: Found, index: int) -> Manifest:
+        async with turn:
+            return await self._manifest(found, index)
 
     async def _manifest(self, found: Found, index: int) -> Manifest:
         if found.manifests:
