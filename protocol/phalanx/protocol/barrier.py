@@ -33,12 +33,14 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The generation can never be complete. ``waiting`` are those who had arrived and must be told."""
+    """The generation can never be complete. ``waiting`` are those who had arrived and must be told; it is no
+    ``news`` for the rest when it was said before, or is about one member alone."""
 
     name: str
     generation: int
     reason: str
     waiting: tuple[int, ...]
+    news: bool = True
 
 
 Outcome = Released | Failed
@@ -67,13 +69,14 @@ class BarrierBook:
         """
         key = (name, generation)
         if member not in self._members:
-            return Failed(name, generation, f"rank {member} is no member", (member,))
+            return Failed(name, generation, f"rank {member} is no member", (member,), news=False)
         if key in self._over:
             return self._again(self._over[key], member)
         barrier = self._open.get(key)
         if barrier is None:
             if len(self._open) >= MOST_OPEN:
-                return Failed(name, generation, f"more than {MOST_OPEN} barriers are waiting", (member,))
+                words = f"more than {MOST_OPEN} barriers are waiting"
+                return Failed(name, generation, words, (member,), news=False)
             barrier = self._open[key] = _Open(expected or len(self._members), not expected)
         wrong = self._disagrees(barrier, expected)
         barrier.arrived.add(member)
@@ -129,11 +132,11 @@ class BarrierBook:
 
     def _again(self, outcome: Outcome, member: int) -> Outcome:
         if isinstance(outcome, Failed):
-            return Failed(outcome.name, outcome.generation, outcome.reason, (member,))
+            return Failed(outcome.name, outcome.generation, outcome.reason, (member,), news=False)
         if member in outcome.members:
             return outcome
         reason = f"rank {member} came after {len(outcome.members)} members had been released"
-        return Failed(outcome.name, outcome.generation, reason, (member,))
+        return Failed(outcome.name, outcome.generation, reason, (member,), news=False)
 
     def _remember(self, key: tuple[str, int], outcome: Outcome) -> None:
         self._over[key] = outcome

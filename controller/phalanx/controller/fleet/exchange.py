@@ -24,6 +24,8 @@ from .events import BarrierFailed, BarrierReleased, Event
 #: Keys and bytes that one case may keep: names and values come from the workload.
 MOST_KEYS = 65536
 MOST_BYTES = 64 * 1024 * 1024
+#: Names of barriers whose failure is told, once each: after a death a workload might go on to ever new ones.
+MOST_TOLD = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class CaseExchange:
     values: dict[str, bytes] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     _readers: list[_Reader] = field(default_factory=list)
+    _failed: set[str] = field(default_factory=set)
     _size: int = 0
 
     def __post_init__(self) -> None:
@@ -79,7 +82,8 @@ class CaseExchange:
         return self._tell_failed(outcome)
 
     def _tell_failed(self, failed: Failed) -> Reply:
-        if len(failed.waiting) != 1:
+        if failed.news and failed.name not in self._failed and len(self._failed) < MOST_TOLD:
+            self._failed.add(failed.name)
             self.events.append(BarrierFailed(failed.name, failed.generation, failed.reason))
         message = BarrierFail(self.case, failed.name, failed.generation, failed.reason)
         return Reply(self._nodes(failed.waiting), message)
