@@ -11,7 +11,7 @@ dockerd:docker.io docker:docker.io containerd:containerd runc:runc
 ip:iproute2 tc:iproute2 iptables:iptables debootstrap:debootstrap curl:curl
 unshare:util-linux nsenter:util-linux setpriv:util-linux setsid:util-linux
 mount:mount losetup:mount mkfs.ext4:e2fsprogs ps:procps
-busybox:busybox-static
+busybox:busybox-static docker-registry:docker-registry
 '
 
 missing=

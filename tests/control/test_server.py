@@ -130,6 +130,7 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/v1/image", {"reference": "a b"}, 400, "'a b' is no image name"),
     ("POST", "/v1/image", {"reference": "a:1", "archive": "a.tar"}, 400, "archive: expected an absolute"),
     ("POST", "/v1/image", {"reference": "a:1", "archive": 7}, 400, "archive: expected"),
+    ("POST", "/v1/image", {"reference": "a:1", "archive": "/a\0b"}, 400, "archive: expected"),
     ("POST", "/v1/image", {"reference": "a:1", "nodes": "n0"}, 400, "nodes: expected"),
     ("POST", "/v1/image", {"reference": "a:1", "nodes": ["n7"]}, 409, "no agent is on n7"),
 ]
@@ -239,21 +240,40 @@ async def test_who_asks_for_an_image_is_told_of_it_alone_and_to_its_end(tmp_path
         assert (one.wanted, one.called_off) == ([("a:1", "/tmp/a.tar", ("n1",))], [])
 
 
-async def test_an_image_that_is_asked_for_goes_to_all_nodes_that_are_there(tmp_path: Path) -> None:
+async def test_an_image_goes_to_all_nodes_unless_one_is_silent_or_some_are_named(tmp_path: Path) -> None:
     async with desk(tmp_path) as one, one.http() as http:
+        async with http.post("/v1/image", json={"reference": "a:1"}):
+            pass
         one.engine.roster.nodes["n0"].state = Member.SILENT
-        async with http.post("/v1/image", json={"reference": "a:1"}):
+        async with http.post("/v1/image", json={"reference": "a:1"}) as reply:
+            assert reply.status == 409
+            assert "n0 is not heard from" in (await reply.json())["error"]
+        async with http.post("/v1/image", json={"reference": "a:1", "nodes": ["n1"]}):
             pass
-        assert one.wanted == [("a:1", "", ("n1",))]
+        assert one.wanted == [("a:1", "", ("n0", "n1")), ("a:1", "", ("n1",))]
 
 
-async def test_who_leaves_calls_the_image_off(tmp_path: Path) -> None:
+async def test_who_leaves_calls_the_image_off_though_nothing_happens(tmp_path: Path) -> None:
     async with desk(tmp_path) as one, one.http() as http:
         async with http.post("/v1/image", json={"reference": "a:1"}):
             pass
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2):  # less than the pause between signs of life
             while not one.called_off:
-                one.chronicle.record(ev.SlowNodes(("n1",), request=2))
+                await asyncio.sleep(0.01)
+        assert one.called_off == [2]
+
+
+async def test_who_does_not_read_of_an_image_for_too_long_has_called_it_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "WATCHER_LINES", 10)
+    async with desk(tmp_path) as one, one.http() as http:
+        async with http.post("/v1/image", json={"reference": "a:1"}) as reply:
+            for _ in range(50):  # without a pause in which they could be sent on
+                one.watchers.publish(1, b'{"type":"image.slow","data":{"request":2}}\n')
+            assert len([line async for line in reply.content]) <= 11
+        async with asyncio.timeout(2):
+            while not one.called_off:
                 await asyncio.sleep(0.01)
         assert one.called_off == [2]
 

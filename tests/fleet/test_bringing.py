@@ -81,14 +81,40 @@ def test_who_leaves_calls_it_off_on_every_node() -> None:
 
 def test_a_node_that_cannot_get_it_is_named_and_the_run_stays_what_it_is() -> None:
     world = kept()
-    world.dead.add("n1")  # it answers nothing
     ask(world)
+    for node in NODES:
+        world.record(ev.RuntimeOnNode(node, "docker", request=2))
     world.record(ev.ImageOnNode("n1", "image:2", "", "the engine is gone", request=2))
     world.settle()
-    ((request, code),) = failures(world)
-    assert (request, code) == (2, Exit.LAUNCH)
-    assert "n1" in world.of(ev.ImageFailed)[0].reason
+    assert failures(world) == [(2, Exit.IMAGE)]
+    assert world.of(ev.ImageFailed)[0].reason == "n1: the engine is gone"
     assert world.engine.verdict is None
+    assert world.engine.phase is Phase.IDLE
+
+
+def test_a_node_without_an_engine_is_named() -> None:
+    world = kept()
+    ask(world)
+    world.record(ev.RuntimeOnNode("n2", "docker", error="no engine", request=2))
+    world.settle()
+    assert failures(world) == [(2, Exit.LAUNCH)]
+    assert world.of(ev.ImageFailed)[0].reason == "n2: no engine"
+
+
+def test_one_that_answers_nothing_is_waited_for_no_longer_than_an_image_may_take() -> None:
+    world = kept()
+    world.dead.add("n1")
+    ask(world)
+    world.settle()
+    assert "n1: no answer from its runtime after 600 s" in world.of(ev.ImageFailed)[0].reason
+
+
+def test_what_is_said_twice_starts_nothing_twice() -> None:
+    world = kept()
+    ask(world)
+    for node in (*NODES, *NODES):
+        world.record(ev.RuntimeOnNode(node, "docker", request=2))
+    assert len([node for node, message in world.told_to(m.ImageQuery) if message.request == 2]) == 3
 
 
 def test_before_a_run_is_ready_and_while_it_ends_there_is_nothing_to_bring_it_to() -> None:

@@ -54,6 +54,25 @@ def hostile(seed: int) -> World:
     return World(plan, seed, odds)
 
 
+def test_what_becomes_of_an_image_that_is_asked_for_later_is_in_no_verdict() -> None:
+    came = failed = 0
+    for seed in range(400):
+        world = World(make_plan(3, 2, docker=True), seed, Odds(rank_fails=0.2))
+        world.ask_for_image(2, 8.0)
+        if seed % 2:
+            refused = ev.ImageSource("", "image:2", "", 0, "nobody has image:2", request=2)
+            for moment in range(17, 80):
+                world.happen(refused, moment / 2)
+        finished = world.run(BOUND_S)
+        came += any(event.request == 2 for event in world.of(ev.ImageReady))
+        failed += any("nobody has" in event.reason for event in world.of(ev.ImageFailed))
+        good = all(event.status == "SUCCESS" for event in world.of(ev.CaseFinished))
+        assert (finished.exit_code == 0) == good, f"seed {seed}"
+        assert "image:2" not in finished.reason
+    assert came > 50
+    assert failed > 50
+
+
 @pytest.mark.parametrize("block", range(10))
 def test_every_run_ends_in_bounded_time_with_a_row_for_every_case_and_a_true_code(block: int) -> None:
     for seed in range(block, SEEDS, 10):

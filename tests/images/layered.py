@@ -13,6 +13,7 @@ from typing import Any
 from phalanx.agent.runtimes import layers
 from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.protocol.image import ImageContent, digest_text
+from phalanx.protocol.image_archive import archive
 from phalanx.protocol.messages import Layer
 
 from tests.runtimes import archives
@@ -93,3 +94,12 @@ async def put_in(
     """One layer into an engine."""
     span = layers.Span(file, offset, content.layers[index].size)
     await layers.load_layers(engine, content, reference, index, [span])
+
+
+def hybrid(path: Path, one: Made, name: str = "phx/made:1") -> Path:
+    """The image as an archive that every engine takes."""
+    data = {hashlib.sha256(layer).digest(): layer for layer in one.layers}
+    with path.open("wb") as file:
+        for piece in archive(one.content, name, range(len(one.layers))):
+            file.write(data[piece.diff_id] if isinstance(piece, Layer) else piece)
+    return path

@@ -24,7 +24,7 @@ from phalanx.protocol.image import ImageFormatError, digest_text
 from phalanx.protocol.image_archive import archive, blob_name
 from phalanx.protocol.messages import CHUNK_BYTES, Layer
 
-from tests.images.layered import Made, image, noise, tar
+from tests.images.layered import Made, hybrid, image, noise, tar
 
 NAME = "phx/made:1"
 
@@ -40,14 +40,6 @@ def made(seed: str = "a", count: int = 3, **config: Any) -> Made:
 
 def write_tar(path: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
     path.write_bytes(tar(members, links))
-    return path
-
-
-def hybrid(path: Path, one: Made) -> Path:
-    data = {hashlib.sha256(layer).digest(): layer for layer in one.layers}
-    with path.open("wb") as file:
-        for piece in archive(one.content, NAME, range(len(one.layers))):
-            file.write(data[piece.diff_id] if isinstance(piece, Layer) else piece)
     return path
 
 

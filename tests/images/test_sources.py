@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +17,16 @@ from phalanx.controller.fleet.instructions import FindImage
 from phalanx.controller.fleet.pulling import Pulling
 from phalanx.controller.images import sources
 from phalanx.controller.images.login import login_engine
-from phalanx.controller.images.sources import Sources
+from phalanx.controller.images.sources import Found, Sources
 from phalanx.controller.images.staging import Stage
 from phalanx.protocol.blob import Manifest
+from phalanx.protocol.image import digest_text
 from phalanx.protocol.messages import ImageSeeded, Layer
 
+from tests.images.layered import hybrid, of
+
+NAME = "phx/made:1"
+MADE = of("shared", 1000, 2000)
 BLOB = hashlib.sha256(b"x").digest()
 CONFIG = json.dumps({"rootfs": {"type": "layers", "diff_ids": [f"sha256:{BLOB.hex()}"] * 2}}).encode()
 
@@ -56,6 +63,73 @@ async def test_a_search_that_is_called_off_waits_for_the_end_of_its_unpacking(
     with pytest.raises(asyncio.CancelledError):
         await finding
     assert ended.is_set()
+
+
+@pytest.fixture
+def on_login(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """A login node whose engine has an image; the archives that it saved."""
+    saves: list[Path] = []
+
+    async def known(reference: str) -> str:
+        return digest_text(MADE.content.digest)
+
+    async def save(reference: str, archive: Path) -> None:
+        saves.append(hybrid(archive, MADE, NAME))
+
+    monkeypatch.setattr(sources, "id_on_login", known)
+    monkeypatch.setattr(sources, "save_from_login", save)
+    yield saves
+
+
+async def found_in(tmp_path: Path, builds: Path | None) -> Found:
+    environ = {} if builds is None else {sources.BUILDS: str(builds)}
+    nobody = cast(Any, None)
+    return await Sources(nobody, nobody, tmp_path / "stage", environ).find(FindImage(NAME, "", "", ("n1",)))
+
+
+async def test_what_the_login_nodes_engine_gives_is_left_in_the_shared_folder(
+    on_login: list[Path], tmp_path: Path
+) -> None:
+    builds = tmp_path / "builds"
+    builds.mkdir()
+    shared = builds / "phx_made_1.tar"
+    first = await found_in(tmp_path, builds)
+    assert first.where == f"engine of the login node, kept as {shared}"
+    assert {span.path for span in first.spans} == {shared}
+    assert [path.name for path in builds.iterdir()] == ["phx_made_1.tar"]
+    assert shared.stat().st_mode & 0o777 == 0o644
+    second = await found_in(tmp_path, builds)
+    assert second.where == f"archive {shared}, the image of the login node's engine"
+    assert len(on_login) == 1
+
+
+async def test_an_older_image_in_the_shared_folder_is_replaced(on_login: list[Path], tmp_path: Path) -> None:
+    older = of("older", 1000)
+    shared = hybrid(tmp_path / "phx_made_1.tar", older, NAME)
+    found = await found_in(tmp_path, tmp_path)
+    assert found.content.digest == MADE.content.digest
+    assert (await found_in(tmp_path, tmp_path)).where.startswith(f"archive {shared}")
+    assert len(on_login) == 1
+
+
+@pytest.mark.parametrize("builds", [None, "nowhere"])
+async def test_without_a_shared_folder_it_is_kept_for_the_run_only(
+    on_login: list[Path], tmp_path: Path, builds: str | None
+) -> None:
+    found = await found_in(tmp_path, tmp_path / builds if builds else None)
+    assert {span.path for span in found.spans} == {tmp_path / "stage" / "saved.tar"}
+    assert (": No such file" in found.where) == (builds is not None)
+
+
+async def test_a_shared_folder_on_another_disk_gets_a_copy(
+    on_login: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(self: Path, target: Path) -> Path:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    found = await found_in(tmp_path, tmp_path)
+    assert {span.path for span in found.spans} == {tmp_path / "phx_made_1.tar"}
 
 
 class Told:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.runs.bring import document, last_lines
+from phalanx.controller.runs.changes import heartbeat
 from phalanx.controller.runs.model import RunView
 from phalanx.controller.runs.view import advance, fold
 from phalanx.controller.runs.words import Style
@@ -52,3 +53,12 @@ def test_in_the_view_of_the_run_it_is_a_notice_and_no_failure() -> None:
         "image a:2 could not be brought: n3: no space left",
         "image a:2 was brought to 3 nodes",
     ]
+
+
+def test_a_sign_of_life_says_how_far_it_is() -> None:
+    view = of_request(WANTED, ev.ImageSource("x", "a:2", "sha256:1", 9, request=2), has("n1"))
+    assert heartbeat(view, 31.0) == "image a:2 on 1/3 nodes (30 s)"
+
+
+def has(node: str) -> ev.ImageOnNode:
+    return ev.ImageOnNode(node, "a:2", "sha256:1", request=2)

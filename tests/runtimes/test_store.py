@@ -248,14 +248,14 @@ async def test_an_image_is_done_when_the_engine_shows_it_and_its_own_parts_are_g
 async def test_the_parts_of_an_image_that_another_run_loads_too_are_left_to_it(tmp_path: Path) -> None:
     tag = MADE.content.partial_tag(1)
     engine = StandIn(listed=[{"Id": "sha256:1", "RepoTags": [tag]}])
-    ours, theirs = [await parts.share(tmp_path, MADE.content) for _ in range(2)]
+    ours, theirs = [await parts.share(tmp_path, MADE.content.digest) for _ in range(2)]
     async with engine.at(tmp_path / "s") as client:
-        await ours.clean(client)
+        await ours.clean(client, MADE.content)
         assert engine.removed == []
         ours.release()
-        await theirs.clean(client)
+        await theirs.clean(client, MADE.content)
         assert tag in engine.removed
-    late = asyncio.create_task(parts.share(tmp_path, MADE.content))
+    late = asyncio.create_task(parts.share(tmp_path, MADE.content.digest))
     await asyncio.sleep(2 * parts.LOOK_S)
     assert not late.done()  # a layer that it put in now might be removed
     theirs.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.lab.archive import tiny_image
+from tests.lab.image import NAME as BASE
 from tests.stories.cluster import Cluster, until
 from tests.stories.program import Phalanx, Run
+from tests.stories.registry import PASSWORD, USER, registry
 
 pytestmark = pytest.mark.lab
 NAME = "sync:1"
@@ -214,6 +217,32 @@ def test_ctrl_c_ends_a_sync_and_leaves_the_engines_clean(
         assert not parts(shaped, node)
 
 
+def test_one_node_pulls_from_a_registry_for_all_with_what_the_login_node_has_for_it(
+    cluster: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    with registry(cluster.lab.topology.login_address, place) as where:
+        name = f"{where}/phx/behind:1"
+        script = (
+            f"docker login -u {USER} --password-stdin {where} && docker tag {BASE} {name} && "
+            f"docker push {name}; docker rmi {name}; docker logout {where}"
+        )
+        pushed = cluster.lab.exec("n4", ["sh", "-c", script], stdin=PASSWORD)
+        assert "digest: sha256:" in pushed.stdout, pushed.stderr
+        wanted = cluster.lab.image_id("n4", BASE)
+        sync = ("image", "sync", name, "--target", "slurm", "-w", "n[1-3]")
+        refused = phalanx.run(*sync, code=9)
+        assert "docker login" in refused.stderr
+        config = {"auths": {where: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}}
+        (place / "config.json").write_text(json.dumps(config))
+        run = phalanx.run(*sync, env={"DOCKER_CONFIG": str(place)})
+    assert [cluster.lab.image_id(node, name) for node in ("n1", "n2", "n3")] == [wanted] * 3
+    assert run.events("image.source")[0]["where"] == "a registry, pulled by node n1"
+    told = b"".join(path.read_bytes() for path in run.folder.rglob("*") if path.is_file())
+    assert PASSWORD.encode() not in told
+    for node in cluster.nodes:
+        cluster.lab.exec(node, ["docker", "rmi", name])
+
+
 def kept(phalanx: Phalanx, *given: str) -> Run:
     """A run that has done its work and keeps its nodes."""
     run = phalanx.start("run", "--target", "slurm", "-N4", "--keep", *given, "--", "true")
@@ -272,8 +301,7 @@ def test_an_image_for_a_live_run_is_called_off_by_ctrl_c_and_can_be_asked_for_ag
     assert asked.wait() == 130
     assert "called off" in asked.stderr
     run.wait_event("image.failed", request=2, exit_code=130)
-    until(lambda: not any(parts(shaped, node) for node in shaped.nodes), 10.0, "no part is in an engine")
-    told = brought(phalanx, path)
+    told = brought(phalanx, path)  # at once: what the first has left is being removed
     assert told["nodes"] == 4
     assert have(shaped) == set(shaped.nodes)
     assert phalanx.ask("cancel").returncode == 0

@@ -18,14 +18,13 @@ from phalanx.agent.blobs import BlobError
 from phalanx.agent.relay.cache import BlobCache
 from phalanx.agent.relay.place import PlaceRefused, cache_place
 from phalanx.agent.relay.server import RelayServer
-from phalanx.agent.relay.spool import Spool, SpoolError
-from phalanx.agent.runtimes import inventory, pins, seed, store
+from phalanx.agent.relay.spool import Spool
+from phalanx.agent.runtimes import inventory, pins, store
 from phalanx.agent.runtimes.base import ImageError, RuntimeUnavailable
 from phalanx.agent.runtimes.docker import DockerRuntime
 from phalanx.agent.runtimes.engine import EngineClient
-from phalanx.agent.runtimes.images import pull
 from phalanx.agent.runtimes.parts import Parts, share
-from phalanx.agent.seeding import settle, take_in
+from phalanx.agent.seeding import Seeding
 from phalanx.agent.session import Session, Work, owner_of
 from phalanx.agent.syncing import Syncing
 from phalanx.protocol.errors import RemoteError
@@ -34,7 +33,6 @@ from phalanx.protocol.messages import (
     Chunk,
     ChunkRefused,
     ImageSeed,
-    ImageSeeded,
     ImagesQuery,
     ImagesStatus,
     ImageStatus,
@@ -71,19 +69,29 @@ class Imaging:
     _relay: RelayServer | None = None
     _spools: list[Spool] = field(default_factory=list)
     _syncing: Syncing | None = None
-    _going: asyncio.Task[object] | None = None
+    _going: tuple[int, asyncio.Task[object] | None] | None = None
+    _stopped: int = 0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _parents_told: dict[int, tuple[Stripe, ...]] = field(default_factory=dict)
-    _unfinished: Parts | None = None
+    _parts: Parts | None = None
+    _unfinished: ImageContent | None = None
     _pins: list[str] = field(default_factory=list)
+    _seeding: Seeding = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._seeding = Seeding(self.session, self.engine_busy, self.serve)
 
     # --- what it holds
 
     async def query(self, message: LayersQuery) -> None:
-        """Answer what of the image is here."""
-        cache = await self._open_cache()
-        diff_ids = [layer.diff_id for layer in message.layers]
-        held = await store.held(self._engine, message.reference, message.config, diff_ids)
+        """Answer what of the image is here, once what an earlier one has left is removed."""
+        async with self._turn:
+            cache = await self._open_cache()
+            await self._share_parts(cache, message.config)
+            diff_ids = [layer.diff_id for layer in message.layers]
+            held = await store.held(self._engine, message.reference, message.config, diff_ids)
+            if held.present:
+                self._let_go()
         whole = await asyncio.to_thread(
             lambda: tuple(
                 index
@@ -139,6 +147,9 @@ class Imaging:
 
     async def open_relay(self, message: RelayOpen) -> None:
         """Serve others from now on, at the address over which the controller is reached."""
+        if self._relay is not None:  # it is asked a second time
+            self.session.send(RelayOpened(message.request, self._relay.port, ""))
+            return
         try:
             relay = RelayServer(
                 Gate(message.ticket_key, self.session.bootstrap.run_id),
@@ -163,29 +174,12 @@ class Imaging:
 
     async def seed(self, message: ImageSeed) -> None:
         """Put the layers of an image of this engine into the cache, from where others read them."""
-        cache = await self._open_cache()
-        folder = self.session.base / "seed"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        archive = folder / "image.tar"
-        async with self.engine_busy:
-            if message.pull:
-                await pull(self._engine, message.reference)
-            found = await seed.seed(self._engine, message.reference, archive)
-        try:
-            spools = await asyncio.to_thread(take_in, cache, found)
-            for spool in spools:
-                self.serve(spool)
-        except (SpoolError, OSError) as error:
-            raise BlobError(f"cannot keep the layers of {message.reference}: {error}") from error
-        finally:
-            await asyncio.to_thread(seed.remove, archive)
-        for manifest in dict.fromkeys(found.manifests):
-            for page in manifest.pages():
-                self.session.send(page)
-        content = found.content
-        self.session.send(ImageSeeded(message.request, message.reference, content.config, content.layers, ""))
-        with contextlib.suppress(OSError):  # what is not on the disk for sure, the next agent verifies again
-            await asyncio.to_thread(settle, spools)
+        async with self._turn:
+            await self._end_earlier()
+            cache = await self._open_cache()
+            if message.request <= self._stopped:
+                return
+        await self._seeding.seed(self._engine, cache, message)
 
     # --- getting it
 
@@ -198,15 +192,21 @@ class Imaging:
     async def _in_turn(self, message: ImageSync) -> None:
         async with self._turn:
             await self._end_earlier()
-            self._going = asyncio.current_task()
-            await self._sync(message)
+            self._going = message.request, asyncio.current_task()
+            try:
+                if message.request > self._stopped:
+                    await self._sync(message)
+            finally:
+                self._going = None
 
     async def stop(self, message: SyncStop) -> None:
-        """End a sync for which nobody waits any more."""
-        syncing, going = self._syncing, self._going
-        if syncing is None or going is None or syncing.message.request != message.request:
-            return
-        going.cancel()
+        """Nobody waits for this image any more, nor for one before it: end what is done for it."""
+        self._stopped = max(self._stopped, message.request)
+        self._seeding.stop(message.request)
+        if self._going is not None:
+            request, task = self._going
+            if request <= message.request and task is not None:
+                task.cancel()
         async with self._turn:
             await self._end_earlier()
             await self._clean_up()
@@ -220,6 +220,7 @@ class Imaging:
             for spool in self._spools:
                 self._relay.withdraw(spool.manifest.blob)
         self._spools.clear()
+        self._seeding.let_go()
 
     async def _sync(self, message: ImageSync) -> None:
         try:
@@ -228,28 +229,39 @@ class Imaging:
             raise BlobError(f"cannot load {message.reference}: {error}") from error
         cache = await self._open_cache()
         syncing = self._syncing = Syncing(self.session, cache, message, content, self.serve)
-        if (told := self._parents_told.pop(message.request, None)) is not None:
+        told, self._parents_told = self._parents_told.get(message.request), {}
+        if told is not None:
             syncing.change_parents(told)
-        try:
-            parts = self._unfinished = await share(cache.folder.parent, content)
-        except OSError as error:
-            raise BlobError(f"cannot load {message.reference}: {error}") from error
+        parts, self._unfinished = await self._share_parts(cache, content.digest), content
         try:
             image_id = await syncing.run(self._engine, self.engine_busy)
             await self._pin(image_id)
         except (RuntimeUnavailable, BlobError, OSError) as error:
+            await asyncio.to_thread(syncing.cancel)
             with contextlib.suppress(RuntimeUnavailable):  # the cause is what matters
-                await parts.clean(self._engine)
-            self._let_go(parts)
+                await parts.clean(self._engine, content)
+            self._let_go()
             if isinstance(error, OSError):
                 raise BlobError(f"cannot load {message.reference}: {error}") from error
             raise
-        self._let_go(parts)
+        self._let_go()
         self.session.send(ImageStatus(message.request, message.reference, image_id, ""))
 
-    def _let_go(self, parts: Parts) -> None:
-        parts.release()
-        self._unfinished = None
+    async def _share_parts(self, cache: BlobCache, digest: bytes) -> Parts:
+        """From the moment at which it is said what is here, nobody may take it away. Raises BlobError."""
+        if self._parts is not None and self._parts.digest == digest:
+            return self._parts
+        self._let_go()
+        try:
+            self._parts = await share(cache.folder.parent, digest)
+        except OSError as error:
+            raise BlobError(f"cannot keep layers of images: {error}") from error
+        return self._parts
+
+    def _let_go(self) -> None:
+        if self._parts is not None:
+            self._parts.release()
+        self._parts = self._unfinished = None
 
     async def _pin(self, image_id: str) -> None:
         """Keep what was brought from a prune of others until this agent leaves, or its lease is over.
@@ -267,7 +279,7 @@ class Imaging:
         """Read from others from now on; said before the sync has begun, it holds from its beginning."""
         if self._syncing is not None and self._syncing.message.request == message.request:
             self._syncing.change_parents(message.stripes)
-        else:
+        elif message.request > self._stopped:
             self._parents_told[message.request] = message.stripes
 
     def takes(self, message: Chunk | ChunkRefused) -> bool:
@@ -276,14 +288,14 @@ class Imaging:
 
     async def _clean_up(self) -> None:
         """Remove what a sync that was called off in the middle has left in the engine."""
-        if (parts := self._unfinished) is None:
-            return
-        with contextlib.suppress(RuntimeUnavailable, TimeoutError):
-            async with asyncio.timeout(CLEAN_S):
-                for _ in range(CLEAN_TIMES):
-                    await parts.clean(self._engine)
-                    await asyncio.sleep(CLEAN_AGAIN_S)
-        self._let_go(parts)
+        parts, content = self._parts, self._unfinished
+        if parts is not None and content is not None:
+            with contextlib.suppress(RuntimeUnavailable, TimeoutError):
+                async with asyncio.timeout(CLEAN_S):
+                    for _ in range(CLEAN_TIMES):
+                        await parts.clean(self._engine, content)
+                        await asyncio.sleep(CLEAN_AGAIN_S)
+        self._let_go()
 
     async def close(self) -> None:
         """End every thread and let go of images; what was got stays in the cache."""

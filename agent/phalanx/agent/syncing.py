@@ -27,7 +27,7 @@ from phalanx.agent.relay.events import (
     Starved,
 )
 from phalanx.agent.relay.puller import Pull
-from phalanx.agent.relay.spool import Spool, SpoolError
+from phalanx.agent.relay.spool import Spool
 from phalanx.agent.runtimes import layers, store, verify
 from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.agent.runtimes.layers import Span
@@ -89,6 +89,7 @@ class Syncing:
                 return await verify.finish(engine, self.content, self.message.reference)
         finally:
             adding.cancel()
+            await asyncio.gather(adding, return_exceptions=True)
             self._tell_progress()
 
     async def _begin(self, count: int) -> None:
@@ -106,8 +107,8 @@ class Syncing:
                 manifest = await self.session.blobs.manifest(diff_id)
                 if self._pull is not None:
                     await asyncio.to_thread(self._pull.add, manifest)
-        except (SpoolError, OSError) as error:
-            self._trouble = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for the layers for ever
+            self._trouble = str(error) or type(error).__name__
             self._news.set()
 
     def _make_pull(self, count: int) -> Pull:
@@ -258,6 +259,11 @@ class Syncing:
             return False
         self._pull.on_chunk(message)
         return True
+
+    def cancel(self) -> None:
+        """End the threads; what is there is still given on. Blocks shortly."""
+        if self._pull is not None:
+            self._pull.cancel()
 
     def close(self) -> None:
         """End the threads; what was got stays. Blocks shortly."""

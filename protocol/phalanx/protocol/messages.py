@@ -662,15 +662,26 @@ class ParentFailed(Message):
     reason: Words
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What to show to a registry: user and password, or a token alone. Written and shown nowhere."""
+
+    username: Annotated[str, Text(1024)] = field(repr=False)
+    password: Annotated[str, Text(16384)] = field(repr=False)
+    token: Annotated[str, Text(16384)] = field(default="", repr=False)
+
+
 @message(100, Kind.CONTROL, C)
 @dataclass(frozen=True, slots=True)
 class ImageSeed(Message):
     """Make the layers of the image in this node's engine readable as blobs, manifests first
-    (BlobChunks), then ImageSeeded. ``pull``: the engine gets it from its registry before that."""
+    (BlobChunks), then ImageSeeded. ``pull``: the engine gets it from its registry before that, with these
+    ``credentials`` if there are any."""
 
     request: U32
     reference: ImageRef
     pull: bool = False
+    credentials: Credentials | None = None
 
 
 @message(101, Kind.CONTROL, A)

@@ -69,11 +69,14 @@ class Pull:
         self._finishing = threading.Thread(target=self._finish_all, name="pull: whole blobs", daemon=True)
 
     def add(self, manifest: Manifest) -> None:
-        """The next blob. Raises OSError, SpoolError when the cache cannot be used."""
+        """The next blob; nothing once the pull is over. Raises OSError when the cache cannot be used."""
+        if self._desk.over:
+            return
         spool = self._cache.open(manifest)
         self._opened(spool)
+        self._desk.wanted.add(spool)
         with self._desk.changing():
-            self._desk.wanted.add(spool)
+            pass  # there may be more to ask for now
 
     def start(self, stripes: Sequence[messages.Stripe]) -> None:
         """Begin to read."""

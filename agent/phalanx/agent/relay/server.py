@@ -105,15 +105,16 @@ class RelayServer:
         self._strangers = strangers or Strangers()
         self._served = _Served()
         self._lock = threading.Condition()
+        self.port = 0
         self._socket: socket.socket | None = None
         self._accepting = threading.Thread(target=self._accept, name="relay: new readers", daemon=True)
 
     def start(self) -> int:
         """Listen; the port. Raises OSError."""
         self._socket = listening(self._bind)
-        port: int = self._socket.getsockname()[1]
+        self.port = int(self._socket.getsockname()[1])
         self._accepting.start()
-        return port
+        return self.port
 
     def serve(self, spool: Spool) -> None:
         """Give this blob out from now on, what is there of it."""

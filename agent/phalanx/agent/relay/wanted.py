@@ -28,9 +28,8 @@ class Wanted:
         self.ours: set[Spool] = set()
 
     def add(self, spool: Spool) -> None:
-        """One more, after the others."""
-        with self._lock:
-            self.spools.append(spool)
+        """One more, after the others. Waits for nothing: the lock may be held while a blob is hashed."""
+        self.spools.append(spool)
 
     def claim(self, spool: Spool) -> bool:
         """Whether the blob is ours to fetch; another transfer may have it."""

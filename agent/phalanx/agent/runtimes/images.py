@@ -18,6 +18,7 @@ from urllib.parse import quote
 from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.cgroup import size
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
+from phalanx.protocol.messages import Credentials
 
 #: What a load needs beyond the archive, for the engine's own books and blocks that are not full.
 DISK_FACTOR = 1.1
@@ -91,16 +92,37 @@ async def dangling(engine: EngineClient) -> set[str]:
     return {str(entry["Id"]) for entry in listed}
 
 
-async def pull(engine: EngineClient, reference: str) -> None:
-    """Let the engine get the image from its registry. Raises ImageError in the engine's own words."""
+async def pull(engine: EngineClient, reference: str, shown: Credentials | None = None) -> None:
+    """Let the engine get the image from its registry, which is ``shown`` these credentials.
+
+    Raises ImageError in the engine's own words.
+    """
     try:
         async with engine.speaking(f"pull {reference}", STALL_S) as scope:
-            async for line in engine.api.images.pull(reference, stream=True):
+            name = reference if shown is None else _with_registry(reference)
+            pulling = engine.api.images.pull(name, auth=_auth(shown), stream=True)
+            async for line in pulling:
                 postpone(scope)
                 if failed := line.get("error"):
                     raise ImageError(f"cannot pull image {reference}: {failed}")
     except EngineError as error:
         raise ImageError(f"cannot pull image {reference}: {error}") from error
+
+
+def _with_registry(reference: str) -> str:
+    """The reference with its registry in words, as the client library wants it beside credentials."""
+    head, slash, _ = reference.partition("/")
+    if slash and ("." in head or ":" in head or head == "localhost"):
+        return reference
+    return f"docker.io/{reference}" if slash else f"docker.io/library/{reference}"
+
+
+def _auth(shown: Credentials | None) -> dict[str, str] | None:
+    if shown is None:
+        return None
+    if shown.token:
+        return {"identitytoken": shown.token}
+    return {"username": shown.username, "password": shown.password}
 
 
 async def export(engine: EngineClient, reference: str, archive: Path) -> str:

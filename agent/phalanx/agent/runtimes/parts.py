@@ -26,13 +26,13 @@ class Parts:
     """A share in the parts of an image, until ``release`` or the end of the process."""
 
     path: Path
-    content: ImageContent
+    digest: bytes
     _file: Descriptor
 
-    async def clean(self, engine: EngineClient) -> None:
+    async def clean(self, engine: EngineClient, content: ImageContent) -> None:
         """Remove what is on the way after a failure, unless another goes on with it. Raises ImageError."""
         if self._alone():
-            await verify.clean(engine, self.content)
+            await verify.clean(engine, content)
 
     def release(self) -> None:
         """Have no share in them any more; with the last one the file goes."""
@@ -42,14 +42,15 @@ class Parts:
 
     def _alone(self) -> bool:
         """Whether nobody else loads the image, nor begins to before ``release``."""
-        return self._file.lock(fcntl.LOCK_EX)
+        return self._file.lock(fcntl.LOCK_EX) and self._file.is_at(self.path)
 
 
-async def share(folder: Path, content: ImageContent) -> Parts:
-    """Take a share in the parts of an image; waits while another removes them. Raises OSError."""
-    path = folder / f"{content.digest.hex()}.parts"
+async def share(folder: Path, digest: bytes) -> Parts:
+    """Take a share in the parts of an image, by the digest of its configuration; waits while another removes
+    them. Raises OSError."""
+    path = folder / f"{digest.hex()}.parts"
     while True:
         file = open_own(path, os.O_RDONLY | os.O_CREAT)
         if file.lock(fcntl.LOCK_SH) and file.is_at(path):
-            return Parts(path, content, file)
+            return Parts(path, digest, file)
         await asyncio.sleep(LOOK_S)

@@ -30,8 +30,8 @@ Examples:
   phalanx image sync bench:2 --run @latest -x gpu03
 
 Layers travel from node to node, each once, and only those that a node lacks. With --run they go to
-the nodes of a run that is going on, beside its work and at the pace of its --bulk-rate, so that the
-next image is there before the next run begins.
+the nodes of a run that is going on, beside its work, so that the next image is there before the
+next run begins; at the pace of the --bulk-rate that the run was given with its image.
 
 Exit: 0 every node has the image, 4 bad arguments, 8 nodes missing, 9 a node could not get it,
 10 scheduler, 130 Ctrl-C.
@@ -148,6 +148,8 @@ def _inventory(image: str, given: dict[str, Any], prune: bool) -> int:
     shown = {**given, "prefix": "auto", "as_json": False, "quiet": given["quiet"] or given["as_json"]}
     code = attended(run, shown)
     found = answers(read_all(run.events))
+    if all(one.error for one in found) and not given["as_json"]:
+        return code  # there is nothing to list
     put(json.dumps(document(found), ensure_ascii=False) if given["as_json"] else _shown(found, prune))
     return code
 

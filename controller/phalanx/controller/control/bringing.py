@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from phalanx.protocol.membership import Member
@@ -51,7 +50,7 @@ class ImageWanted:
             checked_reference(reference, "reference")
         except InputError as error:
             raise BadImageRequest(str(error)) from None
-        if not isinstance(archive, str) or (archive and not PurePath(archive).is_absolute()):
+        if not isinstance(archive, str) or "\0" in archive or (archive and archive[0] != "/"):
             raise BadImageRequest("archive: expected an absolute path of the login node, or nothing")
         if nodes is not None and not _words(nodes):
             raise BadImageRequest("nodes: expected a list of names, or null for all")
@@ -70,9 +69,14 @@ class Asked:
     request: int
     over: bool = False
 
-    async def lines(self, queue: asyncio.Queue[tuple[int, bytes] | None]) -> AsyncIterator[bytes]:
-        """The lines that tell of it, to the last one; fewer when the run ends before."""
-        while not self.over and (item := await queue.get()) is not None:
+    async def lines(
+        self, queue: asyncio.Queue[tuple[int, bytes] | None], kept: Callable[[], bool]
+    ) -> AsyncIterator[bytes]:
+        """The lines that tell of it, to the last one, or to the end of the run.
+
+        Nobody reads them any more when the queue is not ``kept``.
+        """
+        while not self.over and (item := await queue.get()) is not None and kept():
             document = json.loads(item[1])
             kind, data = document.get("type"), document.get("data") or {}
             if kind in _BESIDES or data.get("request") == self.request:
@@ -87,7 +91,11 @@ class Asked:
 
 def ask_for(conductor: Conductor, wanted: ImageWanted) -> Asked:
     """Ask the run for it. Raises ImageRefused."""
-    here = conductor.engine.roster.of(Member.JOINED)
+    roster = conductor.engine.roster
+    here, silent = roster.of(Member.JOINED), roster.of(Member.SILENT)
+    if wanted.nodes is None and silent:
+        words = f"{', '.join(silent)} is not heard from just now; try again, or leave it out with -x"
+        raise ImageRefused(words)
     nodes = here if wanted.nodes is None else wanted.nodes
     if words := conductor.engine.cannot_bring(nodes):
         raise ImageRefused(words)

@@ -124,6 +124,30 @@ class Question(_Link):
         if data:
             await self.send(h11.Data(data=data))
 
+    @asynccontextmanager
+    async def while_asked(self) -> AsyncIterator[None]:
+        """What is done inside ends with ConnectionError as soon as whoever asked hangs up."""
+        doing, left = asyncio.current_task(), False
+
+        async def listen() -> None:
+            nonlocal left
+            while await self._reader.read(_READ_BYTES):
+                pass  # one question a connection: what else is said is not heard
+            left = True
+            if doing is not None:
+                doing.cancel()
+
+        listening = asyncio.create_task(listen(), name="whether it is still asked")
+        try:
+            yield
+        except asyncio.CancelledError:
+            if left and doing is not None and not doing.uncancel():
+                raise ConnectionResetError("whoever asked is gone") from None
+            raise
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
     async def end(self) -> None:
         """That was all. Raises ConnectionError."""
         await self.send(h11.EndOfMessage())

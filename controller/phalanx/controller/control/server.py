@@ -271,9 +271,10 @@ class ControlServer:
             asked = self._ask_for_image(await _body(question))
             try:
                 await question.begin()
-                async for line in asked.lines(queue):
-                    await question.write(line)
-                await question.end()
+                async with question.while_asked():
+                    async for line in asked.lines(queue, lambda: self._watchers.has(queue)):
+                        await question.write(line)
+                    await question.end()
             finally:
                 asked.end()
         finally:

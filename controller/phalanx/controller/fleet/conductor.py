@@ -333,10 +333,22 @@ class Conductor:
 
     def _move(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """A task for the image that is on its way."""
-        task = self.start(work, name=name)
+        request = self._delivery.request
+        task = self.start(work if request == ev.OWN else self._beside(work, request), name=name)
         if task is not None:
             self._moving.add(task)
             task.add_done_callback(self._moving.discard)
+
+    async def _beside(self, work: Coroutine[Any, Any, None], request: int) -> None:
+        """An image that was asked for later may fail in any way, and must not cost the run its end."""
+        try:
+            await work
+        except Exception as error:  # it is told to whoever asked
+            log.exception("cannot go on with the image of request %d", request)
+            words = f"internal error of the controller: {type(error).__name__}: {error}"
+            going = self.engine.bringing
+            reference = going.wanted.reference if going is not None else ""
+            self.record(ev.ImageSource("", reference, "", 0, words, request=request))
 
     def _stop_moving(self) -> None:
         """The image is on every node, or will not be: let go of what its way took."""

@@ -88,6 +88,8 @@ class Preparation:
         return [Tell(self.nodes, RuntimeOpen(self.request, self.kind, None))]
 
     def _on_runtime(self, event: RuntimeOnNode) -> list[Instruction]:
+        if self.imaging is not None:
+            return []  # said twice
         if event.error:
             return self._unable(event.node, event.error)
         if event.needs_library:

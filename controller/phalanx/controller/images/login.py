@@ -52,27 +52,30 @@ async def login_engine() -> AsyncIterator[Any]:
         await docker.close()
 
 
-async def save_from_login(reference: str, archive: Path) -> bool:
-    """Save the image of the login node's engine; False when it has no engine or not this image.
-
-    Raises ImageSourceError when the engine lists the image and cannot give it.
-    """
+async def id_on_login(reference: str) -> str:
+    """The login node's engine's id of the image, "" when it has no engine or not this image."""
     async with login_engine() as docker:
         if docker is None:
-            return False
+            return ""
         try:
             async with asyncio.timeout(ENGINE_S):
-                await docker.images.inspect(reference)
+                return str((await docker.images.inspect(reference))["Id"])
         except _engine_errors():
-            return False
+            return ""
+
+
+async def save_from_login(reference: str, archive: Path) -> None:
+    """Save an image that the login node's engine lists. Raises ImageSourceError when it cannot give it."""
+    async with login_engine() as docker:
         try:
+            if docker is None:
+                raise OSError("it answers no more")
             await _export(docker, reference, archive)
         except _engine_errors() as error:
             await asyncio.to_thread(archive.unlink, missing_ok=True)
             raise ImageSourceError(
                 f"cannot save {reference} from the login node's engine: {error}"
             ) from error
-    return True
 
 
 async def _export(docker: Any, reference: str, archive: Path) -> None:

@@ -5,20 +5,23 @@ engine has it, an archive in MAD_DOCKER_BUILDS, and last a registry, from which 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phalanx.protocol.blob import Manifest
-from phalanx.protocol.image import ImageContent
-from phalanx.protocol.messages import ImageSeed, ImageSeeded, Message
+from phalanx.protocol.image import ImageContent, digest_text
+from phalanx.protocol.messages import Credentials, ImageSeed, ImageSeeded, Message
 
 from ..fleet.hub import Hub
 from ..fleet.instructions import FindImage
 from ..fleet.pulling import Pulling
 from .archive import Span, open_content
-from .login import ImageSourceError, save_from_login
-from .staging import Stage
+from .credentials import credentials
+from .login import ImageSourceError, id_on_login, save_from_login
+from .staging import LOOK_PIECES, PIECE_BYTES, Stage, check_room
 
 #: Folder of archives that madengine's users share, and how an image is called there.
 BUILDS = "MAD_DOCKER_BUILDS"
@@ -37,16 +40,38 @@ class Found:
     node: str = ""
 
 
-def shared_archive(environ: Mapping[str, str], reference: str) -> Path | None:
-    """The archive of an image in MAD_DOCKER_BUILDS, None when there is none.
+def shared_place(environ: Mapping[str, str], reference: str) -> Path | None:
+    """Where the archive of an image is or would be in MAD_DOCKER_BUILDS, None without such a folder.
 
     Named as madengine names it: the reference with ``/`` and ``:`` made ``_``, and ``.tar``.
     """
     folder = environ.get(BUILDS, "")
-    if not folder:
-        return None
-    path = Path(folder) / f"{reference.replace('/', '_').replace(':', '_')}.tar"
-    return path if path.is_file() else None
+    return Path(folder) / f"{reference.replace('/', '_').replace(':', '_')}.tar" if folder else None
+
+
+def _share(archive: Path, shared: Path) -> None:
+    """Move an archive to its place in the shared folder, where it appears whole. Blocks. Raises OSError."""
+    part = shared.with_name(f".{shared.name}.{os.getpid()}")
+    try:
+        try:
+            archive.rename(part)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(archive, part)
+        part.chmod(0o644)  # it is for all who share the folder
+        part.replace(shared)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copy(archive: Path, part: Path) -> None:
+    words = f"no room for it in {part.parent}"
+    with archive.open("rb") as source, part.open("wb") as target:
+        for number, piece in enumerate(iter(lambda: source.read(PIECE_BYTES), b"")):
+            if number % LOOK_PIECES == 0:
+                check_room(part.parent, words)
+            target.write(piece)
 
 
 @dataclass(slots=True)
@@ -57,7 +82,7 @@ class Sources:
     pulling: Pulling
     folder: Path
     environ: Mapping[str, str]
-    _seeded: asyncio.Future[tuple[str, ImageSeeded]] | None = field(default=None)
+    _seeded: asyncio.Future[tuple[ImageSeeded, dict[bytes, Manifest | None]]] | None = None
     _asked: int = 0
 
     async def find(self, wanted: FindImage) -> Found:
@@ -74,8 +99,8 @@ class Sources:
             return saved
         if wanted.node:
             return await self._seed(wanted, wanted.node, pull=False)
-        shared = shared_archive(self.environ, wanted.reference)
-        if shared is not None:
+        shared = shared_place(self.environ, wanted.reference)
+        if shared is not None and await asyncio.to_thread(shared.is_file):
             return await self._archive(wanted.reference, shared)
         return await self._pull(wanted)
 
@@ -93,35 +118,55 @@ class Sources:
         return Found(reference, f"archive {path}", content.image, content.spans)
 
     async def _login(self, reference: str) -> Found | None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        archive = self.folder / "saved.tar"
-        if not await save_from_login(reference, archive):
+        """What the login node's engine has; saved, unless the shared folder has just this image already."""
+        known = await id_on_login(reference)
+        if not known:
             return None
+        shared = shared_place(self.environ, reference)
+        if shared is not None and (same := await self._same(reference, shared, known)) is not None:
+            return replace(same, where=f"archive {shared}, the image of the login node's engine")
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        archive, where = self.folder / "saved.tar", "engine of the login node"
+        await save_from_login(reference, archive)
         found = await self._archive(reference, archive)
-        return Found(reference, "engine of the login node", found.content, found.spans)
+        if shared is not None:
+            try:
+                await asyncio.to_thread(_share, archive, shared)
+                found, where = await self._archive(reference, shared), f"{where}, kept as {shared}"
+            except OSError as error:
+                where = f"{where} (it cannot be kept as {shared}: {error.strerror or error})"
+        return replace(found, where=where)
+
+    async def _same(self, reference: str, shared: Path, known: str) -> Found | None:
+        """The image of the shared archive, if it is the one of this id."""
+        try:
+            found = await self._archive(reference, shared)
+        except (ImageSourceError, OSError):
+            return None  # it is not there, or not whole
+        return found if digest_text(found.content.digest) == known else None
 
     async def _pull(self, wanted: FindImage) -> Found:
         """One node pulls it for all."""
         try:
-            return await self._seed(wanted, wanted.nodes[0], pull=True)
+            shown = await credentials(self.environ, wanted.reference)
+            return await self._seed(wanted, wanted.nodes[0], pull=True, shown=shown)
         except ImageSourceError as error:
             raise ImageSourceError(
                 f"cannot get the image {wanted.reference}: no node has it, the login node's engine does not "
                 f"have it (or there is none), no archive was named, and pulling it failed ({error}); give "
-                "one with --image-archive, or log the engine of that node in to the registry"
+                "one with --image-archive, or log in to its registry here (docker login)"
             ) from error
 
-    async def _seed(self, wanted: FindImage, node: str, *, pull: bool) -> Found:
+    async def _seed(
+        self, wanted: FindImage, node: str, *, pull: bool, shown: Credentials | None = None
+    ) -> Found:
         self._seeded = asyncio.get_running_loop().create_future()
         self._asked = wanted.request
-        self.hub.tell([node], ImageSeed(wanted.request, wanted.reference, pull))
-        who, seeded = await self._seeded
+        self.hub.tell([node], ImageSeed(wanted.request, wanted.reference, pull, shown))
+        seeded, manifests = await self._seeded
         if seeded.error:
             raise ImageSourceError(f"{node}: {seeded.error}")
         content = ImageContent(seeded.config, seeded.layers)
-        # Each digest is told, and given out, once; an image may have the same layer twice.
-        digests = dict.fromkeys(layer.diff_id for layer in content.layers)
-        manifests = {digest: self.pulling.manifest(who, digest) for digest in digests}
         told = [manifests[layer.diff_id] for layer in content.layers]
         known = tuple(
             manifest
@@ -139,4 +184,8 @@ class Sources:
         if waiting is None or waiting.done():
             return
         if isinstance(message, ImageSeeded) and message.request == self._asked:
-            waiting.set_result((node, message))
+            # Each digest is told, and given out, once; an image may have the same layer twice. At once, since
+            # with the next message they may be thrown away.
+            digests = dict.fromkeys(layer.diff_id for layer in message.layers)
+            manifests = {digest: self.pulling.manifest(node, digest) for digest in digests}
+            waiting.set_result((message, manifests))

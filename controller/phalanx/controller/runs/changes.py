@@ -90,6 +90,9 @@ def _rank(event: ev.RankExited) -> str:
 def heartbeat(view: RunView, now: float) -> str:
     """A line for when nothing has changed for a while, so that no idle timeout of CI fires."""
     took = duration(view.seconds(now))
+    if view.request != ev.OWN:
+        there = len(view.image_ready | view.image_had)
+        return f"image {clean_text(view.image_reference)} on {there}/{view.expected} nodes ({took})"
     case = view.current()
     if view.state == "pending":
         return f"waiting for {plural(view.expected, 'node')} ({took})"

@@ -224,7 +224,7 @@ def _next(view: RunView, evidence: Evidence, directory: str) -> list[str]:
         return [f"  next   phalanx logs {view.run_id} --rank {first.rank}"]
     if first.fault in (Fault.RANK, Fault.NODE) and evidence.lines:
         return [f"  next   phalanx logs {view.run_id} -w {clean_text(first.node)}"]
-    if first.fault in (Fault.IMAGE, Fault.NODE):
+    if first.fault in (Fault.IMAGE, Fault.NODE) or (first.fault is Fault.CASE and not first.case):
         return [f"  next   phalanx nodes {view.run_id}"]
     if first.fault is Fault.CASE:
         return [f"  next   phalanx logs {view.run_id}"]

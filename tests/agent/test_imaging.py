@@ -1,0 +1,148 @@
+"""One image after another in one agent: what is called off ends, and never holds up what comes after it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from phalanx.agent import imaging
+from phalanx.agent.imaging import Imaging
+from phalanx.agent.runtimes import parts, store
+from phalanx.protocol import messages as m
+
+from tests.images.layered import of
+
+MADE = of("agent", 1000)
+REFERENCE = "a:1"
+
+
+class HangingSync:
+    """Stands for a sync whose layers never come; ``begun``: the requests of all that were begun."""
+
+    begun: list[int]
+
+    def __init__(self, session: Any, cache: Any, message: m.ImageSync, content: Any, serve: Any) -> None:
+        self.message = message
+
+    async def run(self, engine: Any, busy: asyncio.Lock) -> str:
+        self.begun.append(self.message.request)
+        await asyncio.Event().wait()
+        return ""
+
+    def change_parents(self, stripes: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    cancel = close
+
+
+@pytest.fixture
+def one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Imaging:
+    """The images of an agent without links and engine."""
+    monkeypatch.setenv("PHALANX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(HangingSync, "begun", [], raising=False)
+    monkeypatch.setattr(imaging, "Syncing", HangingSync)
+    monkeypatch.setattr(imaging, "CLEAN_AGAIN_S", 0.05)
+    told: list[m.Message] = []
+    session = SimpleNamespace(
+        blobs=SimpleNamespace(expect_anew=lambda blobs: None), send=told.append, told=told, base=tmp_path
+    )
+    runtime = SimpleNamespace(client=None)
+    return Imaging(cast(Any, session), lambda: cast(Any, runtime), asyncio.Lock())
+
+
+@pytest.fixture
+def cleaned(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The digests of images whose parts were removed."""
+    digests: list[bytes] = []
+
+    async def clean(engine: Any, content: Any) -> None:
+        digests.append(content.digest)
+
+    monkeypatch.setattr(parts.verify, "clean", clean)
+    return digests
+
+
+def sync(request: int) -> m.ImageSync:
+    return m.ImageSync(request, REFERENCE, MADE.content.config, MADE.content.layers, 0, ())
+
+
+def start(one: Imaging, request: int) -> asyncio.Task[None]:
+    return asyncio.create_task(one.sync(sync(request)))
+
+
+def stop(one: Imaging, request: int) -> asyncio.Task[None]:
+    return asyncio.create_task(one.stop(m.SyncStop(request)))
+
+
+async def begun(request: int) -> None:
+    async with asyncio.timeout(5):
+        while request not in HangingSync.begun:
+            await asyncio.sleep(0.01)
+
+
+async def over(*tasks: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(5):
+        await asyncio.wait(tasks)
+
+
+async def test_what_is_called_off_ends_is_cleaned_up_and_makes_way(
+    one: Imaging, cleaned: list[bytes]
+) -> None:
+    first = start(one, 2)
+    await begun(2)
+    calling_off = stop(one, 2)
+    second = start(one, 3)
+    await over(first, calling_off)
+    assert cleaned
+    assert set(cleaned) == {MADE.content.digest}
+    await begun(3)
+    await over(second, stop(one, 3))
+    assert HangingSync.begun == [2, 3]
+
+
+async def test_a_sync_and_its_end_that_come_at_once_leave_nothing_behind(
+    one: Imaging, cleaned: list[bytes]
+) -> None:
+    both = start(one, 2), stop(one, 2)
+    third = start(one, 3)
+    await over(*both)
+    await begun(3)
+    await over(third, stop(one, 3))
+    assert 2 not in HangingSync.begun[1:]
+
+
+async def test_a_sync_that_comes_after_its_end_is_not_begun(one: Imaging, cleaned: list[bytes]) -> None:
+    await over(stop(one, 2))
+    await over(start(one, 2))
+    assert HangingSync.begun == []
+    assert cleaned == []
+    last = start(one, 3)
+    await begun(3)
+    await over(last, stop(one, 3))
+
+
+async def test_what_is_here_is_told_once_what_an_earlier_one_left_is_removed(
+    one: Imaging, cleaned: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def held(*given: Any) -> store.Held:
+        return store.Held(False, 0, True, 1 << 40)
+
+    monkeypatch.setattr(imaging.store, "held", held)
+    going = start(one, 2)
+    await begun(2)
+    calling_off = stop(one, 2)
+    await asyncio.sleep(0)
+    query = m.LayersQuery(3, REFERENCE, MADE.content.digest, MADE.content.layers)
+    async with asyncio.timeout(5):
+        await one.query(query)
+    assert len(cleaned) == imaging.CLEAN_TIMES
+    await over(going, calling_off)
+    (answer,) = cast(Any, one.session).told
+    assert isinstance(answer, m.LayersStatus)
+    await one.close()
