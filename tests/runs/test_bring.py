@@ -42,6 +42,13 @@ def test_what_did_not_come_is_told_with_the_node_and_the_code() -> None:
     assert (document(view, None)["exit_code"], document(view, None)["reason"]) == (9, "n3: no space left")
 
 
+def test_a_node_with_another_image_under_that_name_does_not_count_as_having_it() -> None:
+    older = ev.ImageOnNode("n2", "a:2", "sha256:0", request=2)
+    source = ev.ImageSource("x", "a:2", "sha256:1", 9, request=2)
+    view = of_request(WANTED, has("n1"), older, source)
+    assert heartbeat(view, 31.0) == "image a:2 on 1/3 nodes (30 s)"
+
+
 def test_in_the_view_of_the_run_it_is_a_notice_and_no_failure() -> None:
     own = ev.ImageReady("a:1", "sha256:" + "cd" * 32, 3, 1.0)
     events = (own, WANTED, PLANNED, *TROUBLE, WANTED, READY)

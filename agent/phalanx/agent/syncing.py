@@ -8,6 +8,7 @@ loaded again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 from collections.abc import AsyncIterator, Callable
@@ -47,6 +48,8 @@ from phalanx.protocol.schema import as_words
 
 #: Seconds between two looks whether the node has CPU time to spare for a load.
 LOOK_S = 0.25
+#: How long a node that reads from the controller waits for its bulk link before it begins, in seconds.
+BULK_S = 3.0
 #: Seconds between two looks whether another run has done with the engine.
 LOCK_LOOK_S = 0.1
 
@@ -95,6 +98,10 @@ class Syncing:
     async def _begin(self, count: int) -> None:
         """Be ready to read so many layers."""
         self._pull = self._make_pull(count)
+        if any(stripe.parents and not stripe.parents[0].node for stripe in self._stripes):
+            with contextlib.suppress(TimeoutError):  # it is told then that nothing comes from there
+                async with asyncio.timeout(BULK_S):
+                    await self.session.links.need_bulk()
         first = self._stripes
         await asyncio.to_thread(self._pull.start, first)
         if self._stripes is not first:  # others were named while it started

@@ -255,6 +255,8 @@ def _image_source(view: RunView, at: float, event: ev.ImageSource) -> None:
     view.phases["image"].begin(at)
     view.image_source, view.image_reference, view.image_id = event.where, event.reference, event.image_id
     view.image_size = event.size
+    # Of those that had one under this name, only they have this one.
+    view.image_had = {name for name in view.image_had if view.nodes[name].image_id == event.image_id}
     if event.error:
         _fail(view, Failure(Fault.IMAGE, at, event.error))
 
