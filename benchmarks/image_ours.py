@@ -225,5 +225,6 @@ def _back(lab: ImageLab, victim: str, fault: str) -> None:
     if fault == "cut":
         lab.runs.lab.join(victim)
     else:
+        lab.runs.lab.write_off(victim)
         lab.runs.lab.boot(victim)
     lab.runs.renew()

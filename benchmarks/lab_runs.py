@@ -229,7 +229,7 @@ def _allocate(lab: Lab, nodes: int) -> str:
         env={**os.environ, **lab.env()},
         capture_output=True,
         text=True,
-        timeout=60.0,
+        timeout=PATIENCE_S,  # of a node that was cut off Slurm takes a minute to believe that its job is over
         check=False,
     )
     granted = _GRANTED.search(done.stderr)
