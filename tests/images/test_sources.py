@@ -124,12 +124,23 @@ async def test_without_a_shared_folder_it_is_kept_for_the_run_only(
 async def test_a_shared_folder_on_another_disk_gets_a_copy(
     on_login: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def rename(self: Path, target: Path) -> Path:
+    def hardlink_to(self: Path, target: Path) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "hardlink_to", hardlink_to)
     found = await found_in(tmp_path, tmp_path)
     assert {span.path for span in found.spans} == {tmp_path / "phx_made_1.tar"}
+
+
+async def test_what_cannot_take_its_place_in_the_shared_folder_is_not_lost(
+    on_login: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "phx_made_1.tar" / "in-the-way").mkdir(parents=True)
+    found = await found_in(tmp_path, tmp_path)
+    assert "it cannot be kept as" in found.where
+    (archive,) = {span.path for span in found.spans}
+    assert archive == tmp_path / "stage" / "saved.tar"
+    assert archive.is_file()
 
 
 class Told:

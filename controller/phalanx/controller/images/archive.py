@@ -26,7 +26,7 @@ from phalanx.protocol.image_tar import Member, members
 from phalanx.protocol.messages import Layer
 
 from .login import ImageSourceError
-from .staging import LOOK_PIECES, PIECE_BYTES, Stage
+from .staging import PIECE_BYTES, Stage, write
 
 _OPENERS = {"gzip": gzip.GzipFile, "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile}
 
@@ -101,11 +101,7 @@ def _write(pieces: Iterable[bytes], stage: Stage, name: str) -> Path:
     words = f"no room to unpack it in {stage.folder}; make room there or unpack it yourself"
     part = stage.folder / f"{name}.part"
     try:
-        with part.open("wb") as file:
-            for number, piece in enumerate(pieces):
-                if number % LOOK_PIECES == 0:
-                    stage.check(words)
-                file.write(piece)
+        write(pieces, part, lambda: stage.check(words))
         return part.replace(stage.folder / name)
     finally:
         part.unlink(missing_ok=True)

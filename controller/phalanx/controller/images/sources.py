@@ -5,7 +5,6 @@ engine has it, an archive in MAD_DOCKER_BUILDS, and last a registry, from which 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from ..fleet.pulling import Pulling
 from .archive import Span, open_content
 from .credentials import credentials
 from .login import ImageSourceError, id_on_login, save_from_login
-from .staging import LOOK_PIECES, PIECE_BYTES, Stage, check_room
+from .staging import PIECE_BYTES, Stage, check_room, write
 
 #: Folder of archives that madengine's users share, and how an image is called there.
 BUILDS = "MAD_DOCKER_BUILDS"
@@ -50,28 +49,26 @@ def shared_place(environ: Mapping[str, str], reference: str) -> Path | None:
 
 
 def _share(archive: Path, shared: Path) -> None:
-    """Move an archive to its place in the shared folder, where it appears whole. Blocks. Raises OSError."""
+    """Have an archive in the shared folder as well, where it appears whole; the run keeps its own. Blocks.
+
+    Raises OSError.
+    """
     part = shared.with_name(f".{shared.name}.{os.getpid()}")
     try:
         try:
-            archive.rename(part)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy(archive, part)
+            part.hardlink_to(archive)
+        except OSError:  # another disk, or one without links
+            with archive.open("rb") as source:
+                pieces = iter(lambda: source.read(PIECE_BYTES), b"")
+                write(pieces, part, lambda: check_room(part.parent, f"no room for it in {part.parent}"))
         part.chmod(0o644)  # it is for all who share the folder
         part.replace(shared)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _copy(archive: Path, part: Path) -> None:
-    words = f"no room for it in {part.parent}"
-    with archive.open("rb") as source, part.open("wb") as target:
-        for number, piece in enumerate(iter(lambda: source.read(PIECE_BYTES), b"")):
-            if number % LOOK_PIECES == 0:
-                check_room(part.parent, words)
-            target.write(piece)
+def _moved(span: Span, archive: Path, shared: Path) -> Span:
+    return replace(span, path=shared) if span.path == archive else span
 
 
 @dataclass(slots=True)
@@ -132,7 +129,8 @@ class Sources:
         if shared is not None:
             try:
                 await asyncio.to_thread(_share, archive, shared)
-                found, where = await self._archive(reference, shared), f"{where}, kept as {shared}"
+                where = f"{where}, kept as {shared}"
+                found = replace(found, spans=tuple(_moved(span, archive, shared) for span in found.spans))
             except OSError as error:
                 where = f"{where} (it cannot be kept as {shared}: {error.strerror or error})"
         return replace(found, where=where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,15 @@ class Stage:
         if self.called_off.is_set():
             raise OSError("called off")
         check_room(self.folder, words)
+
+
+def write(pieces: Iterable[bytes], path: Path, check: Callable[[], None]) -> None:
+    """A file of these pieces; ``check`` looks now and then whether to go on, and raises OSError."""
+    with path.open("wb") as file:
+        for number, piece in enumerate(pieces):
+            if number % LOOK_PIECES == 0:
+                check()
+            file.write(piece)
 
 
 def check_room(folder: Path, words: str) -> None:
