@@ -180,16 +180,22 @@ def test_a_verdict_that_is_taken_back_gives_the_node_its_place_again() -> None:
     assert change.parents["n2"] != ()
 
 
-def test_a_lost_seed_is_followed_by_a_node_that_has_it_all() -> None:
+def seeded_by_n1(n2_has: int = 0) -> Imaging:
+    """On to the moment in which n2 has it from n1; ``n2_has``: layers that its engine had already."""
     one = imaging(archive="")
     asked(one, n1=IMAGE)
     heard(one, replace(SOURCE, node="n1"))
     heard(
         one,
         *(ev.RelayOnNode(node, 4711) for node in NODES),
-        *(replace(HELD, node=node) for node in NODES[1:]),
+        *(replace(HELD, node=node, in_engine=n2_has if node == "n2" else 0) for node in NODES[1:]),
         has("n2", IMAGE),
     )
+    return one
+
+
+def test_a_lost_seed_is_followed_by_a_node_that_has_it_all() -> None:
+    one = seeded_by_n1()
     (change,) = heard(one, ev.AgentLost("n1", "power"))
     assert isinstance(change, ins.ChangeParents)
     assert all("n1" not in names for lists in change.parents.values() for names in lists)
@@ -248,15 +254,7 @@ def test_a_source_that_cannot_be_had_says_why() -> None:
 
 
 def test_a_node_that_got_only_what_it_lacked_cannot_follow_a_lost_seed() -> None:
-    one = imaging(archive="")
-    asked(one, n1=IMAGE)
-    heard(one, replace(SOURCE, node="n1"))
-    heard(
-        one,
-        *(ev.RelayOnNode(node, 4711) for node in NODES),
-        *(replace(HELD, node=node, in_engine=2 if node == "n2" else 0) for node in NODES[1:]),
-        has("n2", IMAGE),
-    )
+    one = seeded_by_n1(n2_has=2)
     assert heard(one, ev.AgentLost("n1", "power")) == []
     assert one.trouble is not None
     assert one.trouble.exit_code == Exit.RUN

@@ -189,7 +189,11 @@ class World:
                 assert set(instruction.parents) <= set(self.syncing), "parents for a node that reads nothing"
             case ins.Ship():
                 for node in instruction.nodes:
-                    self._answer(node, ev.BlobFetched(node, instruction.purpose, "00" * 32, 1), "error")
+                    self._answer(
+                        node,
+                        ev.BlobFetched(node, instruction.purpose, "00" * 32, 1, request=instruction.request),
+                        "error",
+                    )
             case ins.JudgeCase():
                 self._judge(instruction)
             case ins.AskScheduler():

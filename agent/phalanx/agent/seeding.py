@@ -45,7 +45,6 @@ class Seeding:
 
     async def seed(self, engine: EngineClient, cache: BlobCache, message: ImageSeed) -> None:
         """Do it, and tell the digests, then what the image is. Raises ImageError, BlobError."""
-        self.let_go()
         going = self._going = _Going(message.request, asyncio.current_task(), threading.Event())
         folder = self.session.base / f"seed-{message.request}"
         folder.mkdir(mode=0o700, exist_ok=True)

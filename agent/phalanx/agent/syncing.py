@@ -18,6 +18,7 @@ from pathlib import Path
 
 from phalanx.agent.blobs import BlobError
 from phalanx.agent.relay.cache import BlobCache
+from phalanx.agent.relay.descriptor import open_own
 from phalanx.agent.relay.events import (
     BlobComplete,
     ParentLost,
@@ -241,16 +242,15 @@ class Syncing:
         """One load at a time on this node, other runs of the user included; whether one had to wait."""
         async with busy:
             path = self.cache.folder.parent / "engine.lock"
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            waited = False
+            file, waited = open_own(path, os.O_RDWR | os.O_CREAT), False
+            # A thread that waited for the lock would keep a cancelled agent from its end.
+            while not file.lock(fcntl.LOCK_EX):
+                waited = True
+                await asyncio.sleep(LOCK_LOOK_S)
             try:
-                # A thread that waited for the lock would keep a cancelled agent from its end.
-                while not _locked(fd):
-                    waited = True
-                    await asyncio.sleep(LOCK_LOOK_S)
                 yield waited
             finally:
-                os.close(fd)
+                file.unlock()
 
     # --- for the session
 
@@ -276,12 +276,3 @@ class Syncing:
         """End the threads; what was got stays. Blocks shortly."""
         if self._pull is not None:
             self._pull.close()
-
-
-def _locked(fd: int) -> bool:
-    """Take the lock if nobody has it."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.cgroup import size
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
+from phalanx.protocol.image import full_name
 from phalanx.protocol.messages import Credentials
 
 #: What a load needs beyond the archive, for the engine's own books and blocks that are not full.
@@ -99,7 +100,8 @@ async def pull(engine: EngineClient, reference: str, shown: Credentials | None =
     """
     try:
         async with engine.speaking(f"pull {reference}", STALL_S) as scope:
-            name = reference if shown is None else _with_registry(reference)
+            # Beside credentials the client library wants the registry in words.
+            name = reference if shown is None else full_name(reference)
             pulling = engine.api.images.pull(name, auth=_auth(shown), stream=True)
             async for line in pulling:
                 postpone(scope)
@@ -107,14 +109,6 @@ async def pull(engine: EngineClient, reference: str, shown: Credentials | None =
                     raise ImageError(f"cannot pull image {reference}: {failed}")
     except EngineError as error:
         raise ImageError(f"cannot pull image {reference}: {error}") from error
-
-
-def _with_registry(reference: str) -> str:
-    """The reference with its registry in words, as the client library wants it beside credentials."""
-    head, slash, _ = reference.partition("/")
-    if slash and ("." in head or ":" in head or head == "localhost"):
-        return reference
-    return f"docker.io/{reference}" if slash else f"docker.io/library/{reference}"
 
 
 def _auth(shown: Credentials | None) -> dict[str, str] | None:

@@ -61,7 +61,7 @@ def brought(image: str, run: str, given: dict[str, Any]) -> int:
 
 async def _shown(path: Path, run_id: str, wanted: Any, given: dict[str, Any]) -> int:
     from phalanx.controller.control.client import ControlClient
-    from phalanx.controller.runs.bring import bring, document, last_lines
+    from phalanx.controller.runs.bringing import bring, document, last_lines
     from phalanx.controller.runs.live import Writer, choose
     from phalanx.controller.runs.model import RunView
 

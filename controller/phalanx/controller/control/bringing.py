@@ -17,6 +17,7 @@ from phalanx.protocol.membership import Member
 from ..fleet.conductor import Conductor
 from ..plan.image import checked_reference
 from ..workflow.errors import InputError
+from .http import bad, conflict, names
 
 #: What is told besides the events of the request: how far it is, and that the controller lives.
 _BESIDES = ("progress", "heartbeat")
@@ -24,16 +25,8 @@ _BESIDES = ("progress", "heartbeat")
 _LAST = ("image.ready", "image.failed")
 
 
-class BadImageRequest(Exception):
-    """The request is not well formed; the message names the part."""
-
-
-class ImageRefused(Exception):
-    """The image cannot be brought now; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
-class ImageWanted:
+class ImageRequest:
     """What was asked for. ``nodes`` None: all that are there."""
 
     reference: str
@@ -41,24 +34,18 @@ class ImageWanted:
     nodes: tuple[str, ...] | None
 
     @staticmethod
-    def parse(body: dict[str, Any]) -> ImageWanted:
-        """A request of a JSON body. Raises BadImageRequest naming what is wrong."""
+    def parse(body: dict[str, Any]) -> ImageRequest:
+        """A request of a JSON body. Raises Refusal naming what is wrong."""
         reference, archive, nodes = body.get("reference"), body.get("archive", ""), body.get("nodes")
         if not isinstance(reference, str):
-            raise BadImageRequest("reference: expected the name of an image")
+            raise bad("reference: expected the name of an image")
         try:
             checked_reference(reference, "reference")
         except InputError as error:
-            raise BadImageRequest(str(error)) from None
+            raise bad(str(error)) from None
         if not isinstance(archive, str) or "\0" in archive or (archive and archive[0] != "/"):
-            raise BadImageRequest("archive: expected an absolute path of the login node, or nothing")
-        if nodes is not None and not _words(nodes):
-            raise BadImageRequest("nodes: expected a list of names, or null for all")
-        return ImageWanted(reference, archive, None if nodes is None else tuple(dict.fromkeys(nodes)))
-
-
-def _words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+            raise bad("archive: expected an absolute path of the login node, or nothing")
+        return ImageRequest(reference, archive, names(nodes, "nodes"))
 
 
 @dataclass(slots=True)
@@ -89,14 +76,14 @@ class Asked:
             self.conductor.call_off(self.request)
 
 
-def ask_for(conductor: Conductor, wanted: ImageWanted) -> Asked:
-    """Ask the run for it. Raises ImageRefused."""
+def ask_for(conductor: Conductor, wanted: ImageRequest) -> Asked:
+    """Ask the run for it. Raises Refusal."""
     roster = conductor.engine.roster
     here, silent = roster.of(Member.JOINED), roster.of(Member.SILENT)
     if wanted.nodes is None and silent:
         words = f"{', '.join(silent)} is not heard from just now; try again, or leave it out with -x"
-        raise ImageRefused(words)
+        raise conflict(words)
     nodes = here if wanted.nodes is None else wanted.nodes
     if words := conductor.engine.cannot_bring(nodes):
-        raise ImageRefused(words)
+        raise conflict(words)
     return Asked(conductor, conductor.bring(wanted.reference, wanted.archive, nodes))

@@ -23,6 +23,7 @@ from phalanx.protocol.messages import StepExited, StepStart, StepStop
 from ..fleet.conductor import Conductor
 from ..fleet.states import OVER, CasePhase, Phase
 from ..logs.store import StoredStream
+from .http import bad, conflict, names, words
 
 #: Seconds between TERM and KILL when the one who asked goes away.
 GRACE_S = 2.0
@@ -30,14 +31,6 @@ GRACE_S = 2.0
 LOOK_S = 0.5
 #: Bytes of output in one line.
 PIECE = 48 * 1024
-
-
-class BadExecRequest(Exception):
-    """The request is not well formed; the message names the part."""
-
-
-class ExecRefused(Exception):
-    """The command cannot be run now; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +45,23 @@ class ExecRequest:
 
     @staticmethod
     def parse(body: dict[str, Any]) -> ExecRequest:
-        """A request of a JSON body. Raises BadExecRequest naming what is wrong."""
+        """A request of a JSON body. Raises Refusal naming what is wrong."""
         argv, nodes, where = body.get("argv"), body.get("nodes"), body.get("where", "case")
         env, deadline_s = body.get("env") or {}, body.get("deadline_s") or 0
-        if not argv or not _words(argv):
-            raise BadExecRequest("argv: expected a list of words, at least one")
-        if nodes is not None and not _words(nodes):
-            raise BadExecRequest("nodes: expected a list of names, or null for all")
-        if not isinstance(env, dict) or not _words([*env, *env.values()]):
-            raise BadExecRequest("env: expected an object of words")
+        if not argv or not words(argv):
+            raise bad("argv: expected a list of words, at least one")
+        picked = names(nodes, "nodes")
+        if not isinstance(env, dict) or not words([*env, *env.values()]):
+            raise bad("env: expected an object of words")
         if where not in ("case", "host"):
-            raise BadExecRequest("where: expected case or host")
+            raise bad("where: expected case or host")
         if (
             isinstance(deadline_s, bool)
             or not isinstance(deadline_s, int | float)
             or not 0 <= deadline_s < 1e9
         ):
-            raise BadExecRequest("deadline_s: expected seconds, 0 for none")
-        picked = None if nodes is None else tuple(dict.fromkeys(nodes))
+            raise bad("deadline_s: expected seconds, 0 for none")
         return ExecRequest(tuple(argv), picked, where, env, float(deadline_s))
-
-
-def _words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
 @dataclass(slots=True)
@@ -96,7 +83,7 @@ class Execution:
         conductor.intake.on_exec_exit = self._on_exit
 
     def begin(self, request: ExecRequest) -> str:
-        """Start a command; the name of its step. Raises ExecRefused, BadExecRequest."""
+        """Start a command; the name of its step. Raises Refusal."""
         case = self._case_for(request)
         nodes = self._nodes_for(request, case)
         step = f"exec-{next(self._numbers)}"
@@ -114,7 +101,7 @@ class Execution:
         try:
             encode(start)
         except LocalError as error:
-            raise BadExecRequest(str(error)) from None
+            raise bad(str(error)) from None
         running = self._running[step] = _Running(case, nodes)
         self._conductor.store.on_growth[step] = running.news.set
         self._conductor.hub.tell(nodes, start)
@@ -124,12 +111,12 @@ class Execution:
         """The case to run in, "" for beside it. A run that is kept has no case between commands."""
         engine = self._conductor.engine
         if engine.phase in OVER:
-            raise ExecRefused("the run is ending")
+            raise conflict("the run is ending")
         if request.where == "host" or engine.phase is Phase.IDLE:
             return ""
         flow = engine.flow
         if flow is None or flow.phase is not CasePhase.STEPPING:
-            raise ExecRefused(
+            raise conflict(
                 "no case is running now; try again in a moment, or run it on the nodes with --host"
             )
         return flow.plan.name
@@ -141,9 +128,9 @@ class Execution:
         nodes = here if request.nodes is None else request.nodes
         strangers = [node for node in nodes if node not in here]
         if strangers:
-            raise ExecRefused(f"no agent is on {', '.join(strangers)}; see: phalanx nodes")
+            raise conflict(f"no agent is on {', '.join(strangers)}; see: phalanx nodes")
         if not nodes:
-            raise ExecRefused("no agent is there")
+            raise conflict("no agent is there")
         return nodes
 
     def _on_exit(self, node: str, message: StepExited) -> None:

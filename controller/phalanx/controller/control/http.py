@@ -35,6 +35,28 @@ class Refusal(Exception):
         super().__init__(self.words)
 
 
+def bad(words: str) -> Refusal:
+    """The question is not well formed; ``words`` name the part."""
+    return Refusal(HTTPStatus.BAD_REQUEST, words)
+
+
+def conflict(words: str) -> Refusal:
+    """The question is well formed, and cannot be answered now; ``words`` say why."""
+    return Refusal(HTTPStatus.CONFLICT, words)
+
+
+def words(value: Any) -> bool:
+    """Whether it is a list of words."""
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def names(value: Any, key: str) -> tuple[str, ...] | None:
+    """The names of a list, each once, None for all. Raises Refusal, naming ``key``."""
+    if value is not None and not words(value):
+        raise bad(f"{key}: expected a list of names, or null for all")
+    return None if value is None else tuple(dict.fromkeys(value))
+
+
 class Broken(Exception):
     """The peer closed the connection in the middle, or does not speak HTTP. The message says which."""
 

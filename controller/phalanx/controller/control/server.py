@@ -22,9 +22,9 @@ from typing import Any
 from h11 import LocalProtocolError
 
 from ..fleet.conductor import Conductor
-from .bringing import Asked, BadImageRequest, ImageRefused, ImageWanted, ask_for
-from .execution import BadExecRequest, ExecRefused, ExecRequest, Execution
-from .http import Question, Refusal, closed
+from .bringing import ImageRequest, ask_for
+from .execution import ExecRequest, Execution
+from .http import Question, Refusal, bad, closed
 
 #: Events that may wait for a watcher that does not read; beyond that it is dropped and asks again.
 WATCHER_LINES = 10_000
@@ -243,19 +243,14 @@ class ControlServer:
         body = await _body(question)
         level, by = body.get("level", 1), body.get("by", "someone")
         if type(level) is not int or level not in (1, 2):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "level: expected 1 (drain) or 2 (kill)")
+            raise bad("level: expected 1 (drain) or 2 (kill)")
         if not isinstance(by, str):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "by: expected a word")
+            raise bad("by: expected a word")
         self._conductor.cancel(level, by[:255])
         await question.document({})
 
     async def _exec(self, question: Question) -> None:
-        try:
-            step = self._execution.begin(ExecRequest.parse(await _body(question)))
-        except BadExecRequest as error:
-            raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
-        except ExecRefused as error:
-            raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
+        step = self._execution.begin(ExecRequest.parse(await _body(question)))
         try:
             await question.begin()
             async with aclosing(self._execution.lines(step)) as lines:
@@ -268,7 +263,7 @@ class ControlServer:
     async def _image(self, question: Question) -> None:
         queue = self._watchers.join()
         try:
-            asked = self._ask_for_image(await _body(question))
+            asked = ask_for(self._conductor, ImageRequest.parse(await _body(question)))
             try:
                 await question.begin()
                 async with question.while_asked():
@@ -279,15 +274,6 @@ class ControlServer:
                 asked.end()
         finally:
             self._watchers.leave(queue)
-
-    def _ask_for_image(self, body: dict[str, Any]) -> Asked:
-        """Raises Refusal."""
-        try:
-            return ask_for(self._conductor, ImageWanted.parse(body))
-        except BadImageRequest as error:
-            raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
-        except ImageRefused as error:
-            raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
 
 
 def _lines_between(path: Path, after: int, upto: int) -> bytes:
@@ -305,7 +291,7 @@ def _lines_between(path: Path, after: int, upto: int) -> bytes:
 
 def _number(text: str) -> int:
     if not text.isdecimal() or len(text) > 18:
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"from: expected the number of an event, got {text[:40]!r}")
+        raise bad(f"from: expected the number of an event, got {text[:40]!r}")
     return int(text)
 
 

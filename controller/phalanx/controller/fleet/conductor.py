@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +122,7 @@ class Conductor:
             image.rate_bytes_s if image else 0,
             self.engine.roster.address,
         )
-        self._make_delivery = partial(self._delivery_for, shipping, pulling, progress)
+        self._progress = progress
         self._delivery = self._make_delivery(ev.OWN)
         self._requests = itertools.count(ev.OWN + 1)
         self._moving: set[asyncio.Task[Any]] = set()
@@ -136,15 +135,10 @@ class Conductor:
         self._case_began: dict[str, float] = {}
         self._evidence: defaultdict[str, Evidence] = defaultdict(Evidence)
 
-    def _delivery_for(
-        self,
-        shipping: Shipping,
-        pulling: Pulling,
-        progress: Callable[[str, str, int, int], None],
-        request: int,
-    ) -> Delivery:
-        sources = Sources(self.hub, pulling, staging(self.run_dir, request), os.environ)
-        delivery = Delivery(self.hub, shipping, sources, self._relays, self.record, progress, request)
+    def _make_delivery(self, request: int) -> Delivery:
+        hub, shipping, pulling = self.hub, self.intake.shipping, self.intake.pulling
+        sources = Sources(hub, pulling, staging(self.run_dir, request), os.environ)
+        delivery = Delivery(hub, shipping, sources, self._relays, self.record, self._progress, request)
         for kind, taker in delivery.takers().items():
             self.hub.take([kind], taker)
         return delivery
@@ -257,11 +251,13 @@ class Conductor:
         now = time.monotonic()
         if isinstance(event, ev.FleetJoined):
             self._delivery.began = now
-        elif isinstance(event, ev.ImageRequested) and not self.engine.cannot_bring(event.nodes):
-            self._delivery = self._make_delivery(event.request)
         elif isinstance(event, ev.ImageFailed | ev.ImageReady) and event.request == self._delivery.request:
             self._stop_moving()
-        for instruction in self.engine.handle(event, now):
+        instructions = self.engine.handle(event, now)
+        going = self.engine.bringing
+        if going is not None and going.wanted.request != self._delivery.request:
+            self._delivery = self._make_delivery(going.wanted.request)
+        for instruction in instructions:
             self._perform(instruction)
         if isinstance(event, ev.AgentLost):
             self.hub.fence(event.node, f"given up: {event.detail}")
@@ -333,22 +329,21 @@ class Conductor:
 
     def _move(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """A task for the image that is on its way."""
-        request = self._delivery.request
-        task = self.start(work if request == ev.OWN else self._beside(work, request), name=name)
+        delivery = self._delivery
+        task = self.start(work if delivery.request == ev.OWN else self._beside(work, delivery), name=name)
         if task is not None:
             self._moving.add(task)
             task.add_done_callback(self._moving.discard)
 
-    async def _beside(self, work: Coroutine[Any, Any, None], request: int) -> None:
+    async def _beside(self, work: Coroutine[Any, Any, None], delivery: Delivery) -> None:
         """An image that was asked for later may fail in any way, and must not cost the run its end."""
         try:
             await work
         except Exception as error:  # it is told to whoever asked
-            log.exception("cannot go on with the image of request %d", request)
+            log.exception("cannot go on with the image of request %d", delivery.request)
             words = f"internal error of the controller: {type(error).__name__}: {error}"
             going = self.engine.bringing
-            reference = going.wanted.reference if going is not None else ""
-            self.record(ev.ImageSource("", reference, "", 0, words, request=request))
+            delivery.no_source(going.wanted.reference if going is not None else "", words)
 
     def _stop_moving(self) -> None:
         """The image is on every node, or will not be: let go of what its way took."""
@@ -388,9 +383,9 @@ class Conductor:
             path = await asyncio.to_thread(self._shipped_file, instruction)
         except (OSError, WorkspaceTooLarge) as error:
             for node in instruction.nodes:
-                self.record(ev.BlobFetched(node, instruction.purpose, "", 0, str(error)))
+                self.record(ev.BlobFetched(node, instruction.purpose, "", 0, str(error), instruction.request))
             return
-        await self.intake.shipping.ship(instruction.purpose, path, instruction.nodes)
+        await self.intake.shipping.ship(instruction.purpose, path, instruction.nodes, instruction.request)
 
     def _shipped_file(self, instruction: ins.Ship) -> Path:
         if instruction.purpose == "library":

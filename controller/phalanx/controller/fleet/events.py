@@ -401,6 +401,7 @@ class BlobFetched(Event):
     blob: str
     size: int
     error: str = ""
+    request: int = OWN
 
 
 @event("image.ready")

@@ -134,6 +134,7 @@ class Ship(Instruction):
     purpose: str
     path: str
     nodes: tuple[str, ...]
+    request: int = OWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from phalanx.protocol.messages import (
 )
 from phalanx.protocol.schema import as_words
 
-from .events import BlobFetched, Event
+from .events import OWN, BlobFetched, Event
 from .hub import Hub
 
 Progress = Callable[[str, str, int, int], None]
@@ -44,6 +44,7 @@ MOST_ASKED = 16 * WINDOW
 class _Shipment:
     purpose: str
     manifest: Manifest
+    image: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +72,20 @@ class Shipping:
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _next: int = 1
 
-    async def ship(self, purpose: str, path: Path, nodes: tuple[str, ...]) -> None:
-        """Bring a file to nodes; an event for each says how that went."""
+    async def ship(self, purpose: str, path: Path, nodes: tuple[str, ...], image: int = OWN) -> None:
+        """Bring a file to nodes; an event for each says how that went. ``image``: the request it is for."""
         try:
             known = self._manifests.get(path)
             manifest = known if known is not None else await asyncio.to_thread(manifest_of, path)
         except OSError as error:
             words = f"cannot read {path}: {error.strerror}"
             for node in nodes:
-                self.record(BlobFetched(node, purpose, "", 0, words))
+                self.record(BlobFetched(node, purpose, "", 0, words, image))
             return
         self._manifests[path] = manifest
         self.hold(Held(manifest, path))
         request, self._next = self._next, self._next + 1
-        self._shipments[request] = _Shipment(purpose, manifest)
+        self._shipments[request] = _Shipment(purpose, manifest, image)
         for page in manifest.pages():
             self.hub.tell(nodes, page)
         self.hub.tell(nodes, BlobFetch(request, manifest.blob, manifest.size))
@@ -101,7 +102,7 @@ class Shipping:
         if shipment is not None:
             blob = shipment.manifest.blob.hex()
             size = shipment.manifest.size
-            self.record(BlobFetched(node, shipment.purpose, blob, size, message.error))
+            self.record(BlobFetched(node, shipment.purpose, blob, size, message.error, shipment.image))
 
     def on_progress(self, node: str, message: Message) -> None:
         """Verified bytes of a fetch so far."""

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phalanx.protocol.image import full_name
 from phalanx.protocol.messages import Credentials
 
 from .login import ImageSourceError
@@ -31,9 +32,9 @@ _NO_USER = "<token>"
 
 
 def registry_of(reference: str) -> str:
-    """The registry of an image, as docker finds it: what is before the first slash if that can be a host."""
-    head, slash, _ = reference.partition("/")
-    return head if slash and ("." in head or ":" in head or head == "localhost") else HUB
+    """The registry of an image, as docker's config file calls it."""
+    host, _, _ = full_name(reference).partition("/")
+    return HUB if host == "docker.io" else host
 
 
 async def credentials(environ: Mapping[str, str], reference: str) -> Credentials | None:

@@ -93,7 +93,7 @@ class Delivery:
         try:
             found = self._found = await self.sources.find(wanted)
         except (ImageSourceError, ImageFormatError, OSError) as error:
-            self._no_source(wanted.reference, str(error))
+            self.no_source(wanted.reference, str(error))
             return
         content = found.content
         self.record(
@@ -108,7 +108,8 @@ class Delivery:
             )
         )
 
-    def _no_source(self, reference: str, why: str) -> None:
+    def no_source(self, reference: str, why: str) -> None:
+        """It cannot be had after all."""
         self.record(ev.ImageSource("", reference, "", 0, why, request=self.request))
 
     def ask_layers(self, wanted: ins.AskLayers) -> None:
@@ -166,7 +167,7 @@ class Delivery:
                 for page in manifest.pages():
                     self.hub.tell([node for node, start in first.items() if start <= place], page)
         except (ImageFormatError, OSError) as error:
-            self._no_source(found.reference, f"cannot read a layer of {found.where}: {error}")
+            self.no_source(found.reference, f"cannot read a layer of {found.where}: {error}")
         finally:
             for _, task in making:
                 task.cancel()

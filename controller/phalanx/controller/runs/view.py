@@ -263,8 +263,7 @@ def _image_source(view: RunView, at: float, event: ev.ImageSource) -> None:
 
 @_on(ev.BlobFetched)
 def _blob_fetched(view: RunView, at: float, event: ev.BlobFetched) -> None:
-    late = event.purpose == "library" and view.phases["run"].mark is not Mark.WAITING
-    if event.error and not late:  # once cases run a library is for an image that was asked for later
+    if event.error:
         _fail(view, Failure(Fault.IMAGE, at, f"{event.purpose}: {event.error}", node=event.node))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from phalanx.controller.fleet import events as ev
-from phalanx.controller.runs.bring import document, last_lines
+from phalanx.controller.runs.bringing import document, last_lines
 from phalanx.controller.runs.changes import heartbeat
 from phalanx.controller.runs.model import RunView
 from phalanx.controller.runs.view import advance, fold
