@@ -216,6 +216,17 @@ async def test_who_leaves_stops_the_command(tmp_path: Path) -> None:
         assert one.hub.told[1] == (("n0", "n1"), StepStop("case0", "exec-1", 2.0))
 
 
+async def test_who_leaves_stops_a_command_that_says_nothing(tmp_path: Path) -> None:
+    async with desk(tmp_path) as one, one.http() as http:
+        async with http.post("/v1/exec", json={"argv": ["sleep", "100"]}) as reply:
+            await reply.content.readline()
+            await one.step()
+        async with asyncio.timeout(5):
+            while len(one.hub.told) < 2:
+                await asyncio.sleep(0.01)
+        assert one.hub.told[1] == (("n0", "n1"), StepStop("case0", "exec-1", 2.0))
+
+
 async def image_lines(reply: aiohttp.ClientResponse) -> list[tuple[str, dict[str, Any]]]:
     """What the stream of a request for an image says of it, to its end."""
     told = [json.loads(line) async for line in reply.content]

@@ -253,10 +253,10 @@ class ControlServer:
         step = self._execution.begin(ExecRequest.parse(await _body(question)))
         try:
             await question.begin()
-            async with aclosing(self._execution.lines(step)) as lines:
+            async with question.while_asked(), aclosing(self._execution.lines(step)) as lines:
                 async for document in lines:
                     await question.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
-            await question.end()
+                await question.end()
         finally:
             self._execution.end(step)
 
