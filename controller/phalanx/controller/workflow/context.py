@@ -20,6 +20,8 @@ from .wording import explain, kind_of
 OPTION = "--additional-context"
 VENDORS = ("AMD", "NVIDIA")
 GUESTS = ("UBUNTU", "CENTOS")
+#: Blocks that say how ranks are formed.
+BLOCKS = ("distributed", "launcher", "vllm", "sglang", "multi_node_args")
 #: Where a count of GPUs may be given at the top, first found first.
 GPU_COUNT_KEYS = ("gpus_per_node", "gpu_count", "n_gpus", "num_gpus", "ngpus")
 
@@ -47,7 +49,8 @@ class SlurmBlock:
 class Context:
     """What the additional context says. ``origins``: top-level key to the file or option it is from.
 
-    ``mounts`` is container path to host path, as in madengine.
+    ``mounts`` is container path to host path, as in madengine. ``blocks``: how ranks are formed (``BLOCKS``),
+    as it was given; ``document``: the whole, as it was given.
     """
 
     gpu_vendor: str = ""
@@ -66,6 +69,9 @@ class Context:
     launcher: str = ""
     nnodes: int | None = None
     port: int | None = None
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    blocks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    document: Mapping[str, Any] = field(default_factory=dict, compare=False)
     origins: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -149,6 +155,9 @@ def _typed(merged: dict[str, Any], origins: dict[str, str]) -> Context:
         launcher=distributed.launcher,
         nnodes=distributed.nnodes,
         port=distributed.port or distributed.master_port,
+        build_args={name: str(value) for name, value in said.docker_build_arg.items()},
+        blocks={name: merged[name] for name in BLOCKS if name in merged},
+        document=merged,
         origins=origins,
         warnings=tuple(_warnings(merged, origins)),
     )

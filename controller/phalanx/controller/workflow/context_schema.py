@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Keys that madengine has and that this version accepts and does not act on.
 UNUSED = (
-    "docker_build_arg", "MAD_ROCM_PATH", "tools", "pre_scripts", "post_scripts", "data",
+    "MAD_ROCM_PATH", "tools", "pre_scripts", "post_scripts", "data",
     "gen_sys_env_details", "generate_sys_env_details", "rocenv_mode", "log_error_pattern_scan",
     "log_error_benign_patterns", "log_error_patterns", "vllm", "debug", "deploy", "deployment_config",
     "monitor", "cleanup_on_failure", "live_output", "session_start_row", "shared_data",
@@ -84,7 +84,7 @@ def schema() -> type[BaseModel]:
 
         gpu_vendor: StrictStr = ""
         guest_os: StrictStr = ""
-        docker_build_arg: dict[str, Any] = Field(default_factory=dict)
+        docker_build_arg: dict[str, scalar] = Field(default_factory=dict)
         docker_env_vars: dict[str, scalar] = Field(default_factory=dict)
         docker_mounts: dict[str, StrictStr] = Field(default_factory=dict)
         docker_gpus: StrictStr = ""
@@ -111,6 +111,8 @@ def schema() -> type[BaseModel]:
         distributed: Distributed = Field(default_factory=Distributed)
         launcher: dict[str, Any] = Field(default_factory=dict)
         vllm: dict[str, Any] = Field(default_factory=dict)
+        sglang: dict[str, Any] = Field(default_factory=dict)
+        multi_node_args: dict[str, Any] = Field(default_factory=dict)
         debug: bool = False
         deploy: Any = None
         deployment_config: dict[str, Any] = Field(default_factory=dict)
