@@ -15,6 +15,7 @@ import click
 #: Verb and its one line for ``--help``. Its module is ``cli.<verb>``, the command in it ``command``.
 VERBS = {
     "run": "Run a command or models on many nodes, and stream what they say.",
+    "build": "Build the images of models, and write the manifest that a run begins from.",
     "image": "Bring an image to nodes, see who has it, remove what is kept of images.",
     "exec": "Run one more command on the nodes of a live run.",
     "ps": "List the runs of this directory.",

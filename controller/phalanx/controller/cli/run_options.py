@@ -149,6 +149,11 @@ def run_options(function: F) -> F:
     return _given((*WHAT, *WHERE, *SLURM, *PLACE, *HOW), function)
 
 
+def context_options(function: F) -> F:
+    """Those of ``build`` that it shares with ``run``: which models, in which context."""
+    return _given(_without(WHAT, "name", "output_csv"), function)
+
+
 def sync_options(function: F) -> F:
     """Those of ``image sync``: the same words for the same things."""
     return _given(

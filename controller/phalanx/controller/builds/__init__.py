@@ -1,0 +1,1 @@
+"""Images from the Dockerfiles of a project: which, how, where to; and the manifest that says what became."""

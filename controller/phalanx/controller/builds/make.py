@@ -1,0 +1,305 @@
+"""Inputs become a BuildPlan: pure functions. Whatever is wrong is said here, before an engine is asked.
+
+A model without a Dockerfile that fits is an error that says why each candidate does not: a build that makes
+nothing is no success. Secrets are given only to Dockerfiles that ask for them, by ARG or by a mount: what a
+Dockerfile does not name it could not read anyway, and every value handed over is one more that could leak.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath, PurePosixPath
+from typing import Any
+
+from ..plan.env import Environment
+from ..plan.image import checked_reference
+from ..plan.secrets import Secret, Secrets
+from ..workflow.card import ModelCard
+from ..workflow.errors import DiscoveryError, InputError
+from ..workflow.place import inside
+from .credentials import missing_credentials
+from .dockerfiles import BASE, TOOLS_FOLDER, Dockerfile, fits
+from .entries import entry, secrets_of_card
+from .given import batch_images, given_images, images_differ
+from .inputs import BatchEntry, BuildInputs
+from .model import BuildArg, BuildPlan, ImageBuild, Unbuilt
+from .naming import checked_registry, image_name, log_name, pushed_name
+from .recorded import recorded_context, recorded_deployment
+
+ARCH = "MAD_SYSTEM_GPU_ARCHITECTURE"
+MARK_OF_SECRETS = "MAD_SECRETS"
+#: What madengine takes as said when nothing says it.
+DEFAULT_VENDOR, DEFAULT_GUEST = "AMD", "UBUNTU"
+_ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def make_build_plan(inputs: BuildInputs) -> tuple[BuildPlan, Secrets]:
+    """The plan of ``phalanx build`` and the values of its secrets. Raises InputError."""
+    if not inputs.cards and not inputs.batch:
+        raise DiscoveryError("cannot build: no model is chosen; say --tags NAME, or --tags all")
+    registry = checked_registry(inputs.registry, "--registry") if inputs.registry else ""
+    given, rest = given_images(inputs, registry)
+    warnings: list[str] = []
+    secrets: dict[str, Secret] = {}
+    builds: list[ImageBuild] = []
+    unbuilt: list[Unbuilt] = []
+    for card in rest:
+        why = _why_none(inputs, card)
+        if why:
+            unbuilt.append(Unbuilt(card.name, f"cannot build {card.where}: {why}"))
+        else:
+            builds += _of_model(inputs, card, registry, warnings, secrets)
+    builds = _distinct(builds)
+    stems = {card.name: [one.stem for one in _fitting(inputs, card)] or [card.name] for card in inputs.others}
+    given += batch_images(inputs, stems, registry)
+    if inputs.batch and not any(line.build_new for line in inputs.batch):
+        raise DiscoveryError("cannot build: no model of the batch manifest has build_new")
+    if differ := images_differ(inputs):
+        warnings.append(differ)
+    for card in inputs.cards:
+        warnings += card.warnings()
+    return BuildPlan(
+        project=inputs.project,
+        logs=inputs.cwd,
+        builds=tuple(builds),
+        given=tuple(given),
+        unbuilt=tuple(unbuilt),
+        manifest=str(PurePath(inputs.cwd, inputs.manifest)),
+        context=recorded_context(inputs.context, DEFAULT_VENDOR, DEFAULT_GUEST),
+        deployment=recorded_deployment(inputs.context, [one.card for one in given if one.kind == "prebuilt"]),
+        credentials_required=tuple(dict.fromkeys(card.cred for card in inputs.cards if card.cred)),
+        secrets_required=_required(inputs),
+        registry=registry,
+        fresh=inputs.fresh,
+        at_once=inputs.at_once,
+        on_compute=inputs.on_compute,
+        warnings=tuple(dict.fromkeys((*inputs.context.warnings, *warnings))),
+    ), Secrets(secrets)
+
+
+def facts_of(inputs: BuildInputs) -> dict[str, Any]:
+    """What a CONTEXT line is compared with."""
+    context = inputs.context
+    return {
+        **inputs.facts,
+        **context.document,
+        "gpu_vendor": context.gpu_vendor or DEFAULT_VENDOR,
+        "guest_os": context.guest_os or DEFAULT_GUEST,
+    }
+
+
+def _of_model(
+    inputs: BuildInputs, card: ModelCard, registry: str, warnings: list[str], secrets: dict[str, Secret]
+) -> list[ImageBuild]:
+    """The images of one model: one for each Dockerfile that fits, times architectures."""
+    warnings += [
+        f"{one.path}: it has no '# CONTEXT {{...}}' line among its first five and is not built"
+        for one in inputs.dockerfiles[card.dockerfile]
+        if one.header is None
+    ]
+    folder = _folder(card)
+    archs = _archs(inputs, warnings)
+    return [
+        _image(inputs, card, dockerfile, folder, arch, registry, warnings, secrets)
+        for dockerfile in _fitting(inputs, card)
+        for arch in archs
+    ]
+
+
+def _fitting(inputs: BuildInputs, card: ModelCard) -> list[Dockerfile]:
+    facts, found = facts_of(inputs), inputs.dockerfiles.get(card.dockerfile, ())
+    return [one for one in found if one.header is not None and fits(one.header, facts)]
+
+
+def _why_none(inputs: BuildInputs, card: ModelCard) -> str:
+    """Why no Dockerfile of the model fits, "" when one does."""
+    if not card.dockerfile:
+        return "it names no dockerfile; add one, or say --use-image IMAGE"
+    if _fitting(inputs, card):
+        return ""
+    found, facts = inputs.dockerfiles[card.dockerfile], facts_of(inputs)
+    if not found:
+        return (
+            f"there is no file {card.dockerfile}.*; write {card.dockerfile}.ubuntu.amd.Dockerfile or the like"
+        )
+    words = []
+    for one in found:
+        if one.header is None:
+            words.append(f"{one.path} has no '# CONTEXT {{...}}' line among its first five")
+            continue
+        differs = [
+            f"{key} {value!r}, not {facts[key]!r}"
+            for key, value in one.header.items()
+            if key in facts and facts[key] != value
+        ]
+        words.append(f"{one.path} is for {', '.join(differs)}")
+    return (
+        f"no Dockerfile fits the context: {'; '.join(words)}; say what to build for in --additional-context"
+    )
+
+
+def _folder(card: ModelCard) -> str:
+    """The build context: what the card says, ``.`` for primus (madengine's rule), else ``docker``."""
+    if not card.dockercontext:
+        return "." if "primus" in card.dockerfile.lower() else "docker"
+    relative = inside(PurePosixPath(), card.dockercontext)
+    if relative is None:
+        raise InputError(
+            f"cannot build {card.where}: dockercontext {card.dockercontext!r} leaves the project's folder"
+        )
+    return str(relative)
+
+
+def _archs(inputs: BuildInputs, warnings: list[str]) -> tuple[str, ...]:
+    for arch in inputs.archs:
+        if not _ARCH.fullmatch(arch):
+            raise InputError(f"cannot use --target-archs {arch!r}: that is no architecture, such as gfx942")
+    if inputs.archs and ARCH in inputs.context.build_args:
+        origin = inputs.context.origin(f"docker_build_arg.{ARCH}")
+        warnings.append(f"--target-archs is not used: {origin} says the architecture")
+        return ("",)
+    return inputs.archs or ("",)
+
+
+def _image(
+    inputs: BuildInputs,
+    card: ModelCard,
+    dockerfile: Dockerfile,
+    folder: str,
+    arch: str,
+    registry: str,
+    warnings: list[str],
+    secrets: dict[str, Secret],
+) -> ImageBuild:
+    image = image_name(card.name, dockerfile.stem, arch, card.where)
+    args, mounts = _arguments(inputs, card, dockerfile, arch, warnings, secrets)
+    if dockerfile.needs_tools and not inputs.has_tools:
+        raise InputError(
+            f"cannot build {card.where}: {dockerfile.path} copies from the build context 'tools', "
+            f"and the project has no folder {TOOLS_FOLDER}"
+        )
+    values = {one.name: one.value for one in args}
+    return ImageBuild(
+        image=image,
+        model=card.name,
+        card=entry(card),
+        dockerfile=dockerfile.path,
+        folder=folder,
+        log=log_name(card.name, dockerfile.stem, arch),
+        args=args,
+        mounts=mounts,
+        bases=dockerfile.starts_from(values),
+        base=values.get(BASE) or dockerfile.arguments.get(BASE) or "",
+        gpu_vendor=dockerfile.gpu_vendor,
+        gpu_architecture=arch,
+        tools=dockerfile.needs_tools,
+        registry=_line(inputs, card).registry or registry,
+        pushed=_pushed(inputs, card, registry, image),
+    )
+
+
+def _pushed(inputs: BuildInputs, card: ModelCard, registry: str, image: str) -> str:
+    if not registry:
+        return ""
+    if said := _line(inputs, card).registry_image:
+        return checked_reference(said, f"--batch-manifest: {card.name}: registry_image")
+    return pushed_name(registry, inputs.credentials.repository(registry), image)
+
+
+def _line(inputs: BuildInputs, card: ModelCard) -> BatchEntry:
+    return next((line for line in inputs.batch if line.model == card.name), BatchEntry(card.name))
+
+
+def _arguments(
+    inputs: BuildInputs,
+    card: ModelCard,
+    dockerfile: Dockerfile,
+    arch: str,
+    warnings: list[str],
+    secrets: dict[str, Secret],
+) -> tuple[tuple[BuildArg, ...], tuple[str, ...]]:
+    """Build arguments and mounted secrets: the context's, the credentials' of the card, the environment's."""
+    found, hidden = _values(inputs, card, dockerfile, arch, warnings).finished()
+    args, mounts = [], []
+    for name, one in found.items():
+        if not one.secret:
+            args.append(BuildArg(name, one.value, one.origin))
+        elif name in dockerfile.secrets:
+            mounts.append(name)
+        elif name in dockerfile.arguments:
+            args.append(BuildArg(name, "", one.origin, secret=True))
+            warnings.append(
+                f"{dockerfile.path}: ARG {name}: its value stays readable in the image's history; "
+                f"use RUN --mount=type=secret,id={name}"
+            )
+    given = {*mounts, *(arg.name for arg in args if arg.secret)}
+    secrets.update({name: hidden[name] for name in given if name not in secrets})
+    warnings += [
+        f"{dockerfile.path}: it mounts the secret {name}, which is not given"
+        for name in sorted(dockerfile.secrets - set(mounts))
+    ]
+    return tuple(args), tuple(mounts)
+
+
+def _values(
+    inputs: BuildInputs, card: ModelCard, dockerfile: Dockerfile, arch: str, warnings: list[str]
+) -> Environment:
+    """All that a build could be given, with its origin."""
+    values = Environment(inputs.environ)
+    values.put_all(inputs.context.build_args, inputs.context.origin("docker_build_arg"))
+    for name, secret in _credentials(inputs, card, dockerfile, warnings):
+        values.put_secret(name, secret)
+    for name, value in inputs.environ.items():
+        if MARK_OF_SECRETS in name and name not in values.values:
+            values.put_secret(name, Secret(value, f"env:{name}"))
+    if arch:
+        values.put(ARCH, arch, "--target-archs")
+    elif ARCH in dockerfile.arguments and not dockerfile.arguments[ARCH] and ARCH not in values.values:
+        warnings.append(
+            f"{dockerfile.path}: ARG {ARCH} has no default and no value is given; "
+            "say --target-archs gfx942 or the like"
+        )
+    return values
+
+
+def _credentials(
+    inputs: BuildInputs, card: ModelCard, dockerfile: Dockerfile, warnings: list[str]
+) -> list[tuple[str, Secret]]:
+    """Those of the card. That there are none is only wrong where the Dockerfile asks for one of them."""
+    if not card.cred:
+        return []
+    if card.cred in inputs.credentials.entries:
+        return list(inputs.credentials.arguments(card.cred))
+    if any(name.startswith(f"{card.cred}_") for name in (*dockerfile.arguments, *dockerfile.secrets)):
+        raise InputError(f"cannot build {card.where}: {missing_credentials(card.cred)}")
+    warnings.append(f"{card.where}: cred: {missing_credentials(card.cred)}")
+    return []
+
+
+def _distinct(builds: list[ImageBuild]) -> list[ImageBuild]:
+    """A model that is chosen with different arguments has an image for each: one recipe, several names."""
+    from dataclasses import replace
+
+    taken: set[str] = set()
+    found: list[ImageBuild] = []
+    for build in builds:
+        name, number = build.image, 1
+        while name in taken:
+            number += 1
+            name = f"{build.image}_{number}"
+        taken.add(name)
+        if number > 1:
+            stem = build.log.removesuffix(".build.live.log")
+            pushed = f"{build.pushed}_{number}" if build.pushed else ""
+            build = replace(build, image=name, log=f"{stem}_{number}.build.live.log", pushed=pushed)
+        found.append(build)
+    return found
+
+
+def _required(inputs: BuildInputs) -> tuple[str, ...]:
+    """Names of secrets of the workload's environment that the manifest leaves out: a run needs them again."""
+    from ..plan.secrets import looks_secret
+
+    said = [name for name in (*inputs.context.docker_env, *inputs.context.env) if looks_secret(name)]
+    of_cards = [name for card in inputs.cards for name in secrets_of_card(card)]
+    return tuple(dict.fromkeys((*said, *of_cards)))

@@ -1,0 +1,69 @@
+"""What a manifest says of the additional context, in madengine's form: no secret, and only what was said.
+
+madengine writes presets and secrets into it as well. A preset is a default that belongs to who runs, and a
+value that looks like a secret stays where it is from: its name stands under ``secrets_required``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..plan.secrets import looks_secret
+from ..workflow.context import Context
+
+#: Keys of a manifest's context that are there always, and those that are there when they were said.
+ALWAYS = ("docker_env_vars", "docker_mounts", "docker_build_arg", "gpu_vendor", "guest_os", "docker_gpus")
+WHEN_SAID = ("tools", "pre_scripts", "post_scripts", "encapsulate_script")
+DEPLOYMENT = ("slurm", "k8s", "kubernetes", "distributed", "vllm", "sglang", "launcher", "multi_node_args")
+#: A path that is right on the machine of the build only (madengine leaves it out as well).
+LOCAL_ONLY = "MIOPEN_USER_DB_PATH"
+#: What of a card's blocks goes into the manifest when images are given and no build looks at the card.
+_OF_DISTRIBUTED = (
+    "launcher", "nnodes", "nproc_per_node", "backend", "port", "sglang_disagg", "vllm_disagg"
+)  # fmt: skip
+_OF_SLURM = (
+    "partition", "nodes", "gpus_per_node", "time", "exclusive", "reservation", "output_dir", "nodelist"
+)  # fmt: skip
+
+
+def recorded_context(context: Context, vendor: str, guest: str) -> dict[str, Any]:
+    """The manifest's ``context``; ``vendor`` and ``guest`` stand for what is not said."""
+    said = context.document
+    found: dict[str, Any] = {
+        "docker_env_vars": _open(context.docker_env),
+        "docker_mounts": dict(context.mounts),
+        "docker_build_arg": _open(context.build_args),
+        "gpu_vendor": context.gpu_vendor or vendor,
+        "guest_os": context.guest_os or guest,
+        "docker_gpus": context.docker_gpus,
+    }
+    return found | {name: _plain(said[name]) for name in WHEN_SAID if name in said}
+
+
+def recorded_deployment(context: Context, cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The manifest's ``deployment_config``; ``cards``: of models with given images, the first of which fills
+    what the context leaves open (madengine's rule)."""
+    said = context.document
+    found: dict[str, Any] = {name: _plain(said[name]) for name in DEPLOYMENT if said.get(name)}
+    if cards:
+        for block, names in (("distributed", _OF_DISTRIBUTED), ("slurm", _OF_SLURM)):
+            of_card = cards[0].get(block)
+            if isinstance(of_card, Mapping):
+                kept = {name: of_card[name] for name in names if name in of_card}
+                found[block] = {**kept, **found.get(block, {})} if kept or block in found else {}
+        found = {name: block for name, block in found.items() if block}
+    target = "k8s" if "k8s" in found or "kubernetes" in found else "slurm" if "slurm" in found else "local"
+    env = {name: value for name, value in _open(context.env).items() if name != LOCAL_ONLY}
+    return {"target": target, **found, "env_vars": env, "debug": bool(said.get("debug", False))}
+
+
+def _open(values: Mapping[str, str]) -> dict[str, str]:
+    """What may stand in a file."""
+    return {name: value for name, value in values.items() if not looks_secret(name)}
+
+
+def _plain(value: Any) -> Any:
+    """JSON values; what a Python literal had besides (tuples) as JSON has it."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,188 @@
+"""From the words of ``phalanx build`` to a plan, and the plan carried out on this terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phalanx.controller.cli.selecting import put, refuse, style_for
+from phalanx.controller.exits import Exit
+from phalanx.controller.runs.words import Style
+
+if TYPE_CHECKING:
+    from phalanx.controller.builds.credentials import CredentialBook
+    from phalanx.controller.builds.inputs import BuildInputs
+    from phalanx.controller.builds.model import BuildPlan
+    from phalanx.controller.builds.work import Told
+    from phalanx.controller.plan.secrets import Secrets
+
+#: Seconds between two pictures of the live area.
+PACE_S = 0.1
+
+
+def planned_build(given: Mapping[str, Any]) -> tuple[BuildPlan, Secrets, CredentialBook]:
+    """The plan, the values of its secrets, and the credentials.
+
+    Ends the command for input that cannot be used: exit 1 when nothing is chosen, else 4.
+    """
+    from phalanx.controller.builds.make import make_build_plan
+    from phalanx.controller.workflow.errors import DiscoveryError, InputError
+
+    try:
+        inputs = _gathered(given, os.environ)
+        plan, secrets = make_build_plan(inputs)
+    except DiscoveryError as error:
+        refuse(str(error), Exit.FAILURE)
+    except InputError as error:
+        refuse(str(error), Exit.USAGE)
+    return plan, secrets, inputs.credentials
+
+
+def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInputs:
+    """The options and what the project's files say, as inputs of a plan. Raises InputError."""
+    from phalanx.controller.builds.credentials import read_credentials
+    from phalanx.controller.builds.inputs import (
+        BuildInputs,
+        read_batch,
+        read_dockerfiles,
+        read_facts,
+        tools_here,
+    )
+    from phalanx.controller.workflow.context import load_context
+    from phalanx.controller.workflow.errors import InputError
+    from phalanx.controller.workflow.models import discover
+    from phalanx.controller.workflow.tags import select
+
+    project = Path(environ.get("MODEL_DIR") or Path.cwd()).absolute()
+    batch = read_batch(given["batch_manifest"]) if given["batch_manifest"] else ()
+    if batch and given["tags"]:
+        raise InputError(
+            "cannot use --batch-manifest with --tags: the batch says which models; leave one out"
+        )
+    known = discover(project)
+    wanted = [line.model for line in batch if line.build_new] if batch else list(given["tags"])
+    kept = [line.model for line in batch if not line.build_new]
+    cards = select(known, wanted) if wanted or not batch else []
+    others = select(known, kept) if kept else []
+    return BuildInputs(
+        project=str(project),
+        cwd=str(Path.cwd()),
+        cards=tuple(cards),
+        others=tuple(others),
+        dockerfiles={} if given["use_image"] else read_dockerfiles(project, [*cards, *others]),
+        context=load_context(given["additional_context"], given["additional_context_file"]),
+        environ=dict(environ),
+        credentials=read_credentials(project, environ),
+        facts=read_facts(project),
+        has_tools=tools_here(project),
+        archs=tuple(
+            dict.fromkeys(
+                word.strip() for text in given["target_archs"] for word in text.split(",") if word.strip()
+            )
+        ),
+        registry=given["registry"],
+        batch=batch,
+        use_image=given["use_image"],
+        on_compute=given["on_compute"],
+        fresh=given["fresh"],
+        at_once=given["at_once"],
+        manifest=given["manifest"],
+    )
+
+
+def built(plan: BuildPlan, secrets: Secrets, credentials: CredentialBook, given: Mapping[str, Any]) -> int:
+    """Carry the plan out, write the manifest, say how it went; the exit code."""
+    from phalanx.controller.builds.client import BuildError
+    from phalanx.controller.builds.manifest import manifest_document, summary, write_json
+    from phalanx.controller.builds.words import ending
+    from phalanx.controller.builds.work import carry_out, failures
+    from phalanx.controller.workflow.errors import InputError
+
+    style = style_for(given["color"], sys.stderr)
+    begun = time.monotonic()
+    try:
+        with _shown(plan, given, style) as tell:
+            outcomes = asyncio.run(carry_out(plan, secrets, credentials, os.environ, tell))
+    except BuildError as error:
+        refuse(str(error), Exit.BUILD)
+    except InputError as error:
+        refuse(str(error), Exit.USAGE)
+    took = time.monotonic() - begun
+    try:
+        write_json(Path(plan.manifest), manifest_document(plan, outcomes, took), plan.manifest)
+        if given["summary_output"]:
+            write_json(Path(given["summary_output"]), summary(plan, outcomes, took), given["summary_output"])
+    except InputError as error:
+        refuse(str(error), Exit.FAILURE)
+    failed = bool(failures(outcomes) or plan.unbuilt)
+    if failed or not given["quiet"]:
+        for line in ending(plan, outcomes, took, style):
+            sys.stderr.write(line + "\n")
+    if given["as_json"]:
+        put(json.dumps(summary(plan, outcomes, took), indent=2))
+    return Exit.BUILD if failed else Exit.OK
+
+
+@contextlib.contextmanager
+def _shown(plan: BuildPlan, given: Mapping[str, Any], style: Style) -> Iterator[Any]:
+    """What is told, on this terminal: a live area, plain lines, or nothing."""
+    from phalanx.controller.builds.words import Progress, told_line
+
+    how = given["progress"]
+    if given["quiet"] or how == "quiet":
+        yield lambda told: None
+        return
+    if how == "auto":
+        dumb = os.environ.get("TERM", "dumb") == "dumb"
+        how = "tty" if sys.stderr.isatty() and not dumb and not os.environ.get("CI") else "plain"
+    area = _Area(Progress(plan), style, live=how == "tty", whole=given["live_output"])
+
+    def tell(told: Told) -> None:
+        line = told_line(told, style)
+        if told.what == "line" and given["live_output"]:
+            line = f"{told.build.image}: {told.words}"
+        area.take(told, line)
+
+    try:
+        yield tell
+    finally:
+        area.away()
+
+
+class _Area:
+    """Lines above, the picture of what goes on below them, redrawn ten times a second at most."""
+
+    def __init__(self, progress: Any, style: Style, *, live: bool, whole: bool) -> None:
+        self._progress, self._style, self._live, self._whole = progress, style, live, whole
+        self._drawn, self._at = 0, 0.0
+
+    def take(self, told: Told, line: str) -> None:
+        self._progress.take(told)
+        quiet = self._live and told.what in ("begun", "pushing") and not self._whole
+        if line and not quiet:
+            self._write(line)
+        elif self._live and time.monotonic() - self._at > PACE_S:
+            self._write("")
+
+    def _write(self, line: str) -> None:
+        self.away()
+        if line:
+            sys.stderr.write(line + "\n")
+        if self._live:
+            lines = self._progress.lines(self._style)
+            sys.stderr.write("".join(one + "\n" for one in lines))
+            self._drawn, self._at = len(lines), time.monotonic()
+        sys.stderr.flush()
+
+    def away(self) -> None:
+        """The picture is taken off the screen (ECMA-48 CPL, ED)."""
+        if self._drawn:
+            sys.stderr.write(f"\x1b[{self._drawn}F\x1b[J")
+            self._drawn = 0
