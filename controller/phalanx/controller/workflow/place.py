@@ -56,12 +56,16 @@ def read_json(path: Path, shown: str = "") -> Any:
 
 def inside(root: PurePosixPath, path: str) -> PurePosixPath | None:
     """``root/path`` normalised by its words alone; None when it is absolute or leaves the project."""
+    joined = inside_text(str(root), path)
+    return None if joined is None else PurePosixPath(joined)
+
+
+def inside_text(root: str, path: str) -> str | None:
+    """The same as text, for thousands of cards: making a path takes ten times as long as joining words."""
     if path.startswith("/") or "\0" in path:
         return None
-    joined = os.path.normpath(str(root / path))
-    if joined == ".." or joined.startswith("../"):
-        return None
-    return PurePosixPath(joined)
+    joined = os.path.normpath(f"{root}/{path}")
+    return None if joined == ".." or joined.startswith("../") else joined
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
