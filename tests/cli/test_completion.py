@@ -35,7 +35,13 @@ def completed(phalanx: Phalanx, *words: str, shell: str = "bash") -> list[str]:
 @pytest.fixture
 def project(phalanx: Phalanx) -> Path:
     """A project with a listed scope, one that a program makes, and one whose list is broken."""
-    cards = [{"name": "bert", "tags": ["train", "base"]}, {"name": "gpt", "tags": "train, gpt:x"}, 7, {}]
+    cards = [
+        {"name": "bert", "tags": ["train", "base"]},
+        {"name": "gpt", "tags": "train, gpt:x"},
+        7,
+        {},
+        {"name": "x", "tags": 3},
+    ]
     (phalanx.place / "models.json").write_text(json.dumps(cards))
     for scope, name, text in (
         ("listed", "models.json", '[{"name": "m", "tags": [1, "small"]}]'),
@@ -64,7 +70,7 @@ def test_options_of_each_verb_are_completed(phalanx: Phalanx) -> None:
 def test_tags_and_names_are_completed_without_running_anything(
     phalanx: Phalanx, project: Path, verb: str
 ) -> None:
-    everything = ["bert", "gpt", "listed/m", "made/all", "train", "base", "gpt:x", "small", "all"]
+    everything = ["bert", "gpt", "x", "listed/m", "made/all", "train", "base", "gpt:x", "small", "all"]
     assert completed(phalanx, verb, "--tags", "") == everything
     assert completed(phalanx, verb, "--tags", "b") == ["bert", "base"]
     assert not (project / "run").exists()

@@ -204,8 +204,8 @@ def test_one_that_does_not_end_is_ended_with_all_that_it_started(tmp_path: Path)
         "time.sleep(600)\n"
     )
     root = project(tmp_path, program)
-    with pytest.raises(InputError, match=r"it did not end within 2 s.*(?s:.*)\| waiting"):
-        dynamic.listed(root, SHOWN, deadline_s=2.0)
+    with pytest.raises(InputError, match=r"it did not end within 3 s.*(?s:.*)\| waiting"):
+        dynamic.listed(root, SHOWN, deadline_s=3.0)
     for pid in map(int, (root / "pids").read_text().split()):
         assert gone(pid)
 

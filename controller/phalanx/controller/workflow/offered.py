@@ -40,8 +40,8 @@ def _add(path: Path, scope: str, names: dict[str, None], tags: dict[str, None]) 
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             continue
         names[scope + entry["name"]] = None
-        words = entry.get("tags") or []
-        for word in words.split(",") if isinstance(words, str) else words:
+        words = entry.get("tags")
+        for word in words.split(",") if isinstance(words, str) else words if isinstance(words, list) else ():
             if isinstance(word, str) and word.strip():
                 tags[word.strip()] = None
 
