@@ -59,6 +59,16 @@ def test_the_barrier_benchmark_tells_of_joins_and_releases_and_of_its_peers() ->
         assert {"joined_ms", "released_ms"} <= peer.keys()
 
 
+@pytest.mark.local
+def test_the_planning_benchmark_tells_of_help_completion_discovery_and_plans() -> None:
+    found = document("planning", "--models", "50")
+    figures = {"help_ms", "completion_ms", "discover_10k_s", "plan_1k_s", "plan_1k_pure_ms", "interpreter_ms"}
+    assert figures <= found.keys()
+    assert found["models"] == 50
+    assert found["raw"]["help_ms"] > found["help_ms"]
+    assert found["plan_1k_pure_ms"] < found["plan_1k_s"] * 1000
+
+
 @pytest.mark.lab
 def test_the_startup_benchmark_tells_of_agents_and_of_srun(lab: Lab) -> None:
     found = document("startup", "--nodes", str(NODES), "--lab", lab.name)

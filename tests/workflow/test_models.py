@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from phalanx.controller.workflow.card import read_cards
 from phalanx.controller.workflow.errors import DiscoveryError, InputError
-from phalanx.controller.workflow.models import discover, selected
+from phalanx.controller.workflow.models import chosen, discover, selected
 from phalanx.controller.workflow.place import FILE_LIMIT
+from phalanx.controller.workflow.tags import same_names
 
 
 def project(root: Path, models: Any, scoped: dict[str, Any] | None = None) -> Path:
@@ -133,14 +134,61 @@ def test_a_script_may_be_a_shell_file_a_python_file_or_a_folder(tmp_path: Path) 
     assert {model.directory for model in selected(root, ["all"])} == {str(root / "scripts/a")}
 
 
-def test_models_made_by_a_program_are_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_folder_that_lists_models_and_makes_them_is_refused(tmp_path: Path) -> None:
     root = project(tmp_path, [])
     (root / "scripts/a/get_models_json.py").write_text("")
-    with pytest.raises(InputError, match=r"scripts/a/get_models_json.py: .*not read yet"):
-        discover(root)
     (root / "scripts/a/models.json").write_text("[]")
-    with pytest.raises(InputError, match="keep one"):
+    with pytest.raises(InputError, match=r"scripts/a/models.json: get_models_json.py beside it .*keep one"):
         discover(root)
+
+
+def test_a_model_that_two_tags_choose_is_named_with_them(tmp_path: Path) -> None:
+    root = project(tmp_path, [card("one", tags=["x", "y"]), card("two", tags=["y"])])
+    assert chosen(root, ["x,y"]).notes == ("chosen by more than one tag: one (x, y); taken once",)
+    assert chosen(root, ["all", "y"]).notes == (
+        "chosen by more than one tag: one (all, y), two (all, y); taken once",
+    )
+    assert chosen(root, ["x"]).notes == chosen(root, ["x,two"]).notes == ()
+    assert chosen(root, ["one,one:fast"]).notes == (), "other arguments are another model"
+
+
+def test_many_models_chosen_twice_are_counted(tmp_path: Path) -> None:
+    root = project(tmp_path, [card(f"m{number}") for number in range(20)])
+    (note,) = chosen(root, ["all,all"]).notes
+    assert note.endswith("m7 (all, all) and 12 more; taken once")
+
+
+def test_two_models_of_one_name_are_both_kept_and_named_with_their_places(tmp_path: Path) -> None:
+    scoped = {"dir": [{"name": "m", "scripts": "run.sh"}]}
+    root = project(tmp_path, [card("one"), card("dir/m"), card("one", args="-v")], scoped)
+    assert same_names(discover(root)) == [
+        "2 models have the name one: models.json: [0], models.json: [2]; a tag that takes one may take all",
+        "2 models have the name dir/m: models.json: [1], scripts/dir/models.json: [0]; "
+        "a tag that takes one may take all",
+    ]
+    found = chosen(root, ["one"])
+    assert [one.args for one in found.cards] == ["", "-v"]
+    assert len(found.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("tag", "args"), [("dummy3:m4", ""), ("dummy3:m4:in=1:fast", " --in 1 --fast"), ("dummy3:t", None)]
+)
+def test_a_scope_may_be_divided_by_a_colon_when_that_takes_nothing_else(
+    tmp_path: Path, tag: str, args: str | None
+) -> None:
+    root = project(tmp_path, [], {"dummy3": [{"name": "m4", "scripts": "run.sh", "tags": ["t"]}]})
+    found = chosen(root, [tag])
+    assert [(one.name, one.args) for one in found.cards] == [("dummy3/m4", args or "")]
+    assert found.notes == (f"tag {tag!r} takes nothing and was read as {tag.replace(':', '/', 1)!r}",)
+
+
+def test_a_colon_after_a_name_is_never_a_scope(tmp_path: Path) -> None:
+    scoped = {"one": [{"name": "fast", "scripts": "run.sh"}]}
+    root = project(tmp_path, [card("one")], scoped)
+    assert [(one.name, one.args) for one in chosen(root, ["one:fast"]).cards] == [("one", " --fast")]
+    with pytest.raises(DiscoveryError, match="tag 'two'"):
+        chosen(root, ["two:in=1"])
 
 
 def test_a_folder_without_models_says_where_to_go(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
-from phalanx.protocol.messages import Cause
+if TYPE_CHECKING:
+    from phalanx.protocol.messages import Cause
 
 
 class Exit(IntEnum):
@@ -73,13 +75,18 @@ class RankEnd:
     cause: Cause
 
 
-_CODE_OF_CAUSE = {
-    Cause.OOM: Exit.OUT_OF_MEMORY,
-    Cause.DEADLINE: Exit.TIMEOUT,
-    Cause.NOT_STARTED: Exit.LAUNCH,
-    Cause.ENGINE: Exit.LAUNCH,
-    Cause.LOST: Exit.RUN,
-}
+@cache
+def _code_of_cause() -> dict[Cause, Exit]:
+    """Made when first needed: every verb has exit codes, and messages take 50 ms to import."""
+    from phalanx.protocol.messages import Cause
+
+    return {
+        Cause.OOM: Exit.OUT_OF_MEMORY,
+        Cause.DEADLINE: Exit.TIMEOUT,
+        Cause.NOT_STARTED: Exit.LAUNCH,
+        Cause.ENGINE: Exit.LAUNCH,
+        Cause.LOST: Exit.RUN,
+    }
 
 
 def rank_code(end: RankEnd) -> int:
@@ -87,9 +94,11 @@ def rank_code(end: RankEnd) -> int:
 
     A rank that could not be started keeps 126 and 127 of the shell; an out-of-memory kill is 253, as in srun.
     """
+    from phalanx.protocol.messages import Cause
+
     if end.cause is Cause.NOT_STARTED and end.status in (Exit.NOT_EXECUTABLE, Exit.NOT_FOUND):
         return end.status
-    fixed = _CODE_OF_CAUSE.get(end.cause)
+    fixed = _code_of_cause().get(end.cause)
     if fixed is not None:
         return fixed
     return end.status & 0xFF
@@ -102,6 +111,8 @@ def of_ranks(ends: Sequence[RankEnd], policy: Policy) -> int:
     ``any``: 1 when any failed. Ranks that phalanx stopped are no failures of their own, unless there is
     nothing else.
     """
+    from phalanx.protocol.messages import Cause
+
     failed = [code for end in ends if end.cause is not Cause.STOPPED and (code := rank_code(end))]
     if not failed:
         stopped = [end.status for end in ends if end.cause is Cause.STOPPED]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 from phalanx.controller.cli.selecting import chosen, refuse, run_argument
 from phalanx.controller.exits import Exit
@@ -14,6 +12,8 @@ from phalanx.controller.exits import Exit
 @click.option("--force", is_flag=True, help="Kill at once instead of ending in good order.")
 def command(run: str, force: bool) -> int:
     """End RUN: its ranks get TERM and a grace, results are collected, nodes are given back."""
+    import asyncio
+
     from phalanx.controller.cli.attending import user
     from phalanx.controller.control.client import ContactLost, ControlRefused
     from phalanx.controller.runs.attend import CANCEL_S, cancel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sys
 from typing import Any
@@ -33,6 +32,8 @@ Exit: the highest code of all nodes. Ctrl-C ends the command, not the run.
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 def command(**given: Any) -> int:
     """Run COMMAND on the nodes of a live run."""
+    import asyncio
+
     from phalanx.controller.control.client import ContactLost, ControlRefused, ExecRequest
 
     run = chosen(given["run"])

@@ -5,7 +5,7 @@ its exit codes and its Ctrl-C are those of a run.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from phalanx.controller.cli.main import nearest
@@ -14,10 +14,10 @@ from phalanx.controller.cli.run_options import inventory_options, sync_options
 from phalanx.controller.cli.selecting import color_option, json_option, put
 from phalanx.controller.cli.tables import table
 from phalanx.controller.exits import Exit
-from phalanx.controller.fleet.events import ImagesOnNode
 from phalanx.controller.logs.clean import clean_text
-from phalanx.controller.runs.inventory import answers, cache_cells, document, image_cells, image_rows
-from phalanx.controller.runs.records import read_all
+
+if TYPE_CHECKING:
+    from phalanx.controller.fleet.events import ImagesOnNode
 
 #: How help is asked for and laid out, the same for every verb.
 LAYOUT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -139,6 +139,8 @@ def prune(image: str, **given: Any) -> int:
 
 def _inventory(image: str, given: dict[str, Any], prune: bool) -> int:
     from phalanx.controller.cli.planning import planned_inventory
+    from phalanx.controller.runs.inventory import answers, document
+    from phalanx.controller.runs.records import read_all
 
     plan = planned_inventory(image, given, prune)
     if given["dry_run"]:
@@ -155,6 +157,8 @@ def _inventory(image: str, given: dict[str, Any], prune: bool) -> int:
 
 
 def _shown(found: list[ImagesOnNode], prune: bool) -> str:
+    from phalanx.controller.runs.inventory import cache_cells, image_cells, image_rows
+
     rows = [image_cells(row) for row in image_rows(found)]
     lines = table(("IMAGE", "ID", "SIZE", "COUNT", "NODES", "NOTE"), rows)
     if any(one.more for one in found):

@@ -8,12 +8,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 #: Verb and its one line for ``--help``. Its module is ``cli.<verb>``, the command in it ``command``.
 VERBS = {
+    "discover": "List the models of a project, or those that tags choose.",
     "run": "Run a command or models on many nodes, and stream what they say.",
     "build": "Build the images of models, and write the manifest that a run begins from.",
     "image": "Bring an image to nodes, see who has it, remove what is kept of images.",
@@ -25,6 +29,7 @@ VERBS = {
     "cancel": "End a run.",
     "wait": "Wait for a run and return its exit code.",
     "doctor": "What this machine has, and what is missing for which target.",
+    "completion": "Print the completion script of a shell.",
 }
 
 EPILOG = """\b
@@ -62,6 +67,15 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"phalanx.controller.cli.{name} has no command")
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """From the table, as in help: click would import every verb for its line."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [
+            CompletionItem(name, help=words) for name, words in VERBS.items() if name.startswith(incomplete)
+        ]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does, but a closed pipe keeps its meaning: click would make it exit 1."""

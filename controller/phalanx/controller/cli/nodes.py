@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -12,9 +11,6 @@ from phalanx.controller.cli.tables import table
 from phalanx.controller.exits import Exit
 from phalanx.controller.nodesets import fold, natural
 from phalanx.controller.runs.directory import RunDirectory
-from phalanx.controller.runs.records import read_all
-from phalanx.controller.runs.status import node_document
-from phalanx.controller.runs.view import fold as fold_events
 from phalanx.controller.runs.words import short_image, size
 
 #: The controller answers from memory.
@@ -43,6 +39,10 @@ def command(run: str, nodeset: str, wide: bool, as_json: bool) -> int:
 
 def _entries(run: RunDirectory) -> list[dict[str, Any]]:
     """What the log says, with the controller's fresher words over it when it answers."""
+    from phalanx.controller.runs.records import read_all
+    from phalanx.controller.runs.status import node_document
+    from phalanx.controller.runs.view import fold as fold_events
+
     view = fold_events(read_all(run.events), run.run_id)
     entries = {name: node_document(node) for name, node in view.nodes.items()}
     for report in [] if view.finished else _ask(run):
@@ -52,6 +52,7 @@ def _entries(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 def _ask(run: RunDirectory) -> list[dict[str, Any]]:
+    import asyncio
     from dataclasses import asdict
 
     from phalanx.controller.control.client import ContactLost, ControlClient, ControlRefused

@@ -125,16 +125,18 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> RunInputs:
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.secrets import read_secrets
     from phalanx.controller.workflow.context import load_context
-    from phalanx.controller.workflow.models import selected
+    from phalanx.controller.workflow.models import Chosen, chosen, locate, project_folder
 
     nodes, ranks_per_node = shape(given.get("nodes"), given.get("ntasks"), given.get("ntasks_per_node"))
-    project = Path(environ.get("MODEL_DIR") or Path.cwd())
+    project = project_folder(environ)
+    found = chosen(project, given["tags"]) if given["tags"] else Chosen(())
     return RunInputs(
         run_id=new_run_id(run_name(given)),
         cwd=str(Path.cwd()),
         argv=("phalanx", *sys.argv[1:]),
         environ=dict(environ),
-        models=tuple(selected(project, given["tags"])) if given["tags"] else (),
+        models=tuple(locate(project, card) for card in found.cards),
+        notes=found.notes,
         context=load_context(given["additional_context"], given["additional_context_file"]),
         target=given["target"] or "",
         nodes=nodes,

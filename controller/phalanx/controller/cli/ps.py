@@ -12,7 +12,6 @@ from phalanx.controller.cli.selecting import json_option, put
 from phalanx.controller.cli.tables import table
 from phalanx.controller.exits import Exit
 from phalanx.controller.runs.directory import all_runs, runs_root
-from phalanx.controller.runs.status import line, summary
 from phalanx.controller.runs.words import duration
 
 ONGOING = ("starting", "pending", "running", "ending", "unknown")
@@ -27,6 +26,8 @@ def command(everything: bool, quiet: bool, as_json: bool) -> int:
 
     A run whose controller is gone before the run was over is shown as lost.
     """
+    from phalanx.controller.runs.status import line, summary
+
     root = runs_root()
     runs = islice(all_runs(root), None if everything else 20)
     if quiet:

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from phalanx.controller.cli.completing import tag_words
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
 
+
+def tags_option(words: str) -> Callable[[F], F]:
+    """``--tags``, with its line of help."""
+    return click.option("--tags", multiple=True, metavar="TAG,...", shell_complete=tag_words, help=words)
+
+
 WHAT: tuple[Callable[[Any], Any], ...] = (
-    click.option(
-        "--tags", multiple=True, metavar="TAG,...", help="Models of models.json to run, by tag or name."
-    ),
+    tags_option("Models of models.json to run, by tag or name."),
     click.option("--additional-context", metavar="JSON", help="Additional context, as madengine takes it."),
     click.option(
         "--additional-context-file",

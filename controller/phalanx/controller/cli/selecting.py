@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from phalanx.controller.cli.completing import run_ids
 from phalanx.controller.exits import Exit
 from phalanx.controller.nodesets import NodesetError, expand, numbers
 from phalanx.controller.runs.directory import RunDirectory, SelectionError, runs_root, select
@@ -29,7 +30,9 @@ class Refused(click.ClickException):
 
 def run_argument(function: F) -> F:
     """The optional RUN."""
-    return click.argument("run", required=False, default="@latest", metavar="[RUN]")(function)
+    return click.argument("run", required=False, default="@latest", metavar="[RUN]", shell_complete=run_ids)(
+        function
+    )
 
 
 def color_option(function: F) -> F:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 from phalanx.controller.cli.selecting import chosen, color_option, json_option, put, run_argument, style_for
 from phalanx.controller.exits import Exit
 from phalanx.controller.runs.directory import RunDirectory
-from phalanx.controller.runs.ending import ending
-from phalanx.controller.runs.evidence import gather
-from phalanx.controller.runs.model import RunView
-from phalanx.controller.runs.records import read_all
-from phalanx.controller.runs.screen import progress
-from phalanx.controller.runs.status import document, state_of
-from phalanx.controller.runs.view import fold
 from phalanx.controller.runs.words import Style
+
+if TYPE_CHECKING:
+    from phalanx.controller.runs.model import RunView
 
 
 @click.command()
@@ -26,6 +23,10 @@ from phalanx.controller.runs.words import Style
 @color_option
 def command(run: str, as_json: bool, color: str) -> int:
     """How RUN stands, or how it ended. Exits 0 whatever the run's own code is; see: phalanx wait."""
+    from phalanx.controller.runs.records import read_all
+    from phalanx.controller.runs.status import document
+    from phalanx.controller.runs.view import fold
+
     found = chosen(run)
     view = fold(read_all(found.events), found.run_id)
     if as_json:
@@ -37,6 +38,11 @@ def command(run: str, as_json: bool, color: str) -> int:
 
 def lines(run: RunDirectory, view: RunView, style: Style, now: float) -> list[str]:
     """The picture of a run at this moment."""
+    from phalanx.controller.runs.ending import ending
+    from phalanx.controller.runs.evidence import gather
+    from phalanx.controller.runs.screen import progress
+    from phalanx.controller.runs.status import state_of
+
     state = state_of(run, view, now)
     until = view.finished_at or (now if state not in ("lost", "unknown") else view.last_at or now)
     shown = progress(view, until, style)

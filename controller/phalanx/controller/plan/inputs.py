@@ -21,7 +21,7 @@ class RunInputs:
 
     ``argv``: phalanx's own words, for the record (secrets are masked in the plan). ``environ``: the login
     node's environment. ``command``: what follows ``--``. ``models``: what ``--tags`` chose.
-    ``slurm``: the command line's Slurm options.
+    ``notes``: what of that may not have been meant. ``slurm``: the command line's Slurm options.
     """
 
     run_id: str
@@ -30,6 +30,7 @@ class RunInputs:
     environ: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     models: tuple[SelectedModel, ...] = ()
+    notes: tuple[str, ...] = ()
     context: Context = field(default_factory=Context)
     name: str = ""
     target: str = ""

@@ -176,7 +176,11 @@ def _plan(
         exit_policy=policy,
         keep=inputs.keep,
         origins=placement.origins,
-        warnings=tuple(dict.fromkeys((*inputs.context.warnings, *placement.warnings, *bulk_warnings(image)))),
+        warnings=tuple(
+            dict.fromkeys(
+                (*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(image))
+            )
+        ),
     )
 
 

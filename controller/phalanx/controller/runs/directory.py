@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from phalanx.controller.runs.records import granted_job, last_state
-
 RUN_ID = re.compile(r"(?P<day>\d{8})-(?P<time>\d{6})-(?P<name>.+)-(?P<token>[0-9a-f]{4})")
 DEFAULT_ROOT = "phalanx-runs"
 LATEST = "latest"
@@ -176,6 +174,8 @@ def _latest(root: Path, runs: list[RunDirectory]) -> RunDirectory:
 
 
 def _failed(root: Path, runs: list[RunDirectory]) -> RunDirectory:
+    from phalanx.controller.runs.records import last_state  # events take longer to import than most verbs
+
     for run in runs:
         if last_state(run.events) == "failed":
             return run
@@ -187,6 +187,8 @@ def _named(root: Path, runs: list[RunDirectory], selector: str) -> RunDirectory:
         if run.run_id == selector:
             return run
     if selector.isdigit():
+        from phalanx.controller.runs.records import granted_job
+
         for run in runs:
             if granted_job(run.events) == selector:
                 return run

@@ -52,8 +52,13 @@ class ModelCard:
 
     @property
     def where(self) -> str:
-        """The card's place, for errors: ``models.json: [3] (bert)``."""
-        return f"{self.source}: [{self.index}] ({self.name})"
+        """The card's place and name, for errors: ``models.json: [3] (bert)``."""
+        return f"{self.place} ({self.name})"
+
+    @property
+    def place(self) -> str:
+        """The card's place: ``models.json: [3]``."""
+        return f"{self.source}: [{self.index}]"
 
     def warnings(self) -> list[str]:
         """Fields that nothing here acts on."""
@@ -105,9 +110,15 @@ def _schema() -> type[BaseModel]:
     return Card
 
 
+@cache
 def field_names() -> Sequence[str]:
     """The fields that a card may have."""
     return tuple(_schema().model_fields)
+
+
+@cache
+def _acted_on() -> Sequence[str]:
+    return tuple(name for name in field_names() if name not in _CARRIED)
 
 
 def read_cards(document: Any, source: str) -> list[ModelCard]:
@@ -124,25 +135,27 @@ def _card(entry: Any, index: int, source: str) -> ModelCard:
         raise InputError(f"cannot read {source}: [{index}]: expected an object, found {kind_of(entry)}")
     schema = _schema()
     try:
-        values = schema.model_validate(entry).model_dump()
+        checked = schema.model_validate(entry)
     except ValidationError as error:
         raise explain(f"{source}: [{index}]", error, {(): field_names()}, {}) from error
-    known = {name: values[name] for name in schema.model_fields if name not in _CARRIED}
-    unknown = tuple(name for name in entry if name not in schema.model_fields and not name.startswith("_"))
+    values = vars(checked)
+    known = {name: values[name] for name in _acted_on()}
+    unknown = tuple(name for name in checked.model_extra or () if not name.startswith("_"))
     known["tags"] = tuple(_words(known["tags"]))
     for name in ("data", "skip_gpu_arch"):
-        known[name] = ",".join(_words(known[name]))
+        known[name] = ",".join(_words(known[name])) if known[name] else ""
     known["multiple_results"] = (known["multiple_results"] or "").strip()
     known["timeout"] = max(0, known["timeout"] or 0)
     known["n_gpus"] = str(known["n_gpus"]).strip()
     known["nnodes"] = _count(known["nnodes"], f"{source}: [{index}].nnodes")
-    known["env_vars"] = {name: str(value) for name, value in known["env_vars"].items()}
+    if known["env_vars"]:
+        known["env_vars"] = {name: str(value) for name, value in known["env_vars"].items()}
     return ModelCard(**known, unknown=unknown, source=source, index=index, raw=entry)
 
 
 def _words(value: str | list[str]) -> list[str]:
     parts = value.split(",") if isinstance(value, str) else value
-    return [part.strip() for part in parts if part.strip()]
+    return [word for part in parts if (word := part.strip())]
 
 
 def _count(value: str | int, where: str) -> int:

@@ -1,21 +1,26 @@
-"""Discovery: the models of a project, from its models.json and those of ``scripts/<dir>/``.
+"""Discovery: the models of a project, from its models.json and what is in ``scripts/<dir>/``.
 
-Names and paths of a scoped file get their folder in front (``scripts/dummy3/models.json`` with ``model4`` is
-``dummy3/model4``), tags do not. A ``get_models_json.py`` is a program that makes cards; it is not run here.
+A folder below ``scripts/`` may list models (``models.json``) or make them (``get_models_json.py``, see
+``dynamic``). Names and paths of either get the folder in front, once (``scripts/dummy3/models.json`` with
+``model4`` is ``dummy3/model4``), tags do not. A project is read where it is: nothing of it is copied, and
+nothing is written into it.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from .card import ModelCard, read_cards
+from .dynamic import MODELS_PROGRAM, listed, updated
 from .errors import DiscoveryError, InputError
-from .place import inside, read_json
-from .tags import select
+from .place import inside, inside_text, read_json
+from .tags import Choice, choose
 
 MODELS_FILE = "models.json"
-MODELS_PROGRAM = "get_models_json.py"
 SCRIPTS = "scripts"
 #: Most folders below scripts/ that are looked at.
 FOLDER_LIMIT = 4096
@@ -34,22 +39,42 @@ class SelectedModel:
     program: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The cards that tags chose, as they are to run. ``notes``: what the user may not have meant."""
+
+    cards: tuple[ModelCard, ...]
+    notes: tuple[str, ...] = ()
+
+
+def project_folder(environ: Mapping[str, str]) -> Path:
+    """``$MODEL_DIR``, else the current directory."""
+    return Path(environ.get("MODEL_DIR") or Path.cwd())
+
+
 def discover(project: Path) -> list[ModelCard]:
-    """All cards of a project, root file first, then the scoped ones by folder name. Raises InputError."""
+    """All cards of a project, root file first, then those of folders by name. Raises InputError."""
     root = project / MODELS_FILE
     if not root.is_file():
         raise DiscoveryError(
             f"cannot find models: {project} has no {MODELS_FILE}; go to a project's folder or set MODEL_DIR"
         )
     cards = read_cards(read_json(root, MODELS_FILE), MODELS_FILE)
-    for folder in _scoped_folders(project):
-        cards += _scoped_cards(project, folder)
+    for scope in folders(project):
+        cards += _of_folder(project, scope)
     return cards
 
 
-def selected(project: Path, tags: list[str] | tuple[str, ...]) -> list[SelectedModel]:
+def chosen(project: Path, tags: Sequence[str]) -> Chosen:
+    """The cards that the tags choose, those of programs after their ``update_model()``. Raises InputError."""
+    selection = choose(discover(project), tags)
+    cards = tuple(choice.finished() for choice in _fresh(project, selection.choices))
+    return Chosen(cards, selection.notes)
+
+
+def selected(project: Path, tags: Sequence[str]) -> list[SelectedModel]:
     """The models that the tags choose, each with its script found. Raises InputError."""
-    return [locate(project, card) for card in select(discover(project), tags)]
+    return [locate(project, card) for card in chosen(project, tags).cards]
 
 
 def locate(project: Path, card: ModelCard) -> SelectedModel:
@@ -65,47 +90,72 @@ def locate(project: Path, card: ModelCard) -> SelectedModel:
     return SelectedModel(card, str((project / folder).absolute()), (program or "bash", script))
 
 
-def _scoped_folders(project: Path) -> list[Path]:
-    scripts = project / SCRIPTS
-    if not scripts.is_dir():
-        return []
+def folders(project: Path) -> list[str]:
+    """The names of the folders below ``scripts/``, in order; [] without one. Raises InputError."""
     try:
-        folders = sorted(entry for entry in scripts.iterdir() if entry.is_dir())
+        with os.scandir(project / SCRIPTS) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise InputError(f"cannot read {SCRIPTS}/: {error.strerror}") from error
-    if len(folders) > FOLDER_LIMIT:
+    if len(names) > FOLDER_LIMIT:
         raise InputError(f"cannot read {SCRIPTS}/: it has more than {FOLDER_LIMIT} folders")
-    return folders
+    return names
 
 
-def _scoped_cards(project: Path, folder: Path) -> list[ModelCard]:
-    scope = folder.name
+def _of_folder(project: Path, scope: str) -> list[ModelCard]:
+    folder = project / SCRIPTS / scope
+    listing = folder / MODELS_FILE
+    has_list, has_program = listing.is_file(), (folder / MODELS_PROGRAM).is_file()
     shown = f"{SCRIPTS}/{scope}/{MODELS_FILE}"
-    listed, program = (folder / MODELS_FILE).is_file(), (folder / MODELS_PROGRAM).is_file()
-    if listed and program:
+    if has_list and has_program:
         raise InputError(f"cannot read {shown}: {MODELS_PROGRAM} beside it gives models as well; keep one")
-    if program:
-        raise InputError(
-            f"cannot read {SCRIPTS}/{scope}/{MODELS_PROGRAM}: models made by a program are not read yet; "
-            f"write them to {shown}"
+    if has_list:
+        return _scoped(read_json(listing, shown), shown, scope)
+    if has_program:
+        shown = f"{SCRIPTS}/{scope}/{MODELS_PROGRAM}"
+        return _scoped(listed(project, shown), shown, scope)
+    return []
+
+
+def _fresh(project: Path, choices: tuple[Choice, ...]) -> list[Choice]:
+    """The same choices, with the cards of programs as they are after ``update_model()``."""
+    by_program: dict[str, dict[int, str]] = {}
+    for choice in choices:
+        card = choice.card
+        if card.source.endswith("/" + MODELS_PROGRAM):
+            by_program.setdefault(card.source, {})[card.index] = card.name
+    fresh: dict[tuple[str, int], ModelCard] = {}
+    for shown, names in by_program.items():
+        scope = Path(shown).parent.name
+        plain = [(index, name.removeprefix(scope + "/")) for index, name in names.items()]
+        cards = _scoped(updated(project, shown, plain), shown, scope)
+        for index, card in zip(names, cards, strict=True):
+            fresh[shown, index] = replace(card, index=index)
+    return [
+        replace(choice, card=fresh.get((choice.card.source, choice.card.index), choice.card))
+        for choice in choices
+    ]
+
+
+def _scoped(document: Any, shown: str, scope: str) -> list[ModelCard]:
+    """The cards of a folder's document, with the folder in front of names and paths."""
+    root = f"{SCRIPTS}/{scope}"
+    return [
+        replace(
+            card,
+            name=f"{scope}/{card.name}",
+            scripts=_below(root, card, "scripts"),
+            dockerfile=_below(root, card, "dockerfile") if card.dockerfile else "",
         )
-    if not listed:
-        return []
-    return [_scoped(card, scope) for card in read_cards(read_json(folder / MODELS_FILE, shown), shown)]
+        for card in read_cards(document, shown)
+    ]
 
 
-def _scoped(card: ModelCard, scope: str) -> ModelCard:
-    root = PurePosixPath(SCRIPTS, scope)
-    scripts = inside(root, card.scripts)
-    dockerfile = inside(root, card.dockerfile) if card.dockerfile else PurePosixPath()
-    for name, value in (("scripts", scripts), ("dockerfile", dockerfile)):
-        if value is None:
-            raise InputError(
-                f"cannot use {card.where}: {name} {getattr(card, name)!r} leaves the project's folder"
-            )
-    return replace(
-        card,
-        name=f"{scope}/{card.name}",
-        scripts=str(scripts),
-        dockerfile=str(dockerfile) if card.dockerfile else "",
-    )
+def _below(root: str, card: ModelCard, name: str) -> str:
+    path: str = getattr(card, name)
+    joined = inside_text(root, path)
+    if joined is None:
+        raise InputError(f"cannot use {card.where}: {name} {path!r} leaves the project's folder")
+    return joined

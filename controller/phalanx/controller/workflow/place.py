@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,9 +23,13 @@ def read_text(path: Path, shown: str = "", limit: int = FILE_LIMIT) -> str:
     name = shown or str(path)
     try:
         with path.open("rb") as file:
-            if not path.is_file():
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"cannot read {name}: it is not a regular file")
-            data = file.read(limit + 1)
+            # Python makes room for all that is asked for: with the limit, 16 MiB for each small file.
+            data = file.read(min(status.st_size, limit) + 1)
+            if len(data) > status.st_size:
+                data += file.read(max(0, limit + 1 - len(data)))  # it has grown meanwhile
     except OSError as error:
         raise InputError(f"cannot read {name}: {os.strerror(error.errno or 0)}") from error
     if len(data) > limit:
@@ -56,12 +61,16 @@ def read_json(path: Path, shown: str = "") -> Any:
 
 def inside(root: PurePosixPath, path: str) -> PurePosixPath | None:
     """``root/path`` normalised by its words alone; None when it is absolute or leaves the project."""
+    joined = inside_text(str(root), path)
+    return None if joined is None else PurePosixPath(joined)
+
+
+def inside_text(root: str, path: str) -> str | None:
+    """The same as text, for thousands of cards: making a path takes ten times as long as joining words."""
     if path.startswith("/") or "\0" in path:
         return None
-    joined = os.path.normpath(str(root / path))
-    if joined == ".." or joined.startswith("../"):
-        return None
-    return PurePosixPath(joined)
+    joined = os.path.normpath(f"{root}/{path}")
+    return None if joined == ".." or joined.startswith("../") else joined
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 ``T`` takes models with that name or tag, ``all`` takes all; ``S/T`` looks among the models of ``scripts/S/``
 only; ``T:k=v:flag`` appends ``--k v --flag`` to the arguments of what it takes. Models come in the order of
-the tags, then of the files.
+the tags, then of the files. A model that several tags take in just the same way is taken once, and that is
+told; so are two models of one name, which every tag that takes one may take both of.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from .card import ModelCard
 from .errors import DiscoveryError, did_you_mean
 
 ALL = "all"
+#: Most names or places that one line lists.
+SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +54,100 @@ def parse_tag(text: str) -> Tag:
     return Tag(text, text)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A card that was chosen, and what the tag appends to its arguments."""
+
+    card: ModelCard
+    extra: str = ""
+
+    def finished(self) -> ModelCard:
+        """The card as it is to run."""
+        return replace(self.card, args=self.card.args + self.extra) if self.extra else self.card
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What tags chose. ``notes``: what the user may not have meant, a line each."""
+
+    choices: tuple[Choice, ...]
+    notes: tuple[str, ...] = ()
+
+
 def select(cards: Sequence[ModelCard], values: Iterable[str]) -> list[ModelCard]:
-    """The cards that the tags choose; one chosen twice in just the same way runs once.
+    """The cards that the tags choose, as they are to run. Raises as ``choose``."""
+    return [choice.finished() for choice in choose(cards, values).choices]
+
+
+def choose(cards: Sequence[ModelCard], values: Iterable[str]) -> Selection:
+    """What the tags choose; a model chosen twice in just the same way once.
 
     Raises DiscoveryError for no tag at all and for a tag that chooses nothing.
     """
-    tags = [parse_tag(word) for word in split_tags(values)]
-    if not tags:
+    words = split_tags(values)
+    if not words:
         raise DiscoveryError("cannot choose models: no tag is given; say --tags NAME, or --tags all")
-    chosen: list[ModelCard] = []
-    for tag in tags:
-        taken = [replace(card, args=card.args + tag.extra) for card in cards if tag.takes(card)]
-        if not taken:
-            raise DiscoveryError(_nothing(tag, cards))
-        chosen += taken
-    unique: dict[tuple[str, str], ModelCard] = {}
-    for card in chosen:
-        unique.setdefault((card.name, card.args), card)
-    return list(unique.values())
+    notes: list[str] = []
+    choices: dict[tuple[str, int, str], Choice] = {}
+    takers: dict[tuple[str, int, str], list[str]] = {}
+    for word in words:
+        tag, taken, note = _taken(cards, word)
+        notes += note
+        for card in taken:
+            key = (card.source, card.index, tag.extra)
+            choices.setdefault(key, Choice(card, tag.extra))
+            takers.setdefault(key, []).append(word)
+    repeated = [(choices[key].card.name, words) for key, words in takers.items() if len(words) > 1]
+    chosen = {(choice.card.source, choice.card.index): choice.card for choice in choices.values()}
+    return Selection(
+        tuple(choices.values()), (*notes, *_of_repeated(repeated), *same_names(list(chosen.values())))
+    )
+
+
+def same_names(cards: Iterable[ModelCard]) -> list[str]:
+    """A line for each name that more than one card has, with the places of all of them."""
+    by_name: dict[str, list[ModelCard]] = {}
+    for card in cards:
+        by_name.setdefault(card.name, []).append(card)
+    return [
+        f"{len(twins)} models have the name {name}: {_listed([one.place for one in twins])}; "
+        "a tag that takes one may take all"
+        for name, twins in by_name.items()
+        if len(twins) > 1
+    ]
+
+
+def _taken(cards: Sequence[ModelCard], word: str) -> tuple[Tag, list[ModelCard], list[str]]:
+    """The tag that a word is, what it takes, and a note when it had to be read in the second way."""
+    tag = parse_tag(word)
+    taken = [card for card in cards if tag.takes(card)]
+    if taken:
+        return tag, taken, []
+    if other := _second_spelling(word):
+        tag_again = parse_tag(other)
+        taken = [card for card in cards if tag_again.takes(card)]
+        if taken:
+            return tag_again, taken, [f"tag {word!r} takes nothing and was read as {other!r}"]
+    raise DiscoveryError(_nothing(tag, cards))
+
+
+def _second_spelling(word: str) -> str:
+    """``dir:model:arg``, as some of madengine's pages have it, in the form that its code takes; else ""."""
+    folder, colon, rest = word.partition(":")
+    model = rest.split(":")[0]
+    return f"{folder}/{rest}" if colon and "/" not in folder and model and "=" not in model else ""
+
+
+def _of_repeated(repeated: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    if not repeated:
+        return []
+    shown = _listed([f"{name} ({', '.join(words)})" for name, words in repeated])
+    return [f"chosen by more than one tag: {shown}; taken once"]
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return ", ".join(words[:SHOWN]) + more
 
 
 def _nothing(tag: Tag, cards: Sequence[ModelCard]) -> str:
