@@ -59,6 +59,7 @@ class BuildInputs:
     fresh: bool = False
     at_once: int = 2
     manifest: str = "build_manifest.json"
+    notes: tuple[str, ...] = ()
 
 
 def read_dockerfiles(project: Path, cards: Iterable[ModelCard]) -> dict[str, tuple[Dockerfile, ...]]:

@@ -73,7 +73,7 @@ def make_build_plan(inputs: BuildInputs) -> tuple[BuildPlan, Secrets]:
         fresh=inputs.fresh,
         at_once=inputs.at_once,
         on_compute=inputs.on_compute,
-        warnings=tuple(dict.fromkeys((*inputs.context.warnings, *warnings))),
+        warnings=tuple(dict.fromkeys((*inputs.notes, *inputs.context.warnings, *warnings))),
     ), Secrets(secrets)
 
 

@@ -57,26 +57,25 @@ def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInpu
     )
     from phalanx.controller.workflow.context import load_context
     from phalanx.controller.workflow.errors import InputError
-    from phalanx.controller.workflow.models import discover
-    from phalanx.controller.workflow.tags import select
+    from phalanx.controller.workflow.models import Chosen, chosen, project_folder
 
-    project = Path(environ.get("MODEL_DIR") or Path.cwd()).absolute()
+    project = project_folder(environ).absolute()
     batch = read_batch(given["batch_manifest"]) if given["batch_manifest"] else ()
     if batch and given["tags"]:
         raise InputError(
             "cannot use --batch-manifest with --tags: the batch says which models; leave one out"
         )
-    known = discover(project)
     wanted = [line.model for line in batch if line.build_new] if batch else list(given["tags"])
     kept = [line.model for line in batch if not line.build_new]
-    cards = select(known, wanted) if wanted or not batch else []
-    others = select(known, kept) if kept else []
+    models = chosen(project, wanted) if wanted or not batch else Chosen(())
+    others = chosen(project, kept).cards if kept else ()
     return BuildInputs(
         project=str(project),
         cwd=str(Path.cwd()),
-        cards=tuple(cards),
-        others=tuple(others),
-        dockerfiles={} if given["use_image"] else read_dockerfiles(project, [*cards, *others]),
+        cards=models.cards,
+        others=others,
+        notes=models.notes,
+        dockerfiles={} if given["use_image"] else read_dockerfiles(project, [*models.cards, *others]),
         context=load_context(given["additional_context"], given["additional_context_file"]),
         environ=dict(environ),
         credentials=read_credentials(project, environ),
