@@ -342,6 +342,15 @@ def test_a_placeholder_in_a_blocks_variables_is_treated_as_in_all_others() -> No
         case("vllm", card={"vllm": {"env": {"A": "x${HERE}"}}}, environ={"HERE": "x"})
 
 
+def test_the_interface_of_the_cluster_is_for_the_cluster() -> None:
+    context = '{"slurm": {"network_interface": "ib0"}, "multi_node_args": {"GLOO_SOCKET_IFNAME": "eth1"}}'
+    values = env(case("torchrun", context=context, image="x"))
+    assert (values["NCCL_SOCKET_IFNAME"], values["GLOO_SOCKET_IFNAME"]) == ("ib0", "eth1")
+    assert "NCCL_SOCKET_IFNAME" not in env(case("torchrun", context=context, image="x", target="local"))
+    by_card = case("", n_gpus="0", card={"slurm": {"network_interface": "hsn0"}}, image="x", target="slurm")
+    assert by_card.env["GLOO_SOCKET_IFNAME"].origin == "models.json: [0] (m0): slurm.network_interface"
+
+
 def test_a_block_for_another_launcher_is_told() -> None:
     card = {"n_gpus": "8", "distributed": {"launcher": "torchrun"}, "vllm": {"tensor_parallel_size": 4}}
     [warning] = plan_for_tags(models(card)).warnings

@@ -135,12 +135,19 @@ def put_launch(environment: Environment, shape: Shape) -> None:
         if text and all(values.get(name, "?") for name in names_in(text)):
             _put(environment, variable, text, values, origin)
     if named:
-        for name, value in said.env.items():
-            environment.put(name, value, said.origin(f"env.{name}"))
         for block, serving in (("vllm", said.vllm), ("sglang", said.sglang)):
             if row.name.startswith(block):
                 for name, value in serving.env.items():
                     environment.put(name, value, said.origin(f"{block}.env.{name}"))
+
+
+def put_interfaces(environment: Environment, said: Distributed, target: str) -> None:
+    """The network interfaces of NCCL and gloo, by the files' words. Raises InputError."""
+    if said.interface and target == "slurm":
+        for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+            environment.put_literal(name, said.interface, said.origin("interface"))
+    for name, value in said.env.items():
+        environment.put_literal(name, value, said.origin(f"env.{name}"))
 
 
 def _put(

@@ -13,7 +13,7 @@ from typing import Literal
 
 from phalanx.protocol.messages import Runtime
 
-from ..workflow.distributed import distributed_of
+from ..workflow.distributed import Distributed, distributed_of
 from ..workflow.errors import InputError
 from ..workflow.models import SelectedModel
 from ..workflow.place import inside
@@ -23,7 +23,7 @@ from .env import Environment
 from .gpus import Gpus, gpus_of
 from .inputs import RunInputs
 from .launch_shape import Shape
-from .launchers import check_devices, launcher_column, launcher_of, put_launch, shape_of
+from .launchers import check_devices, launcher_column, launcher_of, put_interfaces, put_launch, shape_of
 from .model import CasePlan, EnvValue, ResultRule, StepPlan
 from .placement import Placement
 from .quantities import duration
@@ -57,7 +57,7 @@ def model_case(
     placement.origins[f"cases.{name}.runtime"] = why
     gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node)
     shape = shape_of(inputs, card, placement, gpus, said, image)
-    environment = _environment(inputs, model, placement, gpus, shape)
+    environment = _environment(inputs, model, placement, gpus, said, shape)
     check_devices(environment, launcher)
     env, secrets = environment.finished()
     container = container_of(inputs, card, runtime, image if runtime is Runtime.DOCKER else "", gpus)
@@ -168,7 +168,12 @@ def _deadline(inputs: RunInputs, model: SelectedModel, placement: Placement, nam
 
 
 def _environment(
-    inputs: RunInputs, model: SelectedModel, placement: Placement, gpus: Gpus, shape: Shape | None
+    inputs: RunInputs,
+    model: SelectedModel,
+    placement: Placement,
+    gpus: Gpus,
+    said: Distributed,
+    shape: Shape | None,
 ) -> Environment:
     card, context = model.card, inputs.context
     environment = Environment(inputs.environ)
@@ -176,6 +181,7 @@ def _environment(
         environment.put(name, value, "phalanx")
     environment.put_template("MAD_NODE_RANK", "{NODE_RANK}", "phalanx")
     environment.put_template("MAD_COLLECT_METRICS", "{ON_FIRST_NODE}", "phalanx")
+    put_interfaces(environment, said, placement.target.kind)
     if shape is not None:
         put_launch(environment, shape)
     environment.put_all(

@@ -1,6 +1,6 @@
 """How ranks are formed, as cards and contexts say it: one typed value, each part with its origin.
 
-Layers, the later over the earlier, key by key: the card's ``distributed``, ``vllm`` and ``sglang``, then the
+Layers, the later over the earlier, key by key: the card's ``distributed``, ``vllm`` and ``sglang``, the
 context's ``multi_node_args`` (the form of madengine 1), ``distributed``, ``launcher`` (the form of its
 Kubernetes configurations, which beats ``distributed`` there too), ``vllm`` and ``sglang``. A key that is not
 known is refused: one that silently does nothing costs a night. ``null`` is: not said; ``_keys`` are comments.
@@ -75,6 +75,8 @@ class Distributed:
     sglang: Serving = Serving()
     #: variables that ``multi_node_args`` may set: the network interfaces of NCCL and gloo
     env: Mapping[str, str] = field(default_factory=dict)
+    #: the interface that NCCL and gloo take on a Slurm cluster (``slurm.network_interface``)
+    interface: str = ""
     origins: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -135,6 +137,7 @@ _MULTI_NODE: _Block = {
     "MASTER_ADDR": _Key("", "unused"),
     "HOST_LIST": _Key("", "unused"),
 }
+_SLURM: _Block = {"network_interface": _Key("interface", "text")}
 _VLLM: _Block = {
     "tensor_parallel_size": _Key("vllm.tensor", "number", MOST_PROCESSES),
     "pipeline_parallel_size": _Key("vllm.pipeline", "number", MOST_NODES),
@@ -183,7 +186,7 @@ def distributed_of(card: ModelCard | None, context: Context) -> Distributed:
     )
 
 
-_PLAIN = ("launcher", "enabled", "nnodes", "nproc_per_node", "backend", "port")
+_PLAIN = ("launcher", "enabled", "nnodes", "nproc_per_node", "backend", "port", "interface")
 
 
 def context_nodes(context: Context) -> tuple[int, str] | None:
@@ -199,6 +202,8 @@ def _layers(card: ModelCard | None, context: Context) -> Iterator[tuple[str, Any
         yield f"{card.where}: distributed", card.distributed, _DISTRIBUTED
         yield f"{card.where}: vllm", card.vllm, _VLLM
         yield f"{card.where}: sglang", card.sglang, _SGLANG
+        yield f"{card.where}: slurm", _interface_of(card.slurm), _SLURM
+    yield context.origin("slurm"), _interface_of(context.document.get("slurm")), _SLURM
     for name, block in (
         ("multi_node_args", _MULTI_NODE),
         ("distributed", _DISTRIBUTED),
@@ -207,6 +212,11 @@ def _layers(card: ModelCard | None, context: Context) -> Iterator[tuple[str, Any
         ("sglang", _SGLANG),
     ):
         yield context.origin(name), context.blocks.get(name), block
+
+
+def _interface_of(slurm: Any) -> dict[str, Any]:
+    """The one key of a slurm block that is about ranks; the others are read elsewhere."""
+    return {"network_interface": slurm.get("network_interface")} if isinstance(slurm, Mapping) else {}
 
 
 def _under(values: Mapping[str, Any], stem: str) -> dict[str, Any]:
