@@ -278,7 +278,7 @@ class World:
 
     def _join(self, node: str, rank: int) -> None:
         if node not in self.dead:
-            self.happen(ev.AgentJoined(node, rank, "one", "10.0.0.1"))
+            self.happen(ev.AgentJoined(node, rank, "one", f"10.0.0.{rank + 1}"))
             self.happen(ev.AgentFacts(node, {"free_port": 29500}), self.soon())
 
     def die(self, node: str, detail: str = "connection broke") -> None:
@@ -295,7 +295,7 @@ class World:
             self.dice.uniform(0.1, 20),
             lambda: (
                 node in self.dead | self.left
-                or self.record(ev.AgentJoined(node, rank, "one", "10.0.0.1", resumed=True))
+                or self.record(ev.AgentJoined(node, rank, "one", f"10.0.0.{rank + 1}", resumed=True))
             ),
         )
 

@@ -200,6 +200,10 @@ def test_scripts_get_the_mad_variables_that_make_sense() -> None:
         "MAD_OUTPUT_CSV": "r.csv",
         "JENKINS_BUILD_NUMBER": "9",
         "MAD_DEPLOYMENT_TYPE": "local",
+        "MAD_NODE_RANK": "{NODE_RANK}",
+        "MAD_COLLECT_METRICS": "{ON_FIRST_NODE}",
+        "MAD_MULTI_NODE_RUNNER": "torchrun --nnodes={NNODES} --nproc_per_node=4 --node_rank={NODE_RANK} "
+        "--master_addr={MASTER_ADDR} --master_port={MASTER_PORT}",
         "MAD_TOTAL_NODES": "2",
         "MAD_GPU_VENDOR": "AMD",
         "MAD_GUEST_OS": "UBUNTU",
@@ -226,6 +230,8 @@ def test_the_launcher_of_a_row_is_what_formed_the_ranks() -> None:
     assert column(models({"distributed": {"launcher": "slurm-multi"}})) == "slurm_multi"
     context = '{"distributed": {"launcher": "torchrun"}}'
     assert column(models({"distributed": {"launcher": "vllm"}}, context=context)) == "torchrun"
+    assert column(models({"distributed": {"launcher": "megatron"}})) == "megatron-lm"
+    assert column(models({"distributed": {"launcher": "none"}})) == "process"
     assert column(models(environ={"MAD_LAUNCHER": "deepspeed"})) == "deepspeed"
     assert column(models(environ={"MAD_LAUNCHER": "mine"})) == "process"
 

@@ -64,6 +64,8 @@ def command(**given: Any) -> int:
         click.echo(f"phalanx: {clean_text(warning)}", err=True)
     if given["dry_run"]:
         return show_plan(plan, as_json=given["as_json"])
+    if plan.refusals:
+        refuse(plan.refusals[0], Exit.USAGE)
     run = started(plan, secrets)
     if given["detach"]:
         put(run.run_id)

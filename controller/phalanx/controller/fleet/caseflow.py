@@ -38,6 +38,7 @@ from .events import (
     StepBegun,
 )
 from .instructions import CaseEnd, DropTimer, Instruction, JudgeCase, Record, SetTimer, Ship, Tell
+from .meeting import Meeting
 from .states import CASE_PHASES, CasePhase, advance
 
 #: What a node may take beyond a step's grace to say that the step is over, in seconds.
@@ -64,7 +65,8 @@ class Failure:
 class CaseFlow:
     """The flow of one case on ``nodes`` (in node rank order).
 
-    ``run_env``: environment that all ranks of the run share. ``secret_of``: the secret values by name.
+    ``run_env``: environment that all ranks of the run share. ``meeting``: where they meet.
+    ``secret_of``: the secret values by name.
     """
 
     plan: CasePlan
@@ -72,6 +74,7 @@ class CaseFlow:
     nodes: tuple[str, ...]
     image_id: str
     run_env: dict[str, str]
+    meeting: Meeting
     secret_of: Callable[[str], str]
     began: float
     phase: CasePhase = CasePhase.SHIPPING
@@ -231,10 +234,10 @@ class CaseFlow:
     def _start(self, step: StepPlan) -> list[Instruction]:
         self._stopping = False
         per_rank = step.per == "rank"
-        self._running = {node: set(self.ranks_of(node)) if per_rank else {NODE_LEVEL} for node in self.here}
+        on = self.here if step.per != "first" else tuple(node for node in self.nodes[:1] if node in self.here)
+        self._running = {node: set(self.ranks_of(node)) if per_rank else {NODE_LEVEL} for node in on}
         if not self._running:
             return self._steps_over()
-        env = {name: value.value for name, value in self.plan.env.items() if not value.secret}
         secrets = {name: self.secret_of(name) for name, value in self.plan.env.items() if value.secret}
         starts = [
             Tell(
@@ -243,14 +246,14 @@ class CaseFlow:
                     self.plan.name,
                     step.name,
                     step.argv,
-                    env,
+                    self.meeting.rendered(self.plan, self._position[node]),
                     secrets,
                     self.ranks_of(node) if per_rank else (),
                     step.deadline_s,
                     self.timing.stop_grace_s,
                 ),
             )
-            for node in self.here
+            for node in on
         ]
         return [Record(StepBegun(self.plan.name, step.name, step.argv)), *starts]
 

@@ -59,6 +59,7 @@ from .instructions import (
     Tell,
 )
 from .instructions import CaseEnd as CaseEnding
+from .meeting import meeting_of
 from .preparation import Preparation
 from .roster import Roster
 from .states import OVER, PHASES, Phase, advance
@@ -328,15 +329,10 @@ class Engine:
         gone = tuple(node for node in self.nodes if node not in self.roster.present)
         if self.verdict is not None or self.cancel_level or gone:
             return [self._not_run(case.name, gone)]
-        head = self.roster.nodes[self.nodes[0]]
-        port = case.master_port or (head.facts or {}).get("free_port") or 29500
-        env = {
-            "PHALANX_RUN_ID": self.plan.run_id,
-            "MASTER_ADDR": head.address or "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
+        meeting = meeting_of(case, self.roster, self.nodes)
+        env = {"PHALANX_RUN_ID": self.plan.run_id, **meeting.environment()}
         image_id = self.preparation.image_id if self.preparation else ""
-        self.flow = CaseFlow(case, self.plan.timing, self.nodes, image_id, env, self.secret_of, now)
+        self.flow = CaseFlow(case, self.plan.timing, self.nodes, image_id, env, meeting, self.secret_of, now)
         return self.flow.begin()
 
     def _why_not_run(self, gone: tuple[str, ...]) -> str:

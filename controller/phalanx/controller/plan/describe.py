@@ -12,8 +12,9 @@ from pathlib import Path
 from phalanx.protocol.messages import ContainerSpec, Mount, Runtime
 
 from ..logs.clean import clean
-from .model import CasePlan, Plan, TargetPlan
+from .model import CasePlan, EnvValue, Plan, TargetPlan
 from .secrets import MASK
+from .templates import shown
 
 LABEL = 11
 _TIMES = ((3600.0, "h"), (60.0, "m"), (1.0, "s"))
@@ -24,6 +25,7 @@ def describe(plan: Plan, transfer: Iterable[str] = ()) -> str:
     lines = [f"plan  {plan.name} · {plan.run_id} · nothing will be started", ""]
     lines += _line("nodes", _nodes(plan))
     lines += _line("allocation", _allocation(plan))
+    lines += _line("or sbatch", _batch_script(plan))
     lines += _line("image", [*_image(plan), *transfer])
     lines += _line("images", _inventory(plan))
     for case in plan.cases:
@@ -31,7 +33,7 @@ def describe(plan: Plan, transfer: Iterable[str] = ()) -> str:
     lines.append("")
     lines += _line("limits", _limits_of_time(plan))
     lines += _line("writes", _writes(plan))
-    lines += [f"  ! {warning}" for warning in plan.warnings]
+    lines += [f"  ! {words}" for words in (*plan.refusals, *plan.warnings)]
     assumed = _assumptions(plan)
     if assumed:
         lines += ["", *(f"  ? {words}" for words in assumed)]
@@ -115,6 +117,33 @@ def _slurm_commands(plan: Plan) -> Iterator[tuple[str, ...]]:
     yield tuple(counts.get(word, word) for word in step)
 
 
+def _batch_script(plan: Plan) -> Iterator[str]:
+    """The same allocation as a batch script, for those who rather queue one."""
+    from ..targets.slurm_script import ScriptError, sbatch_script
+
+    target = plan.target
+    if target.kind != "slurm" or target.slurm.job_id:
+        return
+    if any(MASK in word for word in plan.argv):
+        yield "none: the command holds a secret, and a batch script is kept by the scheduler"
+        return
+    argv = _queued(plan.argv)
+    try:
+        text = sbatch_script(
+            target.slurm, nodes=target.nodes, name=plan.name, run_id=plan.run_id, cwd=plan.cwd, argv=argv
+        )
+    except ScriptError as error:
+        yield f"none: {error}"
+        return
+    yield from text.rstrip("\n").split("\n")
+
+
+def _queued(argv: tuple[str, ...]) -> list[str]:
+    """Our own words without those that would end a job at once."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [word for word in argv[:end] if word not in ("--dry-run", "-d", "--detach")] + list(argv[end:])
+
+
 def _inventory(plan: Plan) -> Iterator[str]:
     wanted = plan.inventory
     if wanted is None:
@@ -142,7 +171,7 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     yield from _line("steps", _steps(plan, case))
     if case.workspace:
         yield from _line("workspace", [f"{case.workspace} → a copy on every node"])
-    yield from _line("env", _env(case))
+    yield from _line("env", _env(case, plan.target.nodes))
     yield from _line("mounts", map(_mount, case.container.mounts))
     yield from _line("devices", [device.source for device in case.container.devices])
     yield from _line("container", _container(case.container))
@@ -153,10 +182,11 @@ def _steps(plan: Plan, case: CasePlan) -> Iterator[str]:
     for step in case.steps:
         end = f"  within {_time(step.deadline_s)}" if step.deadline_s else ""
         origin = _from(plan, f"cases.{case.name}.timeout") if step.name == "main" and end else ""
-        yield f"{step.name}, once per {step.per}: {shlex.join(step.argv)}{end}{origin}"
+        per = "on the first node" if step.per == "first" else f"per {step.per}"
+        yield f"{step.name}, once {per}: {shlex.join(step.argv)}{end}{origin}"
 
 
-def _env(case: CasePlan) -> Iterator[str]:
+def _env(case: CasePlan, nodes: int) -> Iterator[str]:
     yield "RANK LOCAL_RANK WORLD_SIZE NODE_RANK NNODES PHALANX_*   phalanx, for each rank"
     if "MASTER_ADDR" not in case.env:
         yield "MASTER_ADDR=? the first node   phalanx"
@@ -164,8 +194,13 @@ def _env(case: CasePlan) -> Iterator[str]:
         yield f"MASTER_PORT={case.master_port or '? a free port of the first node'}   phalanx"
     for name in sorted(case.env):
         value = case.env[name]
-        shown = MASK if value.secret else shlex.quote(value.value)
-        yield f"{name}={shown}   {value.origin}"
+        yield f"{name}={_value(value, nodes, case.master_port)}   {value.origin}"
+
+
+def _value(value: EnvValue, nodes: int, port: int) -> str:
+    if value.secret:
+        return MASK
+    return shlex.quote(shown(value.value, nodes, port) if value.template else value.value)
 
 
 def _mount(mount: Mount) -> str:

@@ -46,6 +46,16 @@ class Environment:
             return
         self.values[name] = EnvValue(found, origin)
 
+    def put_literal(self, name: str, value: str, origin: str) -> None:
+        """A value that is made here: nothing in it stands for anything else."""
+        self._check(name, origin)
+        self.values[name] = EnvValue(value, origin)
+
+    def put_template(self, name: str, text: str, origin: str) -> None:
+        """A text of the launch table whose names are filled in for each node."""
+        self._check(name, origin)
+        self.values[name] = EnvValue(text, origin, template=True)
+
     def put_all(self, values: Mapping[str, str], origin: str) -> None:
         """A block of a file; ``origin`` is its key path."""
         for name, value in values.items():

@@ -13,13 +13,14 @@ from typing import Literal
 
 from phalanx.protocol.messages import Runtime
 
+from ..workflow.distributed import distributed_of
 from ..workflow.errors import InputError
 from .container import container_of, image_of, runtime_of
 from .env import Environment
 from .gpus import gpus_of
 from .image import bulk_warnings, checked_reference, image_plan
 from .inputs import RunInputs
-from .launchers import launcher_column, launcher_named
+from .launchers import launcher_column
 from .model import PLAN_SCHEMA, CasePlan, ImagePlan, InventoryPlan, Plan, ResultRule, StepPlan, Timing
 from .model_case import add_asked, case_name, master_port, model_case
 from .placement import Placement, place
@@ -89,7 +90,6 @@ def _tags(inputs: RunInputs) -> tuple[Plan, Secrets]:
     for case, found in made:
         _merge_secrets(secrets, found, case.name)
     cases = tuple(case for case, _ in made)
-    _warn_of_launchers(inputs, placement)
     merged = Secrets(secrets)
     plan = _plan(inputs, placement, cases, _image_plan(inputs, cases), "workflow", DEFAULT_CSV, merged)
     return plan, merged
@@ -99,6 +99,10 @@ def _command_case(inputs: RunInputs, placement: Placement) -> tuple[CasePlan, Se
     if inputs.context.model_args is not None or inputs.context.encapsulate:
         raise InputError("cannot use model_args or encapsulate_script with a command: they belong to models")
     context = inputs.context
+    said = distributed_of(None, context)
+    if said.launcher:
+        origin = said.origin("launcher")
+        placement.warnings.append(f"{origin} is not used: it forms the ranks of models, not of a command")
     image, origin = image_of(inputs, None)
     runtime, why = runtime_of(inputs, image, origin)
     gpus = gpus_of(context, None, inputs.slurm.gpus_per_node)
@@ -135,10 +139,10 @@ def _command_case(inputs: RunInputs, placement: Placement) -> tuple[CasePlan, Se
             "pipeline": inputs.environ.get("pipeline", ""),
             "docker_image": container.image,
             "deployment_type": placement.target.kind,
-            "launcher": launcher_column(inputs, None, docker=bool(container.image)),
+            "launcher": launcher_column(None, docker=bool(container.image)),
             "build_number": inputs.environ.get("BUILD_NUMBER", "") or "0",
         },
-        master_port=master_port(inputs, env),
+        master_port=master_port(inputs, env, said.port),
     )
     return case, secrets
 
@@ -176,11 +180,23 @@ def _plan(
         exit_policy=policy,
         keep=inputs.keep,
         origins=placement.origins,
+        refusals=tuple(filter(None, map(_why_not_run, cases))),
         warnings=tuple(
             dict.fromkeys(
                 (*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(image))
             )
         ),
+    )
+
+
+def _why_not_run(case: CasePlan) -> str:
+    """For a case that can be planned and not be run yet; "" for all others."""
+    if not any(step.per == "first" for step in case.steps):
+        return ""
+    return (
+        f"cannot run {case.name} with {case.columns['launcher']}: its script drives the nodes itself, and "
+        "this version only shows the plan of such a run (--dry-run); give the model another launcher, or "
+        "start its script in an allocation of your own"
     )
 
 
@@ -207,7 +223,7 @@ def _check(inputs: RunInputs, cases: tuple[CasePlan, ...]) -> None:
 
 def _image_plan(inputs: RunInputs, cases: list[CasePlan] | tuple[CasePlan, ...]) -> ImagePlan | None:
     """The one image of a run. Raises InputError when the cases need different ones."""
-    by_image = {case.container.image: case.name for case in cases}
+    by_image = {case.container.image or case.needs_image: case.name for case in cases}
     if len(by_image) > 1:
         words = ", ".join(f"{name} needs {image or 'none'}" for image, name in by_image.items())
         raise InputError(f"cannot run models with different images together: {words}; run them one by one")
@@ -224,13 +240,4 @@ def _merge_secrets(secrets: dict[str, Secret], found: Secrets, case: str) -> Non
         if earlier.value != secret.value:
             raise InputError(
                 f"cannot run {case}: its secret {name} differs from that of another model of this run"
-            )
-
-
-def _warn_of_launchers(inputs: RunInputs, placement: Placement) -> None:
-    for model in inputs.models:
-        if name := launcher_named(inputs, model.card):
-            where = model.card.where
-            placement.warnings.append(
-                f"{where}: launcher {name} forms no ranks yet; the script starts it itself"
             )

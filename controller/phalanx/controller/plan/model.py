@@ -20,25 +20,27 @@ PLAN_SCHEMA = 1
 class EnvValue:
     """A value of the workload's environment and where it came from (a file and key path, a flag, a rule).
 
-    A secret has ``value`` "" here.
+    A secret has ``value`` "" here. A template has names in braces that are filled in for each node
+    (``plan/templates.py``); it is always phalanx's own.
     """
 
     value: str
     origin: str
     secret: bool = False
+    template: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """One command of a case.
 
-    ``per``: once per rank or once per node. ``deadline_s``: 0 for none. ``always``: run it even after an
-    earlier step failed (post-scripts, collection of diagnostics).
+    ``per``: once per rank, once per node, or once on the first node. ``deadline_s``: 0 for none. ``always``:
+    run it even after an earlier step failed (post-scripts, collection of diagnostics).
     """
 
     name: str
     argv: tuple[str, ...]
-    per: Literal["rank", "node"] = "rank"
+    per: Literal["rank", "node", "first"] = "rank"
     deadline_s: float = 0.0
     always: bool = False
 
@@ -63,6 +65,7 @@ class CasePlan:
     ``workspace``: a folder of the login node whose content is the working directory on every node, or "".
     ``collect``: patterns of files to bring back, beside the results directory.
     ``columns``: what the row of perf.csv says about the model (name, args, tags, ...), by column name.
+    ``needs_image``: an image that every node must have beside that of the container, or "".
     """
 
     name: str
@@ -75,6 +78,7 @@ class CasePlan:
     result: ResultRule = ResultRule()
     columns: dict[str, str] = field(default_factory=dict)
     master_port: int = 0
+    needs_image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +174,5 @@ class Plan:
     #: what a person should know before the run: input that is accepted and does nothing
     warnings: tuple[str, ...] = ()
     inventory: InventoryPlan | None = None
+    #: why this plan can be shown and not be run, and what to do instead
+    refusals: tuple[str, ...] = ()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import PurePosixPath
+from typing import Literal
 
 from phalanx.protocol.messages import Runtime
 
+from ..workflow.distributed import Distributed, distributed_of
 from ..workflow.errors import InputError
 from ..workflow.models import SelectedModel
 from ..workflow.place import inside
@@ -20,10 +22,11 @@ from .docker_options import parse_docker_options
 from .env import Environment
 from .gpus import Gpus, gpus_of
 from .inputs import RunInputs
-from .launchers import launcher_column
+from .launch_shape import Shape
+from .launchers import check_devices, launcher_column, launcher_of, put_interfaces, put_launch, shape_of
 from .model import CasePlan, EnvValue, ResultRule, StepPlan
 from .placement import Placement
-from .quantities import duration, whole_number
+from .quantities import duration
 from .secrets import Secrets, looks_secret
 
 #: Seconds that a model may take when neither card nor command line says (madengine's figure).
@@ -40,34 +43,66 @@ def model_case(
     card = model.card
     _refuse_unsupported(model, placement)
     image, image_origin = image_of(inputs, card)
-    runtime, why = runtime_of(inputs, image, image_origin)
-    if runtime is Runtime.PROCESS and placement.target.kind != "local" and not inputs.runtime:
+    said = distributed_of(card, inputs.context)
+    placement.warnings.extend(said.warnings)
+    launcher = launcher_of(inputs, said)
+    head_only = launcher is not None and launcher.head_only
+    runtime, why = _on_the_head(inputs) if head_only else runtime_of(inputs, image, image_origin)
+    needs_one = placement.target.kind != "local" and not inputs.runtime and not head_only
+    if runtime is Runtime.PROCESS and needs_one:
         raise InputError(
             f"cannot run {card.name} on {placement.target.kind}: no image is named; say --image NAME "
             "(or MAD_CONTAINER_IMAGE in the context), or --runtime process to run without a container"
         )
     placement.origins[f"cases.{name}.runtime"] = why
     gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node)
-    environment = _environment(inputs, model, placement, gpus)
+    shape = shape_of(inputs, card, placement, gpus, said, image)
+    environment = _environment(inputs, model, placement, gpus, said, shape)
+    check_devices(environment, launcher)
     env, secrets = environment.finished()
     container = container_of(inputs, card, runtime, image if runtime is Runtime.DOCKER else "", gpus)
     multiple = card.multiple_results
     return CasePlan(
         name=name,
-        steps=(StepPlan("main", _argv(inputs, model), deadline_s=_deadline(inputs, model, placement, name)),),
+        steps=(_main_step(inputs, model, placement, name, "first" if head_only else "rank"),),
         container=container,
         env=env,
         ranks_per_node=inputs.ranks_per_node or 1,
         workspace=model.directory,
         collect=((multiple,) if multiple else ()) + ARTEFACTS,
         result=ResultRule(multiple_results=multiple, require_performance=True),
-        columns=_columns(inputs, model, placement, gpus, container.image),
-        master_port=master_port(inputs, env) or _card_port(model),
+        columns={
+            **_columns(inputs, model, placement, gpus, image if head_only else container.image),
+            "launcher": launcher_column(launcher, docker=bool(container.image)),
+        },
+        master_port=master_port(inputs, env, said.port),
+        needs_image=image if head_only else "",
     ), secrets
 
 
-def master_port(inputs: RunInputs, env: dict[str, EnvValue]) -> int:
-    """The port that ranks meet on, 0 for one that the first node has free. Raises InputError."""
+def _on_the_head(inputs: RunInputs) -> tuple[Runtime, str]:
+    """The runtime of a script that starts the containers of all nodes itself. Raises InputError."""
+    if inputs.runtime == "docker":
+        raise InputError("cannot use --runtime docker with slurm_multi: its script starts containers itself")
+    return Runtime.PROCESS, "slurm_multi: the script starts containers itself"
+
+
+def _main_step(
+    inputs: RunInputs,
+    model: SelectedModel,
+    placement: Placement,
+    name: str,
+    per: Literal["rank", "first"],
+) -> StepPlan:
+    deadline = _deadline(inputs, model, placement, name)
+    return StepPlan("main", _argv(inputs, model), per, deadline)
+
+
+def master_port(inputs: RunInputs, env: dict[str, EnvValue], stated: int) -> int:
+    """The port that ranks meet on, 0 for one that the first node has free; ``stated``: what the files say.
+
+    Raises InputError.
+    """
     if inputs.master_port is not None:
         return inputs.master_port
     if "MASTER_PORT" in env and not env["MASTER_PORT"].secret:
@@ -75,13 +110,7 @@ def master_port(inputs: RunInputs, env: dict[str, EnvValue]) -> int:
         if not value.value.isdigit() or not 0 < int(value.value) < 65536:
             raise InputError(f"cannot use {value.origin}: MASTER_PORT: {value.value!r} is no port")
         return int(value.value)
-    return inputs.context.port or 0
-
-
-def _card_port(model: SelectedModel) -> int:
-    port = model.card.distributed.get("port")
-    where = f"{model.card.where}: distributed.port"
-    return 0 if port in (None, "") else whole_number(str(port), where, 1, 65535)
+    return stated
 
 
 def _refuse_unsupported(model: SelectedModel, placement: Placement) -> None:
@@ -138,11 +167,23 @@ def _deadline(inputs: RunInputs, model: SelectedModel, placement: Placement, nam
     return MODEL_TIMEOUT_S
 
 
-def _environment(inputs: RunInputs, model: SelectedModel, placement: Placement, gpus: Gpus) -> Environment:
+def _environment(
+    inputs: RunInputs,
+    model: SelectedModel,
+    placement: Placement,
+    gpus: Gpus,
+    said: Distributed,
+    shape: Shape | None,
+) -> Environment:
     card, context = model.card, inputs.context
     environment = Environment(inputs.environ)
     for name, value in _mad_values(inputs, model, placement, gpus).items():
         environment.put(name, value, "phalanx")
+    environment.put_template("MAD_NODE_RANK", "{NODE_RANK}", "phalanx")
+    environment.put_template("MAD_COLLECT_METRICS", "{ON_FIRST_NODE}", "phalanx")
+    put_interfaces(environment, said, placement.target.kind)
+    if shape is not None:
+        put_launch(environment, shape)
     environment.put_all(
         {name: value for name, value in card.env_vars.items() if name != "DOCKER_IMAGE_NAME"},
         f"{card.where}: env_vars",
@@ -180,6 +221,7 @@ def _mad_values(inputs: RunInputs, model: SelectedModel, placement: Placement, g
         "MAD_OUTPUT_CSV": model.card.multiple_results,
         "JENKINS_BUILD_NUMBER": inputs.environ.get("BUILD_NUMBER", "") or "0",
         "MAD_DEPLOYMENT_TYPE": target.kind,
+        "MAD_IN_SLURM_JOB": "1" if target.kind == "slurm" else "",
         "MAD_TOTAL_NODES": str(target.nodes),
         "MAD_GPU_VENDOR": context.gpu_vendor,
         "MAD_GUEST_OS": context.guest_os,
@@ -205,7 +247,6 @@ def _columns(
         "tags": ",".join(card.tags),
         "docker_image": image,
         "deployment_type": placement.target.kind,
-        "launcher": launcher_column(inputs, card, docker=bool(image)),
         "build_number": inputs.environ.get("BUILD_NUMBER", "") or "0",
         "additional_docker_run_options": card.additional_docker_run_options,
     }

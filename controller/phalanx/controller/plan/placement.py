@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..workflow.card import ModelCard
+from ..workflow.distributed import context_nodes
 from ..workflow.errors import InputError, did_you_mean
 from ..workflow.wording import kind_of
 from .inputs import RunInputs
@@ -152,8 +153,8 @@ def _asked_nodes(inputs: RunInputs, kind: str, in_allocation: bool) -> tuple[int
         return inputs.nodes, "--nodes"
     if context.slurm is not None and context.slurm.nodes is not None:
         return context.slurm.nodes, context.origin("slurm.nodes")
-    if context.nnodes is not None:
-        return context.nnodes, context.origin("distributed.nnodes")
+    if (by_blocks := context_nodes(context)) is not None:
+        return by_blocks
     by_card = _card_nodes(inputs)
     if by_card is not None:
         return by_card

@@ -44,6 +44,8 @@ class ModelCard:
     env_vars: Mapping[str, str] = field(default_factory=dict)
     slurm: Mapping[str, Any] = field(default_factory=dict)
     distributed: Mapping[str, Any] = field(default_factory=dict)
+    vllm: Mapping[str, Any] = field(default_factory=dict)
+    sglang: Mapping[str, Any] = field(default_factory=dict)
     nnodes: int = 0
     unknown: tuple[str, ...] = ()
     source: str = "models.json"
@@ -101,6 +103,8 @@ def _schema() -> type[BaseModel]:
         env_vars: dict[str, scalar] = Field(default_factory=dict)
         slurm: dict[str, Any] = Field(default_factory=dict)
         distributed: dict[str, Any] = Field(default_factory=dict)
+        vllm: dict[str, Any] = Field(default_factory=dict)
+        sglang: dict[str, Any] = Field(default_factory=dict)
         nnodes: StrictStr | StrictInt = ""
         deprecated: bool = False
         log_error_pattern_scan: Any = None

@@ -1,0 +1,46 @@
+"""Where the ranks of a case meet: the first node's address, a port, and the addresses of all nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..plan.model import CasePlan
+from ..plan.templates import node_values, render
+from .roster import Roster
+
+#: The port when nobody said one and the first node told of none: torchrun's.
+DEFAULT_PORT = 29500
+HERE = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Addresses in node rank order, and the port on the first node."""
+
+    addresses: tuple[str, ...]
+    port: int = DEFAULT_PORT
+
+    def environment(self) -> dict[str, str]:
+        """What every rank is told."""
+        return {"MASTER_ADDR": self.addresses[0], "MASTER_PORT": str(self.port)}
+
+    def rendered(self, case: CasePlan, rank: int) -> dict[str, str]:
+        """The environment of the case on the node of that rank, secrets left out.
+
+        A launcher's command agrees with what the script sees: a MASTER_ADDR or MASTER_PORT that the user set
+        goes into both.
+        """
+        plain = {name: value for name, value in case.env.items() if not value.secret}
+        own = {name: plain[name].value for name in ("MASTER_ADDR", "MASTER_PORT") if name in plain}
+        told = self.environment() | own
+        values = node_values(rank, self.addresses, told["MASTER_ADDR"], told["MASTER_PORT"])
+        return {
+            name: render(value.value, values) if value.template else value.value
+            for name, value in plain.items()
+        }
+
+
+def meeting_of(case: CasePlan, roster: Roster, nodes: tuple[str, ...]) -> Meeting:
+    """The meeting of a case on these nodes of the roster."""
+    port = case.master_port or (roster.nodes[nodes[0]].facts or {}).get("free_port") or DEFAULT_PORT
+    return Meeting(tuple(roster.address(node) or HERE for node in nodes), int(port))
