@@ -135,7 +135,12 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> RunInputs:
         argv=("phalanx", *sys.argv[1:]),
         environ=dict(environ),
         models=tuple(selected(project, given["tags"])) if given["tags"] else (),
-        context=load_context(given["additional_context"], given["additional_context_file"]),
+        context=load_context(
+            given["additional_context"],
+            given["additional_context_file"],
+            environ=environ,
+            unknown_keys=given["unknown_keys"],
+        ),
         target=given["target"] or "",
         nodes=nodes,
         ranks_per_node=ranks_per_node,
