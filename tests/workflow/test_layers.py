@@ -106,6 +106,12 @@ def test_file_and_command_line_together_go_over_the_manifest(tmp_path: Path) -> 
         ({"gpus_per_node": 8}, {"n_gpus": 2}, ("gpu_count", 2)),
         ({"gpus_per_node": 8}, {"slurm": {"gpus_per_node": 2}}, ("gpu_count", None)),
         ({"distributed": {"port": 1}}, {"distributed": {"master_port": 2}}, ("port", 2)),
+        ({"distributed": {"port": 1}}, {"launcher": {"master_port": 2}}, ("port", None)),
+        (
+            {"distributed": {"launcher": "vllm"}},
+            {"multi_node_args": {"RUNNER": "torchrun"}},
+            ("launcher", ""),
+        ),
         ({"MAD_CONTAINER_IMAGE": "a"}, {"docker_env_vars": {"MAD_CONTAINER_IMAGE": "b"}}, ("image", "")),
         ({"gen_sys_env_details": True}, {"generate_sys_env_details": False}, ("system_details", False)),
         ({"deploy": "local"}, {"slurm": {"nodes": 1}}, ("deploy", "")),

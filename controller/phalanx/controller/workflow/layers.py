@@ -23,11 +23,13 @@ LITERAL = ("log_error_patterns", "log_error_benign_patterns")
 MERGED = (*ENVIRONMENTS, "docker_mounts", "slurm", "distributed")
 #: Blocks that stand for keys of the top level and go below them.
 DEPLOYMENTS = ("deploy", "deployment_config")
-#: Key paths that say the same thing; within one layer the first goes before the others.
+#: Key paths that say the same thing. Which goes first within one layer is for whoever reads them.
 SAME = (
-    ("slurm.nodes", "distributed.nnodes"),
+    ("slurm.nodes", "distributed.nnodes", "launcher.nnodes", "multi_node_args.NNODES"),
+    ("distributed.launcher", "launcher.type", "multi_node_args.RUNNER"),
+    ("distributed.nproc_per_node", "launcher.nproc_per_node", "multi_node_args.MAD_RUNTIME_NGPUS"),
     ("gpus_per_node", "gpu_count", "n_gpus", "num_gpus", "ngpus", "slurm.gpus_per_node"),
-    ("distributed.port", "distributed.master_port"),
+    ("distributed.port", "distributed.master_port", "launcher.master_port", "multi_node_args.MASTER_PORT"),
     ("MAD_CONTAINER_IMAGE", "docker_env_vars.MAD_CONTAINER_IMAGE"),
     ("gen_sys_env_details", "generate_sys_env_details"),
 )
@@ -92,7 +94,7 @@ class Merged:
             self.forget(key)
         elif isinstance(block, dict) and name in block:
             self.values[key] = {one: value for one, value in block.items() if one != name}
-            del self.origins[path]
+            self.origins.pop(path, None)
 
     def paths(self, key: str) -> list[str]:
         """The paths at and below a key that have an origin."""
