@@ -4,6 +4,7 @@
     python docs/generate.py --check    say what is stale; exit status 1
 
 ``protocol.md``: every frame kind with its cap, every message with its fields and limits.
+``context.md``: the keys of an additional context and the presets, from their schema and their files.
 ``states.md``: each state machine as a diagram, from its table of transitions and the comments of its Enum.
 """
 
@@ -22,6 +23,7 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any
 
+from phalanx.controller.workflow import context_schema, presets
 from phalanx.protocol import VERSION, VERSION_MIN, schema
 from phalanx.protocol.frames import CAPS
 from phalanx.protocol.messages import MESSAGES, Kind, Message
@@ -228,7 +230,95 @@ def states_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"protocol.md": protocol_page, "states.md": states_page}
+CONTEXT = """\
+# The additional context
+
+What a run is told beside its command line, in madengine's words:
+
+```
+phalanx run --tags llama --additional-context-file site.json -c '{"slurm": {"nodes": 4}}'
+```
+
+- `-c`, `--additional-context` takes JSON or a Python literal, `--additional-context-file` a JSON file.
+- The later goes over the earlier: presets, model card, manifest, file, command line. `--dry-run` shows for
+  each value where it is from. Over a file, a key of the command line goes whole, and what is lost by that
+  is said in a warning; over a manifest, the keys of environments, `docker_mounts`, `slurm` and
+  `distributed` go one by one.
+- What says the same in other words counts as the same: `slurm.nodes` on the command line goes over
+  `distributed.nnodes` of the file.
+- A key that is not known is refused with the nearest spelling. `--unknown-keys warn` (or
+  `PHALANX_UNKNOWN_KEYS=warn`) makes that a warning. Keys that begin with `_` are comments, except names
+  such as `_JAVA_OPTIONS` in an environment.
+- `${NAME}` as a whole value is the value of the variable NAME on the login node. One that is not set is
+  refused, and so is a placeholder within a longer text, or in a name. Names and sources that look like
+  secrets (`HF_TOKEN`, `MAD_SECRETS_X`) are secrets: they may only stand in environments, and are shown
+  nowhere.
+- Nothing is guessed: a run without `gpu_vendor` and `guest_os` goes by its nodes. Only the choice of a
+  Dockerfile takes AMD and UBUNTU where nothing is said.
+"""
+
+WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}
+
+
+def key_in_words(annotation: Any) -> str:
+    """The type of a key as a reader of the table sees it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return key_in_words(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        kinds = [key_in_words(part) for part in arguments if part is not types.NoneType]
+        return " or ".join(kind for kind in dict.fromkeys(kinds) if kind != "whole number" or len(kinds) < 3)
+    if origin is list:
+        return f"list of {key_in_words(arguments[0])}"
+    if origin is dict:
+        inner = key_in_words(arguments[1])
+        return "object" if inner in ("anything", "object") else f"object of {inner}"
+    if origin is typing.Literal:
+        return " / ".join(f"`{word}`" for word in arguments if word)
+    return WORDS.get(annotation, "object")
+
+
+def keys_table(model: Any, unused: tuple[str, ...] = ()) -> str:
+    """The keys of a block."""
+    lines = ["| key | | what it does | |", "|---|---|---|---|"]
+    for name, info in model.model_fields.items():
+        kind, what = key_in_words(info.annotation), (info.description or "").replace("|", "\\|")
+        lines.append(f"| `{name}` | {kind} | {what} | {'not yet' if name in unused else ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def context_page() -> str:
+    """docs/context.md."""
+    blocks = (
+        ("slurm", context_schema.Slurm, context_schema.UNUSED_SLURM),
+        ("distributed", context_schema.Distributed, ()),
+        ("distributed.sglang_disagg, distributed.vllm_disagg", context_schema.Disaggregated, ()),
+        ("distributed.primus", context_schema.Primus, ()),
+        ("launcher", context_schema.Launcher, ()),
+        ("deployment_config, deploy", context_schema.Deployment, ()),
+        ("tools", context_schema.ToolEntry, ()),
+        ("pre_scripts, post_scripts", context_schema.ScriptEntry, ()),
+        ("data", context_schema.DataEntry, ()),
+    )
+    parts = [NOTE, CONTEXT, '## Keys\n\n"not yet": accepted, and nothing acts on it in this version.\n']
+    parts.append(keys_table(context_schema.ContextInput, context_schema.UNUSED))
+    parts += [f"## {title}\n\n{keys_table(model, unused)}" for title, model, unused in blocks]
+    parts.append(
+        "## Presets\n\n"
+        "What models on slurm get when nobody says otherwise, not even their cards. Commands get none.\n"
+        "What is in `-amd` is left out where `gpu_vendor` is NVIDIA. `--no-exclusive` shares nodes.\n"
+    )
+    rows = ["| preset | | |", "|---|---|---|"]
+    for name in presets.names():
+        for block, settings in presets.document(name).items():
+            rows += [
+                f"| {name} | `{block}.{key}` | `{str(value).lower() if value is True else value}` |"
+                for key, value in settings.items()
+            ]
+    return "\n".join([*parts, *rows])
+
+
+PAGES = {"context.md": context_page, "protocol.md": protocol_page, "states.md": states_page}
 
 
 def main() -> int:

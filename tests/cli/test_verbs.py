@@ -313,6 +313,8 @@ def test_wait_returns_the_code_of_a_run_that_is_over(phalanx: Phalanx, story: st
         (["run", "--secret", "NOT_SET_HERE", "--", "x"], "NOT_SET_HERE"),
         (["run", "--image", "i:1", "--memory", "lots", "--", "x"], "lots"),
         (["run", "--tags", "no-such-model"], "models.json"),
+        (["run", "-c", '{"slrm": {}}', "--", "x"], "did you mean 'slurm'"),
+        (["run", "--unknown-keys", "wrn", "--", "x"], "--unknown-keys"),
         (["logs", "nothing-like-it"], "none"),
         (["logs", "-w", "node[1-"], "none"),
         ([], "Usage"),
@@ -334,6 +336,34 @@ def test_a_dry_run_touches_nothing_and_shows_the_plan(phalanx: Phalanx) -> None:
     assert (plan["target"]["nodes"], plan["cases"][0]["ranks_per_node"]) == (2, 4)
     assert "hostname" in phalanx("run", "--dry-run", "-N", "2", "--", "hostname").out
     assert not phalanx.runs.exists()
+
+
+def test_unknown_keys_of_a_context_may_be_let_pass(phalanx: Phalanx) -> None:
+    words = ("run", "--dry-run", "-c", '{"slrm": {}, "docker_env_vars": {"A": "${B}"}}', "--", "x")
+    env = {"B": "from here", "PHALANX_UNKNOWN_KEYS": "warn"}
+    done = phalanx(*words, env=env)
+    assert (done.code, "slrm: it is not a known key" in done.err, "from here" in done.out) == (0, True, True)
+    assert phalanx(*words[:2], "--unknown-keys", "error", *words[2:], env=env).code == 4
+
+
+def test_a_node_may_be_shared_by_option(phalanx: Phalanx) -> None:
+    def exclusive(*words: str) -> bool | None:
+        plan = json.loads(phalanx("run", "--dry-run", "--json", "-p", "p", *words, "--", "x").out)
+        found: bool | None = plan["target"]["slurm"]["exclusive"]
+        return found
+
+    assert [exclusive(), exclusive("--exclusive"), exclusive("--no-exclusive")] == [None, True, False]
+
+
+def test_a_run_without_a_context_does_not_pay_for_its_schema() -> None:
+    code = (
+        "import sys\nfrom phalanx.controller.workflow.context import load_context\n"
+        "from phalanx.controller.workflow.presets import preset_for\n"
+        "load_context(None, None), preset_for('slurm', 2, '')\n"
+        "sys.stderr.write(' '.join({'pydantic', 'pydantic_core'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_image_verbs_plan_their_runs(phalanx: Phalanx) -> None:

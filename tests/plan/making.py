@@ -13,7 +13,7 @@ from phalanx.controller.workflow.models import SelectedModel
 def inputs(context: str = "", **more: Any) -> RunInputs:
     """Inputs of a run with these options."""
     given = {"run_id": "20260101-000000-x-0000", "cwd": "/proj", "argv": ("phalanx", "run"), **more}
-    return RunInputs(context=load_context(context), **given)
+    return RunInputs(context=load_context(context, environ=given.get("environ")), **given)
 
 
 def command(*argv: str, context: str = "", **more: Any) -> RunInputs:

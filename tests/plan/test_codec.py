@@ -22,7 +22,7 @@ from .making import command, inputs, models
 
 
 def rich() -> Plan:
-    context = '{"gpu_vendor": "AMD", "n_gpus": 2, "slurm": {"nodes": 4, "exclusive": true}, "tools": []}'
+    context = '{"gpu_vendor": "AMD", "n_gpus": 2, "slurm": {"nodes": 4, "exclusive": true}, "timeout": 1}'
     return plan_for_tags(
         models(
             {"args": "--x 'ä b'", "multiple_results": "r.csv", "n_gpus": "2"},
@@ -62,7 +62,7 @@ def test_a_plan_comes_back_as_it_was(plan: Plan) -> None:
         (lambda d: d.update(schema=2), "its schema is 2, this version reads 1"),
         (lambda d: d.pop("target"), "target: it is required and missing"),
         (lambda d: d["target"].update(nodes="4"), "target.nodes: expected a whole number, found text '4'"),
-        (lambda d: d["target"].update(kind="ssh"), "target.kind: input should be 'local' or 'slurm'"),
+        (lambda d: d["target"].update(kind="ssh"), "target.kind: expected 'local' or 'slurm', found"),
         (lambda d: d["cases"][0].update(steps={}), r"cases\[0\].steps: expected a list"),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_dry_run_shows_values_origins_and_what_it_takes_for_granted() -> None:
         "within 1 m   (models.json: [1] (s/two): timeout)",
         "from /proj/img.tar",
         "/proj/perf.csv (rows are appended)",
-        "! --additional-context: this version does not act on tools",
+        "! --additional-context: this version does not act on timeout",
         "? names of nodes",
     ):
         assert words in text

@@ -95,6 +95,35 @@ def test_a_secret_is_in_no_form_of_the_plan(tmp_path: Path) -> None:
         assert "c4nary" not in text
 
 
+def test_what_is_from_a_secret_variable_is_a_secret_under_any_name() -> None:
+    context = '{"docker_env_vars": {"PLAIN": "${MAD_SECRETS_HFTOKEN}", "ROOT": "${R}"}}'
+    environ = {"MAD_SECRETS_HFTOKEN": CANARY, "R": "/r"}
+    inputs = models(context=context, environ=environ, argv=("phalanx", "-c", context))
+    plan = plan_for_tags(inputs)
+    assert plan.cases[0].env["PLAIN"].secret
+    assert not plan.cases[0].env["ROOT"].secret
+    assert secrets_of(inputs).values_by_name()["PLAIN"] == CANARY
+    for text in (repr(plan), to_json(plan).decode(), describe(plan)):
+        assert "c4nary" not in text
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        '{"docker_env_vars": "HF_TOKEN=c4nary"}',
+        '{"docker_env_vars": {"HF_TOKEN": ["c4nary"]}}',
+        '{"docker_env_vars": {"HF_TOKEN": "c4nary\\u0000"}}',
+        '{"docker_env_vars": {"HF_TOKEN": "${X:-c4nary}"}}',
+        '{"docker_mounts": {"/d": "${MAD_SECRETS_X}"}}',
+        '{"tools": [{"name": "x", "env_vars": {"A_TOKEN": null, "B": "c4nary"}}]}',
+    ],
+)
+def test_an_error_does_not_show_a_secret(context: str) -> None:
+    with pytest.raises(InputError) as refused:
+        plan_for_command(command(context=context, environ={"MAD_SECRETS_X": "c4nary"}))
+    assert "c4nary" not in str(refused.value)
+
+
 def test_a_context_with_a_secret_is_masked_whole_in_the_stored_command_line() -> None:
     context = '{"docker_env_vars": {"X_TOKEN": "a\\u0062"}}'
     plan = plan_for_command(command(context=context, argv=("phalanx", "--additional-context", context)))

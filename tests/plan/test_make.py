@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
+from phalanx.controller.plan.describe import describe
 from phalanx.controller.plan.make import plan_for_command, plan_for_tags
 from phalanx.controller.plan.model import SlurmOptions
 from phalanx.controller.workflow.errors import InputError
@@ -94,6 +98,100 @@ def test_slurm_options_are_layered_card_context_command_line() -> None:
     assert (options.partition, options.account, options.qos, options.time) == ("cli", "ctx", "card", "30")
     assert plan.origins["target.slurm.partition"] == "--partition"
     assert plan.origins["target.slurm.qos"] == "models.json: [0] (m0): slurm.qos"
+
+
+def test_presets_of_models_on_slurm_lie_below_everything_that_is_said() -> None:
+    card = {"env_vars": {"OMP_NUM_THREADS": "1"}, "slurm": {"nodes": 2}}
+    context = '{"slurm": {}, "env_vars": {"NCCL_DEBUG": "INFO"}}'
+    plan = plan_for_tags(models(card, context=context, image="i", env=("GPU_MAX_HW_QUEUES=4",)))
+    env = plan.cases[0].env
+    assert (env["OMP_NUM_THREADS"].value, env["NCCL_DEBUG"].value) == ("1", "INFO")
+    assert env["GPU_MAX_HW_QUEUES"].value == "4"
+    assert env["NCCL_DEBUG_SUBSYS"].origin == "preset slurm/multi-node: env_vars.NCCL_DEBUG_SUBSYS"
+    assert plan.target.slurm.exclusive is True
+    assert plan.origins["target.slurm.exclusive"] == "preset slurm/defaults: slurm.exclusive"
+    assert "whole nodes   (preset slurm/defaults: slurm.exclusive)" in describe(plan)
+
+
+@pytest.mark.parametrize("source", ["card", "context", "command line"])
+def test_a_node_may_be_shared_when_anyone_says_so(source: str) -> None:
+    block = {"exclusive": False}
+    plan = plan_for_tags(
+        models(
+            {"slurm": block if source == "card" else {}},
+            context=json.dumps({"slurm": block if source == "context" else {}}),
+            image="i",
+            slurm=SlurmOptions(exclusive=False if source == "command line" else None),
+        )
+    )
+    assert plan.target.slurm.exclusive is False
+
+
+def test_presets_are_for_models_on_slurm_and_for_allocations_that_are_asked_for() -> None:
+    assert "OMP_NUM_THREADS" not in plan_for_tags(models()).cases[0].env
+    by_command = plan_for_command(command(context='{"slurm": {"nodes": 2}}'))
+    assert by_command.target.slurm.exclusive is None
+    assert by_command.cases[0].env == {}
+    inside = plan_for_tags(models(image="i", environ={"SLURM_JOB_ID": "7"}))
+    assert (inside.target.slurm.exclusive, inside.warnings) == (None, ())
+    assert "OMP_NUM_THREADS" in inside.cases[0].env
+
+
+def test_what_only_rocm_reads_is_left_out_for_another_vendor() -> None:
+    context = '{"slurm": {"nodes": 2}, "gpu_vendor": "NVIDIA"}'
+    env = plan_for_tags(models(context=context, image="i")).cases[0].env
+    assert "NCCL_DEBUG" in env
+    assert "HSA_FORCE_FINE_GRAIN_PCIE" not in env
+
+
+@pytest.mark.parametrize(
+    ("context", "more", "kind", "origin"),
+    [
+        ('{"deploy": "slurm"}', {}, "slurm", "--additional-context: deploy"),
+        ('{"deploy": "docker", "slurm": {}}', {}, "local", "--additional-context: deploy"),
+        ('{"deploy": "local"}', {"environ": {"SLURM_JOB_ID": "7"}}, "local", "--additional-context: deploy"),
+        ('{"deploy": "local"}', {"target": "slurm"}, "slurm", "--target"),
+        ('{"deploy": "local"}', {"slurm": SlurmOptions(qos="q")}, "slurm", "--qos"),
+        ('{"deploy": "slurm"}', {"target": "local"}, "local", "--target"),
+        (
+            '{"deployment_config": {"slurm": {"nodes": 2}}}',
+            {},
+            "slurm",
+            "--additional-context: deployment_config: slurm",
+        ),
+    ],
+)
+def test_the_context_may_name_the_target(context: str, more: dict[str, Any], kind: str, origin: str) -> None:
+    plan = plan_for_command(command(context=context, **more))
+    assert (plan.target.kind, plan.origins["target.kind"]) == (kind, origin)
+
+
+def test_gpus_on_the_command_line_go_over_those_of_the_context() -> None:
+    def known(context: str, asked: str = "") -> str:
+        slurm = SlurmOptions(gpus_per_node=asked)
+        return (
+            plan_for_tags(models({"n_gpus": "1"}, context=context, image="i", slurm=slurm))
+            .cases[0]
+            .env["GPUS_PER_NODE"]
+            .value
+        )
+
+    assert known("") == "1"
+    assert known('{"slurm": {"gpus_per_node": 2}}') == "2"
+    assert known('{"slurm": {"gpus_per_node": 2}, "gpu_count": 4}') == "4"
+    assert known('{"slurm": {"gpus_per_node": 2}, "gpu_count": 4}', "8") == "8"
+
+
+def test_placeholders_in_arguments_and_images_are_resolved_or_refused() -> None:
+    environ = {"IMG": "site/a:1", "HF_TOKEN": "hf_1234567"}
+    context = '{"docker_env_vars": {"MAD_CONTAINER_IMAGE": "${IMG}"}}'
+    assert plan_for_tags(models(context=context, environ=environ)).cases[0].container.image == "site/a:1"
+    by_card = models({"env_vars": {"DOCKER_IMAGE_NAME": "${IMG}"}}, environ=environ)
+    assert plan_for_tags(by_card).cases[0].container.image == "site/a:1"
+    with pytest.raises(InputError, match=r"args: it holds the placeholder \$\{HF_TOKEN\}"):
+        plan_for_tags(models({"args": "--token ${HF_TOKEN}"}, environ=environ))
+    with pytest.raises(InputError, match="is a secret"):
+        plan_for_tags(models({"env_vars": {"DOCKER_IMAGE_NAME": "${HF_TOKEN}"}}, environ=environ))
 
 
 def test_inside_an_allocation_that_one_is_used_with_all_its_nodes() -> None:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from phalanx.controller.workflow.context import load_context
+from phalanx.controller.workflow.context import build_defaults, load_context
+from phalanx.controller.workflow.context_parts import DataSource, ErrorScan, Script, Tool
 from phalanx.controller.workflow.errors import InputError
 
 
@@ -53,6 +54,16 @@ def test_numbers_become_text_where_text_is_meant() -> None:
         ("[]", "expected an object, found a list"),
         ("{'a': open('x')}", "nor is it a Python literal"),
         ("{1: 2}", "1: keys are text"),
+        ("{'slurm': {'nodes': 1, 'nodes': 2}}", "the key 'nodes' is given twice"),
+        ("{'tools': {'a'}}", "tools: found set"),
+        ('{"timeout": 1e999}', "timeout: found a number too large"),
+        ('{"slurm": {"nodes": true}}', "slurm.nodes: expected a whole number, found true"),
+        ('{"slurm": {"extra": ["ls"]}}', r"slurm.extra\[0\]: expected an option such as"),
+        ('{"data": {"x": {"gcs": {"path": "y"}}}}', "data.x.gcs: expected 'custom', 'local', 'minio', 'nas'"),
+        ('{"rocenv_mode": "ful"}', "rocenv_mode: expected 'lite' or 'full', found text 'ful'"),
+        ('{"log_error_pattern_scan": "flase"}', "log_error_pattern_scan: expected true or false"),
+        ('{"tools": ["rpd"]}', r"tools\[0\]: expected an object, found text 'rpd'"),
+        ('{"docker_env_vars": {"a[0]": null}}', r"docker_env_vars.a\[0\]: expected text"),
         ('{"k8s": {}}', "there is no kubernetes target yet"),
     ],
 )
@@ -62,7 +73,9 @@ def test_a_bad_context_names_the_key_and_the_way_out(text: str, words: str) -> N
 
 
 def test_keys_of_madengine_that_do_nothing_here_are_listed_once() -> None:
-    context = load_context('{"tools": [], "slurm": {"output_dir": "x", "nodes": 1}, "debug": true}')
+    context = load_context(
+        '{"tools": [{"name": "a"}], "slurm": {"output_dir": "x", "nodes": 1}, "debug": true, "data": {}}'
+    )
     assert context.warnings == (
         "--additional-context: this version does not act on tools, slurm.output_dir, debug",
     )
@@ -89,3 +102,49 @@ def test_node_lists_may_be_lists() -> None:
 
 def test_nothing_given_is_an_empty_context() -> None:
     assert load_context() == load_context("  ") == load_context("{}")
+
+
+def test_what_a_later_part_acts_on_is_typed() -> None:
+    context = load_context(
+        json.dumps(
+            {
+                "tools": [{"name": "rpd"}, {"name": "mine", "cmd": "x --", "env_vars": {"N": 1}}],
+                "pre_scripts": [{"path": "a.sh", "args": 3}],
+                "post_scripts": [{"path": "b.sh"}],
+                "data": {"d": {"nas": {"path": "/n", "readwrite": "true", "mirrorlocal": True}}},
+                "log_error_pattern_scan": "no",
+                "log_error_patterns": ["(", "x"],
+                "log_error_benign_patterns": ["ok"],
+                "rocenv_mode": "full",
+                "generate_sys_env_details": False,
+                "MAD_ROCM_PATH": "/opt/rocm",
+                "host_os": "HOST_UBUNTU",
+                "slurm": {"modules": ["rocm"], "enable_node_check": False},
+                "distributed": {"sglang_disagg": {"prefill_nodes": 1}, "primus": {"config_path": "x.yaml"}},
+            }
+        )
+    )
+    assert context.tools == (Tool("rpd"), Tool("mine", "x --", {"N": "1"}))
+    assert (context.pre_scripts, context.post_scripts) == ((Script("a.sh", "3"),), (Script("b.sh"),))
+    assert context.data == {"d": {"nas": DataSource("/n", mirror="true", read_write=True)}}
+    assert context.error_scan == ErrorScan(False, ("(", "x"), ("ok",))
+    assert (context.rocenv_mode, context.system_details, context.rocm_path) == ("full", False, "/opt/rocm")
+    assert context.facts == {"host_os": "HOST_UBUNTU"}
+    assert context.slurm is not None
+    assert (context.slurm.modules, context.slurm.enable_node_check) == (("rocm",), False)
+    assert context.blocks["distributed"]["sglang_disagg"] == {"prefill_nodes": 1}
+
+
+def test_vendor_and_guest_are_assumed_for_builds_and_never_for_runs() -> None:
+    context = load_context('{"guest_os": "centos"}')
+    assert (context.gpu_vendor, context.guest_os) == ("", "CENTOS")
+    assumed = build_defaults(context)
+    assert (assumed.gpu_vendor, assumed.gpu_vendor_origin) == ("AMD", "default")
+    assert (assumed.guest_os, assumed.guest_os_origin) == ("CENTOS", "--additional-context: guest_os")
+
+
+def test_an_underscore_is_a_comment_but_not_in_the_name_of_a_variable() -> None:
+    text = '{"docker_env_vars": {"_JAVA_OPTIONS": "-Xmx1g", "_why": "x"}, "tools": [{"name": "a", "_b": 1}]}'
+    context = load_context(text)
+    assert context.docker_env == {"_JAVA_OPTIONS": "-Xmx1g"}
+    assert context.tools == (Tool("a"),)

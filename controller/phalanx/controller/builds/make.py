@@ -15,6 +15,7 @@ from ..plan.env import Environment
 from ..plan.image import checked_reference
 from ..plan.secrets import Secret, Secrets
 from ..workflow.card import ModelCard
+from ..workflow.context import build_defaults
 from ..workflow.errors import DiscoveryError, InputError
 from ..workflow.place import inside
 from .credentials import missing_credentials
@@ -28,8 +29,6 @@ from .recorded import recorded_context, recorded_deployment
 
 ARCH = "MAD_SYSTEM_GPU_ARCHITECTURE"
 MARK_OF_SECRETS = "MAD_SECRETS"
-#: What madengine takes as said when nothing says it.
-DEFAULT_VENDOR, DEFAULT_GUEST = "AMD", "UBUNTU"
 _ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -65,7 +64,7 @@ def make_build_plan(inputs: BuildInputs) -> tuple[BuildPlan, Secrets]:
         given=tuple(given),
         unbuilt=tuple(unbuilt),
         manifest=str(PurePath(inputs.cwd, inputs.manifest)),
-        context=recorded_context(inputs.context, DEFAULT_VENDOR, DEFAULT_GUEST),
+        context=recorded_context(inputs.context),
         deployment=recorded_deployment(inputs.context, [one.card for one in given if one.kind == "prebuilt"]),
         credentials_required=tuple(dict.fromkeys(card.cred for card in inputs.cards if card.cred)),
         secrets_required=_required(inputs),
@@ -79,13 +78,9 @@ def make_build_plan(inputs: BuildInputs) -> tuple[BuildPlan, Secrets]:
 
 def facts_of(inputs: BuildInputs) -> dict[str, Any]:
     """What a CONTEXT line is compared with."""
-    context = inputs.context
-    return {
-        **inputs.facts,
-        **context.document,
-        "gpu_vendor": context.gpu_vendor or DEFAULT_VENDOR,
-        "guest_os": context.guest_os or DEFAULT_GUEST,
-    }
+    defaults = build_defaults(inputs.context)
+    said = {**inputs.facts, **inputs.context.document}
+    return {**said, "gpu_vendor": defaults.gpu_vendor, "guest_os": defaults.guest_os}
 
 
 def _of_model(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..plan.secrets import looks_secret
-from ..workflow.context import Context
+from ..workflow.context import Context, build_defaults
 
 #: Keys of a manifest's context that are there always, and those that are there when they were said.
 ALWAYS = ("docker_env_vars", "docker_mounts", "docker_build_arg", "gpu_vendor", "guest_os", "docker_gpus")
@@ -28,15 +28,15 @@ _OF_SLURM = (
 )  # fmt: skip
 
 
-def recorded_context(context: Context, vendor: str, guest: str) -> dict[str, Any]:
-    """The manifest's ``context``; ``vendor`` and ``guest`` stand for what is not said."""
-    said = context.document
+def recorded_context(context: Context) -> dict[str, Any]:
+    """The manifest's ``context``."""
+    said, defaults = context.document, build_defaults(context)
     found: dict[str, Any] = {
         "docker_env_vars": _open(context.docker_env),
         "docker_mounts": dict(context.mounts),
         "docker_build_arg": _open(context.build_args),
-        "gpu_vendor": context.gpu_vendor or vendor,
-        "guest_os": context.guest_os or guest,
+        "gpu_vendor": defaults.gpu_vendor,
+        "guest_os": defaults.guest_os,
         "docker_gpus": context.docker_gpus,
     }
     return found | {name: _plain(said[name]) for name in WHEN_SAID if name in said}

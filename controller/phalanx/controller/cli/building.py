@@ -76,7 +76,12 @@ def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInpu
         others=others,
         notes=models.notes,
         dockerfiles={} if given["use_image"] else read_dockerfiles(project, [*models.cards, *others]),
-        context=load_context(given["additional_context"], given["additional_context_file"]),
+        context=load_context(
+            given["additional_context"],
+            given["additional_context_file"],
+            environ=environ,
+            unknown_keys=given["unknown_keys"],
+        ),
         environ=dict(environ),
         credentials=read_credentials(project, environ),
         facts=read_facts(project),

@@ -137,7 +137,12 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> RunInputs:
         environ=dict(environ),
         models=tuple(locate(project, card) for card in found.cards),
         notes=found.notes,
-        context=load_context(given["additional_context"], given["additional_context_file"]),
+        context=load_context(
+            given["additional_context"],
+            given["additional_context_file"],
+            environ=environ,
+            unknown_keys=given["unknown_keys"],
+        ),
         target=given["target"] or "",
         nodes=nodes,
         ranks_per_node=ranks_per_node,

@@ -20,11 +20,23 @@ def tags_option(words: str) -> Callable[[F], F]:
 
 WHAT: tuple[Callable[[Any], Any], ...] = (
     tags_option("Models of models.json to run, by tag or name."),
-    click.option("--additional-context", metavar="JSON", help="Additional context, as madengine takes it."),
+    click.option(
+        "-c",
+        "--additional-context",
+        metavar="JSON",
+        help="Additional context, as madengine takes it: JSON or a Python literal.",
+    ),
     click.option(
         "--additional-context-file",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="The same from a file.",
+        help="The same from a file, below that of the command line.",
+    ),
+    click.option(
+        "--unknown-keys",
+        type=click.Choice(["error", "warn"]),
+        default="error",
+        envvar="PHALANX_UNKNOWN_KEYS",
+        help="Keys of a context that nothing here knows: refuse them, or warn and go on.",
     ),
     click.option(
         "-J", "--job-name", "name", default="", metavar="NAME", help="Name of the run (and of the job)."
@@ -62,7 +74,11 @@ SLURM: tuple[Callable[[Any], Any], ...] = (
     click.option("-C", "--constraint", default="", help="Features that nodes must have."),
     click.option("--gres", default="", help="Generic resources, such as gpu:8."),
     click.option("--gpus-per-node", default="", metavar="COUNT"),
-    click.option("--exclusive", is_flag=True, default=None, help="Whole nodes."),
+    click.option(
+        "--exclusive/--no-exclusive",
+        default=None,
+        help="Whole nodes (models get them unless someone says otherwise).",
+    ),
     click.option(
         "--slurm-arg",
         "extra",

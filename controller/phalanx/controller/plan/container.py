@@ -11,6 +11,7 @@ from phalanx.protocol.messages import ContainerSpec, Limits, Mount, Runtime
 
 from ..workflow.card import ModelCard
 from ..workflow.errors import InputError, did_you_mean
+from ..workflow.placeholders import resolve_shown
 from . import quantities
 from .docker_options import DockerOptions, parse_docker_options
 from .gpus import Gpus
@@ -34,7 +35,7 @@ def image_of(inputs: RunInputs, card: ModelCard | None) -> tuple[str, str]:
         (_card_image(card), f"{card.where}: env_vars.DOCKER_IMAGE_NAME" if card else ""),
     ):
         if reference:
-            return checked_reference(reference, origin), origin
+            return checked_reference(resolve_shown(reference, inputs.environ, origin), origin), origin
     return "", ""
 
 

@@ -94,6 +94,8 @@ def _allocation(plan: Plan) -> Iterator[str]:
         value = getattr(target.slurm, name)
         if value:
             yield f"{name} {value}{_from(plan, f'target.slurm.{name}')}"
+    if target.slurm.exclusive:
+        yield f"whole nodes{_from(plan, 'target.slurm.exclusive')}"
 
 
 def _slurm_commands(plan: Plan) -> Iterator[tuple[str, ...]]:

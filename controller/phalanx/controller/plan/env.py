@@ -1,22 +1,21 @@
 """The workload's environment: layers of values, the later over the earlier, each with its origin.
 
-A value is literal text. ``${NAME}`` as a whole value takes NAME from the login node's environment; within a
-longer text it is refused: half-expanded placeholders have replaced real tokens before.
+A value is literal text, or ``${NAME}`` as a whole: ``workflow/placeholders`` has the rule. What is from a
+variable whose name is that of a secret is a secret, whatever it is called here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..workflow.errors import InputError
+from ..workflow.placeholders import resolve
 from .model import EnvValue
 from .secrets import Secret, Secrets, looks_secret
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WHOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_WITHIN = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*(:?[-=+?][^}]*)?\}")
 #: What phalanx gives to each rank; a value for all ranks would be wrong on all but one.
 PER_RANK = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "NNODES"})
 PREFIX = "PHALANX_"
@@ -35,12 +34,13 @@ class Environment:
     def put(self, name: str, value: str, origin: str) -> None:
         """Set a value over an earlier one. Raises InputError."""
         self._check(name, origin)
-        found = self._resolve(name, value, origin)
+        resolved = resolve(value, self.environ, origin, name)
+        found = resolved.text
         if "\0" in found or len(found) > VALUE_LIMIT:
             raise InputError(
                 f"cannot use {origin}: {name}: it holds a NUL or is longer than {VALUE_LIMIT} characters"
             )
-        if looks_secret(name) or name in self.secrets:
+        if looks_secret(name) or resolved.secret or name in self.secrets:
             self.secrets[name] = Secret(found, origin)
             self.values[name] = EnvValue("", origin, secret=True)
             return
@@ -58,8 +58,12 @@ class Environment:
 
     def put_all(self, values: Mapping[str, str], origin: str) -> None:
         """A block of a file; ``origin`` is its key path."""
+        self.put_each(values, lambda name: f"{origin}.{name}")
+
+    def put_each(self, values: Mapping[str, str], origin_of: Callable[[str], str]) -> None:
+        """Values of several sources; ``origin_of`` says for a name where its value is from."""
         for name, value in values.items():
-            self.put(name, value, f"{origin}.{name}")
+            self.put(name, value, origin_of(name))
 
     def put_secret(self, name: str, secret: Secret) -> None:
         """A value that was given as a secret."""
@@ -105,16 +109,3 @@ class Environment:
             )
         if name in PER_RANK or name.startswith(PREFIX):
             raise InputError(f"cannot use {origin}: {name} is set by phalanx for each rank; leave it out")
-
-    def _resolve(self, name: str, value: str, origin: str) -> str:
-        whole = _WHOLE.fullmatch(value)
-        if whole is None:
-            if found := _WITHIN.search(value):
-                raise InputError(
-                    f"cannot use {origin}: {name} holds the placeholder {found[0]} within a text; "
-                    "write the value out, or give the whole value as ${NAME}"
-                )
-            return value
-        if whole[1] not in self.environ:
-            raise InputError(f"cannot use {origin}: {name} is {value}, and {whole[1]} is not set here")
-        return self.environ[whole[1]]

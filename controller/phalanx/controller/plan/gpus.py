@@ -57,7 +57,7 @@ class Gpus:
 
 
 def gpus_of(context: Context, card: ModelCard | None, asked: str) -> Gpus:
-    """GPUs per node: context aliases, then Slurm's (``asked`` from the command line), then the card's n_gpus.
+    """GPUs per node: ``asked`` on the command line, then what context and its slurm block say, then the card.
 
     Raises InputError.
     """
@@ -80,11 +80,11 @@ def gpus_of(context: Context, card: ModelCard | None, asked: str) -> Gpus:
 
 
 def _count(context: Context, card: ModelCard | None, asked: str) -> tuple[int, str]:
-    if context.gpu_count is not None:
-        return context.gpu_count, "additional context"
+    alias = "" if context.gpu_count is None else str(context.gpu_count)
     block = context.slurm.gpus_per_node if context.slurm else ""
     for text, origin in (
         (asked, "--gpus-per-node"),
+        (alias, context.origin(context.gpu_count_key)),
         (block, context.origin("slurm.gpus_per_node")),
         (card.n_gpus if card else "", f"{card.where}: n_gpus" if card else ""),
     ):

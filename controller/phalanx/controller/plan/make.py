@@ -1,7 +1,7 @@
 """Inputs become a plan: pure functions, the same for every front end.
 
-Precedence, the later over the earlier: defaults, model card, context file, context of the command line,
-options. Whatever is wrong is said here, before a node is asked for, as an ``InputError``.
+Precedence, the later over the earlier: presets, model card, manifest, context file, context of the command
+line, options. Whatever is wrong is said here, before a node is asked for, as an ``InputError``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .image import bulk_warnings, checked_reference, image_plan
 from .inputs import RunInputs
 from .launchers import launcher_column
 from .model import PLAN_SCHEMA, CasePlan, ImagePlan, InventoryPlan, Plan, ResultRule, StepPlan, Timing
-from .model_case import add_asked, case_name, master_port, model_case
+from .model_case import add_asked, add_context, case_name, master_port, model_case
 from .placement import Placement, place
 from .quantities import duration
 from .secrets import Secret, Secrets, mask_argv
@@ -109,9 +109,7 @@ def _command_case(inputs: RunInputs, placement: Placement) -> tuple[CasePlan, Se
     environment = Environment(inputs.environ)
     if gpus.known:
         environment.put("GPUS_PER_NODE", str(gpus.known), "phalanx")
-    environment.put_all(context.env, context.origin("env_vars"))
-    values = {name: value for name, value in context.docker_env.items() if name != "MAD_CONTAINER_IMAGE"}
-    environment.put_all(values, context.origin("docker_env_vars"))
+    add_context(environment, context)
     add_asked(environment, inputs, ambient=False)
     env, secrets = environment.finished()
     name = case_name(inputs.name or PurePath(inputs.command[0]).name, set())

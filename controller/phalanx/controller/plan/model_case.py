@@ -13,10 +13,12 @@ from typing import Literal
 
 from phalanx.protocol.messages import Runtime
 
+from ..workflow.context import Context
 from ..workflow.distributed import Distributed, distributed_of
 from ..workflow.errors import InputError
 from ..workflow.models import SelectedModel
 from ..workflow.place import inside
+from ..workflow.placeholders import refuse_within
 from .container import container_of, image_of, runtime_of
 from .docker_options import parse_docker_options
 from .env import Environment
@@ -148,6 +150,7 @@ def _argv(inputs: RunInputs, model: SelectedModel) -> tuple[str, ...]:
 def _split(text: str, origin: str) -> list[str]:
     if "\0" in text:
         raise InputError(f"cannot use {origin}: it holds a NUL")
+    refuse_within(text, origin)
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -177,6 +180,8 @@ def _environment(
 ) -> Environment:
     card, context = model.card, inputs.context
     environment = Environment(inputs.environ)
+    for name, (value, origin) in placement.preset.block("env_vars").items():
+        environment.put(name, str(value), origin)
     for name, value in _mad_values(inputs, model, placement, gpus).items():
         environment.put(name, value, "phalanx")
     environment.put_template("MAD_NODE_RANK", "{NODE_RANK}", "phalanx")
@@ -190,13 +195,18 @@ def _environment(
     )
     for text in parse_docker_options(card.additional_docker_run_options, f"{card.where}: options").env:
         environment.put_options([text], f"{card.where}: additional_docker_run_options -e")
-    environment.put_all(context.env, context.origin("env_vars"))
-    environment.put_all(
-        {name: value for name, value in context.docker_env.items() if name != "MAD_CONTAINER_IMAGE"},
-        context.origin("docker_env_vars"),
-    )
+    add_context(environment, context)
     add_asked(environment, inputs, ambient=True)
     return environment
+
+
+def add_context(environment: Environment, context: Context) -> None:
+    """What the context gives the workload: env_vars, then docker_env_vars over them."""
+    environment.put_each(context.env, lambda name: context.origin(f"env_vars.{name}"))
+    environment.put_each(
+        {name: value for name, value in context.docker_env.items() if name != "MAD_CONTAINER_IMAGE"},
+        lambda name: context.origin(f"docker_env_vars.{name}"),
+    )
 
 
 def add_asked(environment: Environment, inputs: RunInputs, *, ambient: bool) -> None:

@@ -1,6 +1,6 @@
 """Where a run goes: target, number of nodes, the options of an allocation; each with its origin.
 
-Order, the later over the earlier: default, model cards, additional context, command line. Inside an
+Order, the later over the earlier: preset, model cards, additional context, command line. Inside an
 allocation (``SLURM_JOB_ID``) that one is used, unless the target is said to be local.
 """
 
@@ -14,6 +14,7 @@ from typing import Literal
 from ..workflow.card import ModelCard
 from ..workflow.distributed import context_nodes
 from ..workflow.errors import InputError, did_you_mean
+from ..workflow.presets import Preset, preset_for
 from ..workflow.wording import kind_of
 from .inputs import RunInputs
 from .model import SlurmOptions, TargetPlan
@@ -28,11 +29,12 @@ _ASKING = tuple(name for name in SlurmOptions.__dataclass_fields__ if name not i
 
 @dataclass(slots=True)
 class Placement:
-    """The target and what is to be said about it."""
+    """The target and what is to be said about it. ``preset``: what models get there when nobody says."""
 
     target: TargetPlan
     origins: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    preset: Preset = field(default_factory=Preset)
 
 
 def place(inputs: RunInputs) -> Placement:
@@ -42,6 +44,9 @@ def place(inputs: RunInputs) -> Placement:
     kind = _kind(inputs, origins)
     options = _slurm_options(inputs, origins, warnings) if kind == "slurm" else SlurmOptions()
     nodes = _nodes(inputs, kind, options, origins)
+    preset = preset_for(kind, nodes, inputs.context.gpu_vendor) if inputs.models else Preset()
+    if kind == "slurm" and not options.job_id:
+        options = _preset_options(options, preset, origins)
     fewest = inputs.min_nodes or 0
     if fewest < 0 or fewest > nodes:
         raise InputError(f"cannot use --min-nodes {fewest}: the run asks for {nodes} nodes")
@@ -53,7 +58,7 @@ def place(inputs: RunInputs) -> Placement:
         agent_python=inputs.agent_python,
         advertise=inputs.advertise,
     )
-    return Placement(target, origins, warnings)
+    return Placement(target, origins, warnings, preset)
 
 
 def _kind(inputs: RunInputs, origins: dict[str, str]) -> Literal["local", "slurm"]:
@@ -68,16 +73,18 @@ def _kind(inputs: RunInputs, origins: dict[str, str]) -> Literal["local", "slurm
             raise InputError(f"cannot use --{asked[0].replace('_', '-')} with --target local: it is Slurm's")
         origins["target.kind"] = "--target"
         return "local"
+    context = inputs.context
     reasons = (
         ("--target", said == "slurm"),
         (f"--{asked[0].replace('_', '-')}" if asked else "", bool(asked) or bool(inputs.slurm.extra)),
-        (inputs.context.origin("slurm"), inputs.context.slurm is not None),
+        (context.origin("deploy"), bool(context.deploy)),
+        (context.origin("slurm"), context.slurm is not None),
         ("SLURM_JOB_ID", bool(_job_id(inputs.environ))),
     )
     for origin, holds in reasons:
         if holds:
             origins["target.kind"] = origin or "--slurm-arg"
-            return "slurm"
+            return "local" if origin == context.origin("deploy") and context.deploy == "local" else "slurm"
     origins["target.kind"] = "default"
     return "local"
 
@@ -115,6 +122,15 @@ def _slurm_options(inputs: RunInputs, origins: dict[str, str], warnings: list[st
             f"allocation {job_id} is used as it is: {', '.join(ignored)} only matter for a new one"
         )
     return dataclasses.replace(options, job_id=job_id)
+
+
+def _preset_options(options: SlurmOptions, preset: Preset, origins: dict[str, str]) -> SlurmOptions:
+    """The options of a new allocation, and below them those of the preset."""
+    found: dict[str, object] = {}
+    for name, (value, origin) in preset.block("slurm").items():
+        if not _said(getattr(options, name)):
+            found[name], origins[f"target.slurm.{name}"] = value, origin
+    return dataclasses.replace(options, **found)  # type: ignore[arg-type]
 
 
 def _card_slurm(inputs: RunInputs, warnings: list[str]) -> tuple[str, dict[str, str | bool]]:

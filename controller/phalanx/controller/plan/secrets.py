@@ -15,16 +15,13 @@ from pathlib import Path
 
 from ..workflow.errors import InputError
 from ..workflow.place import read_text
+from ..workflow.secrecy import looks_secret as looks_secret
 
 MASK = "••••"
 #: Largest secret read from a file, in bytes.
 SECRET_LIMIT = 64 * 1024
 #: Shorter values cannot be masked by their text: they would blot out half of every line.
 MASKABLE = 4
-_LOOKS_SECRET = re.compile(
-    r"MAD_SECRETS|PASSWORD|PASSWD|(^|_)SECRET(_|$)|(^|_)TOKEN$|CREDENTIAL|(API|ACCESS|PRIVATE|SECRET|AUTH)_?KEY",
-    re.IGNORECASE,
-)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -70,11 +67,6 @@ class Secrets(Mapping[str, Secret]):
                 if len(form) >= MASKABLE:
                     text = text.replace(form, MASK)
         return text
-
-
-def looks_secret(name: str) -> bool:
-    """Whether a variable of this name is treated as a secret without being told so."""
-    return _LOOKS_SECRET.search(name) is not None
 
 
 def read_secrets(specs: Iterable[str], environ: Mapping[str, str]) -> Secrets:

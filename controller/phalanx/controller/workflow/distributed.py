@@ -8,8 +8,9 @@ known is refused: one that silently does nothing costs a night. ``null`` is: not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from .card import ModelCard
@@ -93,6 +94,8 @@ class _Key(NamedTuple):
     high: int = 0
 
 
+#: From a key path to where the value there is from.
+_OriginOf = Callable[[str], str]
 _Block = Mapping[str, "_Key | _Block"]
 
 
@@ -168,8 +171,8 @@ def distributed_of(card: ModelCard | None, context: Context) -> Distributed:
     """What card and context say together. Raises InputError that names the key and its file."""
     found: dict[str, tuple[Any, str]] = {}
     warnings: list[str] = []
-    for name, value, block in _layers(card, context):
-        _read(value, block, name, found, warnings)
+    for origin_of, name, value, block in _layers(card, context):
+        _read(value, block, name, origin_of, found, warnings)
     values = {path: value for path, (value, _) in found.items()}
     if values.get("launcher") and not values.get("enabled", True):
         warnings.append(f"{found['enabled'][1]} is false: {values['launcher']} forms no ranks")
@@ -197,13 +200,17 @@ def context_nodes(context: Context) -> tuple[int, str] | None:
     return (said.nnodes, said.origin("nnodes")) if said.nnodes else None
 
 
-def _layers(card: ModelCard | None, context: Context) -> Iterator[tuple[str, Any, _Block]]:
+def _layers(card: ModelCard | None, context: Context) -> Iterator[tuple[_OriginOf, str, Any, _Block]]:
+    """Of each block: what tells where a value at a path is from, its name, what it says, what it may say."""
     if card is not None:
-        yield f"{card.where}: distributed", card.distributed, _DISTRIBUTED
-        yield f"{card.where}: vllm", card.vllm, _VLLM
-        yield f"{card.where}: sglang", card.sglang, _SGLANG
-        yield f"{card.where}: slurm", _interface_of(card.slurm), _SLURM
-    yield context.origin("slurm"), _interface_of(context.document.get("slurm")), _SLURM
+        for name, value, block in (
+            ("distributed", card.distributed, _DISTRIBUTED),
+            ("vllm", card.vllm, _VLLM),
+            ("sglang", card.sglang, _SGLANG),
+            ("slurm", _interface_of(card.slurm), _SLURM),
+        ):
+            yield partial(_of_card, card), name, value, block
+    yield context.origin, "slurm", _interface_of(context.document.get("slurm")), _SLURM
     for name, block in (
         ("multi_node_args", _MULTI_NODE),
         ("distributed", _DISTRIBUTED),
@@ -211,7 +218,11 @@ def _layers(card: ModelCard | None, context: Context) -> Iterator[tuple[str, Any
         ("vllm", _VLLM),
         ("sglang", _SGLANG),
     ):
-        yield context.origin(name), context.blocks.get(name), block
+        yield context.origin, name, context.blocks.get(name), block
+
+
+def _of_card(card: ModelCard, path: str) -> str:
+    return f"{card.where}: {path}"
 
 
 def _interface_of(slurm: Any) -> dict[str, Any]:
@@ -234,24 +245,28 @@ def _serving(values: Mapping[str, Any], stem: str) -> dict[str, Any]:
 
 
 def _read(
-    value: Any, block: _Block, where: str, found: dict[str, tuple[Any, str]], warnings: list[str]
+    value: Any,
+    block: _Block,
+    path: str,
+    origin_of: _OriginOf,
+    found: dict[str, tuple[Any, str]],
+    warnings: list[str],
 ) -> None:
     """Take what a block says; in the order of its table, so that of two spellings the last one counts."""
     if value is None:
         return
     if not isinstance(value, Mapping):
-        raise _wrong(where, "an object", value)
+        raise _wrong(origin_of(path), "an object", value)
     for name in value:
         if name not in block and not str(name).startswith("_"):
-            raise InputError(
-                f"cannot use {where}.{name}: it is not a known key{did_you_mean(str(name), block)}"
-            )
+            words = f"it is not a known key{did_you_mean(str(name), block)}"
+            raise InputError(f"cannot use {origin_of(f'{path}.{name}')}: {words}")
     for name, key in block.items():
-        part, origin = value.get(name), f"{where}.{name}"
+        part, origin = value.get(name), origin_of(f"{path}.{name}")
         if part is None or part == "":
             continue
         if not isinstance(key, _Key):
-            _read(part, key, origin, found, warnings)
+            _read(part, key, f"{path}.{name}", origin_of, found, warnings)
         elif key.kind == "unused":
             warnings.append(f"{origin} is not used: every node gets its own from phalanx")
         elif key.kind == "variables":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, did_you_mean
+from .secrecy import looks_secret
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -31,6 +32,8 @@ _EXPECTED = {
 }
 #: Names that pydantic puts into a location for the branch of a union; they are no keys of the user.
 _BRANCHES = {"str", "int", "float", "bool"}
+#: Blocks whose values are shown nowhere by an error.
+_ENVIRONMENTS = {"docker_env_vars", "env_vars", "docker_build_arg"}
 KeyPath = tuple[int | str, ...]
 
 
@@ -62,19 +65,34 @@ def explain(
     error: ValidationError,
     keys: Mapping[tuple[str, ...], Sequence[str]],
     hints: Mapping[str, str],
+    document: Any = None,
 ) -> InputError:
     """The InputError for a failed validation.
 
     ``keys``: the keys that are known at a place (list indexes left out). ``hints``: for a top-level key that
-    belongs elsewhere, where.
+    belongs elsewhere, where. ``document``: what was validated; with it, keys of any name are told from the
+    names that pydantic puts into a location.
     """
     grouped: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        place = tuple(part for part in detail["loc"] if not _is_branch(part))
-        grouped.setdefault(place, []).append(detail)
+        grouped.setdefault(place_of(detail, document), []).append(detail)
     words = [_complaint(place, details, keys, hints) for place, details in grouped.items()]
     more = f" (and {len(words) - SHOWN} more)" if len(words) > SHOWN else ""
     return InputError(f"cannot read {source}: " + "; ".join(words[:SHOWN]) + more)
+
+
+def place_of(detail: ErrorDetails, document: Any = None) -> KeyPath:
+    """Where in the document a complaint belongs."""
+    place: list[int | str] = []
+    here = document
+    for part in detail["loc"]:
+        known = part in here if isinstance(here, dict) else isinstance(here, list) and isinstance(part, int)
+        if known:
+            here = here[part]
+        elif _is_branch(part) or (document is not None and detail["type"] != "missing"):
+            continue
+        place.append(part)
+    return tuple(place)
 
 
 def _is_branch(part: int | str) -> bool:
@@ -87,24 +105,41 @@ def _complaint(
     keys: Mapping[tuple[str, ...], Sequence[str]],
     hints: Mapping[str, str],
 ) -> str:
+    # Of a key that may not be there, its value is of no interest.
+    details = [detail for detail in details if detail["loc"][-1:] == ("[key]",)] or details
     first = details[0]
     where = key_path(place) or "the whole"
     if first["type"] == "extra_forbidden":
-        return _unknown(place, where, keys, hints)
+        return unknown_key(place, keys, hints)
     if first["type"] == "missing":
         return f"{where}: it is required and missing"
-    expected = list(dict.fromkeys(_EXPECTED.get(detail["type"], "") for detail in details))
+    expected = list(dict.fromkeys(_expected(detail) for detail in details))
     if all(expected):
-        return f"{where}: expected {' or '.join(expected)}, found {kind_of(first['input'])}"
-    said = next(detail for detail in details if detail["type"] not in _EXPECTED)
+        return f"{where}: expected {' or '.join(expected)}, found {_found(place, first)}"
+    said = next(detail for detail in details if not _expected(detail))
     reason = said["msg"].removeprefix("Value error, ")
-    return f"{where}: {reason[:1].lower()}{reason[1:]}, found {kind_of(said['input'])}"
+    return f"{where}: {reason[:1].lower()}{reason[1:]}, found {_found(place, said)}"
 
 
-def _unknown(
-    place: KeyPath, where: str, keys: Mapping[tuple[str, ...], Sequence[str]], hints: Mapping[str, str]
+def _expected(detail: ErrorDetails) -> str:
+    if detail["type"] == "literal_error":
+        return str(detail["ctx"]["expected"]).removeprefix("'', ")
+    return _EXPECTED.get(detail["type"], "")
+
+
+def _found(place: KeyPath, detail: ErrorDetails) -> str:
+    """What was found; of a text that may be or hold a secret, only that it is one."""
+    may_be_secret = any(part in _ENVIRONMENTS or looks_secret(str(part)) for part in place)
+    if isinstance(detail["input"], str) and may_be_secret:
+        return "text"
+    return kind_of(detail["input"])
+
+
+def unknown_key(
+    place: KeyPath, keys: Mapping[tuple[str, ...], Sequence[str]], hints: Mapping[str, str]
 ) -> str:
-    name = str(place[-1])
+    """``slurm.partitoin: it is not a known key; did you mean 'partition'?``"""
+    where, name = key_path(place), str(place[-1])
     if len(place) == 1 and name in hints:
         return f"{where}: it is not a key of the top level; {hints[name]}"
     parent = tuple(part for part in place[:-1] if isinstance(part, str))
