@@ -16,7 +16,7 @@ help:
 	@echo 'make clean   remove what make made'
 
 demo: $(VENV)/.installed
-	cd examples/mad-mini && ../../$(BIN)/phalanx run --tags ring_allreduce -N 4
+	cd examples/mad-mini && ../../$(BIN)/phalanx run --tags ring_allreduce -N 4 --runtime process
 
 test: parts lint
 	$(BIN)/python -m pytest

@@ -306,13 +306,12 @@ def test_wait_returns_the_code_of_a_run_that_is_over(phalanx: Phalanx, story: st
     [
         (["rum"], "did you mean run?"),
         (["ps", "--jsno"], "--json"),
-        (["run"], "either --tags TAG or -- COMMAND"),
+        (["run"], "--tags TAG, -m MANIFEST or -- COMMAND"),
         (["run", "--tags", "a", "--", "b"], "two runs"),
         (["run", "-N", "2", "-n", "3", "--", "x"], "cannot deal 3 ranks to 2 nodes"),
         (["run", "-N", "0", "--", "x"], "-N"),
         (["run", "--secret", "NOT_SET_HERE", "--", "x"], "NOT_SET_HERE"),
         (["run", "--image", "i:1", "--memory", "lots", "--", "x"], "lots"),
-        (["run", "--tags", "no-such-model"], "models.json"),
         (["run", "-c", '{"slrm": {}}', "--", "x"], "did you mean 'slurm'"),
         (["run", "--unknown-keys", "wrn", "--", "x"], "--unknown-keys"),
         (["logs", "nothing-like-it"], "none"),
@@ -327,6 +326,13 @@ def test_bad_arguments_end_with_4_and_words_and_touch_nothing(
     assert done.code == 4
     assert said in done.err + done.out
     assert "Traceback" not in done.err
+    assert not phalanx.runs.exists()
+
+
+@pytest.mark.parametrize("verb", ["run", "build"])
+def test_no_model_to_be_found_ends_with_1_as_in_madengine(phalanx: Phalanx, verb: str) -> None:
+    done = phalanx(verb, "--tags", "no-such-model")
+    assert (done.code, "models.json" in done.err) == (1, True)
     assert not phalanx.runs.exists()
 
 

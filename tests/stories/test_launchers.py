@@ -25,7 +25,7 @@ def project(folder: Path, **card: object) -> Path:
     scripts = folder / "scripts" / "told"
     scripts.mkdir(parents=True)
     (scripts / "run.sh").write_text(SCRIPT)
-    model = {"name": "told", "scripts": "scripts/told", "dockerfile": "docker/told", "args": "", "tags": []}
+    model = {"name": "told", "scripts": "scripts/told", "args": "", "tags": []}
     (folder / "models.json").write_text(json.dumps([{**model, **card}]))
     return folder
 

@@ -35,7 +35,7 @@ def is_a_good_row(row: dict[str, str]) -> None:
 def test_the_main_job_on_four_local_agents_gives_a_row_and_keeps_what_every_rank_returned(
     local: Phalanx, mad_mini: Path
 ) -> None:
-    run = local.run("run", "--tags", "ring_allreduce", "-N", "4", folder=mad_mini)
+    run = local.run("run", "--tags", "ring_allreduce", "-N", "4", "--runtime", "process", folder=mad_mini)
     (row,) = rows_of(mad_mini)
     is_a_good_row(row)
     assert len(kept_csvs(run)) >= 4

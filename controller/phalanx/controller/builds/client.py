@@ -95,7 +95,8 @@ class Client:
         if said.status or not said.out.strip():
             raise BuildError(
                 f"cannot build: no container engine answers: {_last(said.err) or 'it says nothing'}; "
-                "start one, set DOCKER_HOST, or build on a compute node with --build-on-compute"
+                "start one, set DOCKER_HOST, build on a compute node with --build-on-compute, or run without "
+                "containers with --runtime process"
             )
         if self.environ.get("DOCKER_BUILDKIT") == "0":
             return builder_of(said.out.strip(), "")

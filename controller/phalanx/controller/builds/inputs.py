@@ -6,16 +6,18 @@ Strings are as the user wrote them; ``make`` checks them.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..workflow.card import ModelCard
 from ..workflow.context import Context
 from ..workflow.errors import InputError, did_you_mean
+from ..workflow.models import project_folder
 from ..workflow.place import read_json, read_text
 from ..workflow.wording import kind_of
-from .credentials import CredentialBook
+from .credentials import CredentialBook, read_credentials
 from .dockerfiles import TOOLS_FOLDER, Dockerfile, candidates, read_dockerfile
 
 CTX_TEST = "ctx_test"
@@ -60,6 +62,32 @@ class BuildInputs:
     at_once: int = 2
     manifest: str = "build_manifest.json"
     notes: tuple[str, ...] = ()
+
+
+def gathered_build(
+    cards: Sequence[ModelCard],
+    context: Context,
+    environ: Mapping[str, str],
+    *,
+    others: Sequence[ModelCard] = (),
+    **more: Any,
+) -> BuildInputs:
+    """The inputs of a build of these cards, with what the project's files say. Raises InputError."""
+    project = project_folder(environ).absolute()
+    of_files = () if more.get("use_image") else (*cards, *others)
+    return BuildInputs(
+        project=str(project),
+        cwd=str(Path.cwd()),
+        cards=tuple(cards),
+        others=tuple(others),
+        dockerfiles=read_dockerfiles(project, of_files),
+        context=context,
+        environ=dict(environ),
+        credentials=read_credentials(project, environ),
+        facts=read_facts(project),
+        has_tools=tools_here(project),
+        **more,
+    )
 
 
 def read_dockerfiles(project: Path, cards: Iterable[ModelCard]) -> dict[str, tuple[Dockerfile, ...]]:

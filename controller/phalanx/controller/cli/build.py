@@ -38,7 +38,6 @@ Exit: 0 all built and pushed, 1 no model has the tag, 2 an image was not built o
 @click.option(
     "-a", "--target-archs", multiple=True, metavar="ARCH,...", help="Build for these GPU architectures."
 )
-@click.option("-r", "--registry", default="", metavar="REGISTRY", help="Push every image there.")
 @click.option(
     "--batch-manifest",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -48,7 +47,6 @@ Exit: 0 all built and pushed, 1 no model has the tag, 2 an image was not built o
     "--use-image", default="", metavar="IMAGE|auto", help="Build nothing; the models run in this image."
 )
 @click.option("--build-on-compute", "on_compute", is_flag=True, help="Build on a compute node, not here.")
-@click.option("--clean-docker-cache", "fresh", is_flag=True, help="Build without cached layers.")
 @click.option(
     "-m",
     "--manifest-output",

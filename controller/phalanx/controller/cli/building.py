@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from phalanx.controller.builds.inputs import BuildInputs
     from phalanx.controller.builds.model import BuildPlan
     from phalanx.controller.builds.work import Told
+    from phalanx.controller.cli.choosing import BuildFirst
     from phalanx.controller.plan.secrets import Secrets
+    from phalanx.controller.workflow.manifest import Manifest
 
 #: Seconds between two pictures of the live area.
 PACE_S = 0.1
@@ -47,19 +50,12 @@ def planned_build(given: Mapping[str, Any]) -> tuple[BuildPlan, Secrets, Credent
 
 def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInputs:
     """The options and what the project's files say, as inputs of a plan. Raises InputError."""
-    from phalanx.controller.builds.credentials import read_credentials
-    from phalanx.controller.builds.inputs import (
-        BuildInputs,
-        read_batch,
-        read_dockerfiles,
-        read_facts,
-        tools_here,
-    )
+    from phalanx.controller.builds.inputs import gathered_build, read_batch
     from phalanx.controller.workflow.context import load_context
     from phalanx.controller.workflow.errors import InputError
     from phalanx.controller.workflow.models import Chosen, chosen, project_folder
 
-    project = project_folder(environ).absolute()
+    project = project_folder(environ)
     batch = read_batch(given["batch_manifest"]) if given["batch_manifest"] else ()
     if batch and given["tags"]:
         raise InputError(
@@ -68,29 +64,18 @@ def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInpu
     wanted = [line.model for line in batch if line.build_new] if batch else list(given["tags"])
     kept = [line.model for line in batch if not line.build_new]
     models = chosen(project, wanted) if wanted or not batch else Chosen(())
-    others = chosen(project, kept).cards if kept else ()
-    return BuildInputs(
-        project=str(project),
-        cwd=str(Path.cwd()),
-        cards=models.cards,
-        others=others,
-        notes=models.notes,
-        dockerfiles={} if given["use_image"] else read_dockerfiles(project, [*models.cards, *others]),
-        context=load_context(
+    return gathered_build(
+        models.cards,
+        load_context(
             given["additional_context"],
             given["additional_context_file"],
             environ=environ,
             unknown_keys=given["unknown_keys"],
         ),
-        environ=dict(environ),
-        credentials=read_credentials(project, environ),
-        facts=read_facts(project),
-        has_tools=tools_here(project),
-        archs=tuple(
-            dict.fromkeys(
-                word.strip() for text in given["target_archs"] for word in text.split(",") if word.strip()
-            )
-        ),
+        environ,
+        others=chosen(project, kept).cards if kept else (),
+        notes=models.notes,
+        archs=_words(given["target_archs"]),
         registry=given["registry"],
         batch=batch,
         use_image=given["use_image"],
@@ -99,6 +84,12 @@ def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInpu
         at_once=given["at_once"],
         manifest=given["manifest"],
     )
+
+
+def _words(values: Sequence[str]) -> tuple[str, ...]:
+    """``-a x,y -a z`` as x, y, z, each once."""
+    found = (word.strip() for text in values for word in text.split(","))
+    return tuple(dict.fromkeys(word for word in found if word))
 
 
 def built(plan: BuildPlan, secrets: Secrets, credentials: CredentialBook, given: Mapping[str, Any]) -> int:
@@ -132,6 +123,22 @@ def built(plan: BuildPlan, secrets: Secrets, credentials: CredentialBook, given:
     if given["as_json"]:
         put(json.dumps(summary(plan, outcomes, took), indent=2))
     return Exit.BUILD if failed else Exit.OK
+
+
+def built_for_run(build: BuildFirst, given: Mapping[str, Any]) -> Manifest:
+    """Build what a run needs; the manifest. Ends the command when an image cannot be had: nothing is run."""
+    from phalanx.controller.workflow.manifest import read_manifest
+
+    progress = "plain" if given["progress"] == "json" else given["progress"]
+    quiet = {"summary_output": "", "live_output": given["verbose"], "as_json": False, "progress": progress}
+    code = built(build.plan, build.secrets, build.credentials, {**given, **quiet})
+    if code:
+        refuse(
+            f"cannot run: not every image was built and pushed; run those that were with: phalanx run -m "
+            f"{shlex.quote(build.plan.manifest)}",
+            Exit.BUILD,
+        )
+    return read_manifest(Path(build.plan.manifest))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from phalanx.controller.exits import Exit
 from phalanx.controller.runs.directory import new_run_id
 
 if TYPE_CHECKING:
+    from phalanx.controller.cli.choosing import BuildFirst
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.model import Plan, SlurmOptions
+    from phalanx.controller.workflow.manifest import Manifest
 
 _SLURM = (
     "partition",
@@ -62,18 +65,35 @@ _TIMING = {
 }
 
 
-def planned(given: Mapping[str, Any]) -> tuple[Plan, dict[str, str]]:
-    """The plan and the values of its secrets. Ends the command with exit 4 for input that cannot be used."""
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, the values of its secrets, and the build that has to come first, if any."""
+
+    plan: Plan
+    secrets: dict[str, str]
+    build: BuildFirst | None = None
+
+
+def planned(given: Mapping[str, Any], made: Manifest | None = None) -> Planned:
+    """The plan of ``run``; ``made``: what its build has left.
+
+    Ends the command for input that cannot be used: exit 1 when nothing is chosen, 2 when an image cannot be
+    built, else 4.
+    """
     from phalanx.controller.plan.make import plan_for_command, plan_for_tags, secrets_of
-    from phalanx.controller.workflow.errors import InputError
+    from phalanx.controller.workflow.errors import BuildInputError, DiscoveryError, InputError
 
     try:
-        inputs = gathered(given, os.environ)
+        inputs, build = gathered(given, os.environ, made)
         plan = plan_for_command(inputs) if inputs.command else plan_for_tags(inputs)
         secrets = secrets_of(inputs).values_by_name()
+    except DiscoveryError as error:
+        refuse(str(error), Exit.FAILURE)
+    except BuildInputError as error:
+        refuse(str(error), Exit.BUILD)
     except InputError as error:
         refuse(str(error), Exit.USAGE)
-    return _timed(plan, given), secrets
+    return Planned(_timed(plan, given), secrets, build)
 
 
 def planned_sync(image: str, given: Mapping[str, Any]) -> Plan:
@@ -120,38 +140,34 @@ def _timed(plan: Plan, given: Mapping[str, Any]) -> Plan:
     return dataclasses.replace(plan, timing=dataclasses.replace(plan.timing, **timing))
 
 
-def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> RunInputs:
-    """The options as inputs of a plan. Raises InputError."""
+def gathered(
+    given: Mapping[str, Any], environ: Mapping[str, str], made: Manifest | None = None
+) -> tuple[RunInputs, BuildFirst | None]:
+    """The options as inputs of a plan, and the build that has to come first. Raises InputError."""
+    from phalanx.controller.cli.choosing import choose_models
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.secrets import read_secrets
-    from phalanx.controller.workflow.context import load_context
-    from phalanx.controller.workflow.models import Chosen, chosen, locate, project_folder
 
     nodes, ranks_per_node = shape(given.get("nodes"), given.get("ntasks"), given.get("ntasks_per_node"))
-    project = project_folder(environ)
-    found = chosen(project, given["tags"]) if given["tags"] else Chosen(())
-    return RunInputs(
+    chosen = choose_models(given, environ, made)
+    inputs = RunInputs(
         run_id=new_run_id(run_name(given)),
         cwd=str(Path.cwd()),
         argv=("phalanx", *sys.argv[1:]),
         environ=dict(environ),
-        models=tuple(locate(project, card) for card in found.cards),
-        notes=found.notes,
-        context=load_context(
-            given["additional_context"],
-            given["additional_context_file"],
-            environ=environ,
-            unknown_keys=given["unknown_keys"],
-        ),
+        models=chosen.models,
+        notes=chosen.notes,
+        context=chosen.context,
         target=given["target"] or "",
         nodes=nodes,
         ranks_per_node=ranks_per_node,
         runtime=given["runtime"] or "",
-        secrets=read_secrets(given["secret"], environ),
+        secrets=read_secrets((*given["secret"], *chosen.needed), environ),
         slurm=_slurm(given),
         exit_policy=given["exit_policy"] or "",
         **{name: given[name] for name in _AS_THEY_ARE},
     )
+    return inputs, chosen.build
 
 
 def _slurm(given: Mapping[str, Any]) -> SlurmOptions:
@@ -185,6 +201,8 @@ def run_name(given: Mapping[str, Any]) -> str:
     """What the run is called: what the user says, else the first tag, else the command."""
     if given["name"]:
         return str(given["name"])
+    if given["manifest_file"] and not given["tags"]:
+        return "manifest"
     if given["tags"]:
         return str(given["tags"][0]).split(",")[0].split("/")[-1].split(":")[0]
     return Path(given["command"][0]).name if given["command"] else "run"

@@ -20,6 +20,7 @@ from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.runs.directory import RunDirectory, create, point_latest, runs_root, write_private
 
 if TYPE_CHECKING:
+    from phalanx.controller.cli.choosing import BuildFirst
     from phalanx.controller.plan.model import Plan
 
 EPILOG = """\b
@@ -27,6 +28,7 @@ Examples:
   phalanx run -N 2 -- hostname
   phalanx run -N 4 --ntasks-per-node 8 -p gpu -t 30 -- python3 train.py
   phalanx run --tags ring_allreduce -N 4 --image bench:1
+  phalanx run -m build_manifest.json -N 8 -p gpu
   phalanx run --tags llama70b --additional-context '{"slurm": {"partition": "gpu", "nodes": 8}}'
   phalanx run -d -N 128 --tags burn_in && phalanx logs -f
 
@@ -52,38 +54,48 @@ def command(**given: Any) -> int:
     """Run COMMAND, or the models that --tags chooses, on every node."""
     from phalanx.controller.cli.planning import planned
 
-    if bool(given["command"]) == bool(given["tags"]):
+    if bool(given["command"]) == bool(given["tags"] or given["manifest_file"]):
         refuse(
-            "cannot run: say what, either --tags TAG or -- COMMAND"
-            if not given["tags"]
-            else "cannot run both --tags and a command: they are two runs",
+            "cannot run both models and a command: they are two runs"
+            if given["command"]
+            else "cannot run: say what, --tags TAG, -m MANIFEST or -- COMMAND",
             Exit.USAGE,
         )
-    plan, secrets = planned(given)
-    for warning in plan.warnings:
+    made = planned(given)
+    plan = made.plan
+    for warning in (*(made.build.plan.warnings if made.build else ()), *plan.warnings):
         click.echo(f"phalanx: {clean_text(warning)}", err=True)
     if given["dry_run"]:
-        return show_plan(plan, as_json=given["as_json"])
+        return show_plan(plan, as_json=given["as_json"], build=made.build)
     if plan.refusals:
         refuse(plan.refusals[0], Exit.USAGE)
-    run = started(plan, secrets)
+    if made.build:
+        from phalanx.controller.cli.building import built_for_run
+
+        made = planned(given, built_for_run(made.build, given))
+    run = started(made.plan, made.secrets)
     if given["detach"]:
         put(run.run_id)
         return Exit.OK
     return attended(run, given)
 
 
-def show_plan(plan: Plan, as_json: bool) -> int:
-    """Print the plan; nothing was touched."""
+def show_plan(plan: Plan, as_json: bool, build: BuildFirst | None = None) -> int:
+    """Print the plan, that of the build before it first; nothing was touched."""
     if as_json:
-        from phalanx.controller.plan.codec import to_json
+        from phalanx.controller.builds.words import plan_document
+        from phalanx.controller.plan.codec import to_document
 
-        put(to_json(plan).decode().rstrip())
-    else:
-        from phalanx.controller.images.forecast import transfer_lines
-        from phalanx.controller.plan.describe import describe
+        document = to_document(plan) | ({"build": plan_document(build.plan)} if build else {})
+        put(json.dumps(document, ensure_ascii=False, indent=2))
+        return Exit.OK
+    from phalanx.controller.builds.words import plan_lines
+    from phalanx.controller.images.forecast import transfer_lines
+    from phalanx.controller.plan.describe import describe
 
-        put(describe(plan, transfer_lines(plan)).rstrip())
+    if build:
+        put("\n".join((*plan_lines(build.plan), "")))
+    put(describe(plan, transfer_lines(plan)).rstrip())
     return Exit.OK
 
 

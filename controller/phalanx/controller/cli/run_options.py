@@ -19,7 +19,13 @@ def tags_option(words: str) -> Callable[[F], F]:
 
 
 WHAT: tuple[Callable[[Any], Any], ...] = (
-    tags_option("Models of models.json to run, by tag or name."),
+    tags_option("Models of models.json to run, by tag or name; with -m, models of the manifest."),
+    click.option(
+        "-m",
+        "--manifest-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Run the models of this build_manifest.json in their images.",
+    ),
     click.option(
         "-c",
         "--additional-context",
@@ -42,6 +48,13 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
         "-J", "--job-name", "name", default="", metavar="NAME", help="Name of the run (and of the job)."
     ),
     click.option("-o", "--output", "output_csv", metavar="CSV", help="Append rows here (models: perf.csv)."),
+)
+
+BUILD: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "-r", "--registry", default="", metavar="REGISTRY", help="Push the images that are built there."
+    ),
+    click.option("--clean-docker-cache", "fresh", is_flag=True, help="Build without cached layers."),
 )
 
 WHERE: tuple[Callable[[Any], Any], ...] = (
@@ -105,7 +118,12 @@ BULK: tuple[Callable[[Any], Any], ...] = (
 )
 
 PLACE: tuple[Callable[[Any], Any], ...] = (
-    click.option("--runtime", type=click.Choice(["process", "docker"]), help="What ranks run in."),
+    click.option(
+        "--runtime",
+        type=click.Choice(["process", "docker"]),
+        envvar="PHALANX_RUNTIME",
+        help="What ranks run in; with process nothing is built.",
+    ),
     click.option("--image", default="", metavar="REF", help="Container image."),
     ARCHIVE,
     *BULK,
@@ -167,12 +185,12 @@ _OF_RANKS = ("ntasks", "ntasks_per_node", "min_nodes", "exit_policy", "prefix")
 
 def run_options(function: F) -> F:
     """All of them, in the order in which ``--help`` shows them."""
-    return _given((*WHAT, *WHERE, *SLURM, *PLACE, *HOW), function)
+    return _given((*WHAT, *BUILD, *WHERE, *SLURM, *PLACE, *HOW), function)
 
 
 def context_options(function: F) -> F:
     """Those of ``build`` that it shares with ``run``: which models, in which context."""
-    return _given(_without(WHAT, "name", "output_csv"), function)
+    return _given((*_without(WHAT, "name", "output_csv", "manifest_file"), *BUILD), function)
 
 
 def sync_options(function: F) -> F:

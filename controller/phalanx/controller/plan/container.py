@@ -11,6 +11,7 @@ from phalanx.protocol.messages import ContainerSpec, Limits, Mount, Runtime
 
 from ..workflow.card import ModelCard
 from ..workflow.errors import InputError, did_you_mean
+from ..workflow.models import SelectedModel
 from ..workflow.placeholders import resolve_shown
 from . import quantities
 from .docker_options import DockerOptions, parse_docker_options
@@ -22,9 +23,10 @@ from .mounts import checked, device_option, distinct, mount_option
 RUNTIMES = tuple(runtime.value for runtime in Runtime)
 
 
-def image_of(inputs: RunInputs, card: ModelCard | None) -> tuple[str, str]:
+def image_of(inputs: RunInputs, model: SelectedModel | None) -> tuple[str, str]:
     """The image of a case and its origin; ("", "") for none. Raises InputError."""
-    context = inputs.context
+    context, card = inputs.context, model.card if model else None
+    of_manifest = model.image if model else None
     for reference, origin in (
         (inputs.image, "--image"),
         (context.image, context.origin("MAD_CONTAINER_IMAGE")),
@@ -32,6 +34,7 @@ def image_of(inputs: RunInputs, card: ModelCard | None) -> tuple[str, str]:
             context.docker_env.get("MAD_CONTAINER_IMAGE", ""),
             context.origin("docker_env_vars.MAD_CONTAINER_IMAGE"),
         ),
+        (of_manifest.reference, of_manifest.origin) if of_manifest else ("", ""),
         (_card_image(card), f"{card.where}: env_vars.DOCKER_IMAGE_NAME" if card else ""),
     ):
         if reference:

@@ -44,7 +44,7 @@ def model_case(
     """The case of one model. Raises InputError."""
     card = model.card
     _refuse_unsupported(model, placement)
-    image, image_origin = image_of(inputs, card)
+    image, image_origin = image_of(inputs, model)
     said = distributed_of(card, inputs.context)
     placement.warnings.extend(said.warnings)
     launcher = launcher_of(inputs, said)
@@ -247,6 +247,7 @@ def _columns(
     """What the row says of the model, as far as a plan can know."""
     card, per_node = model.card, gpus.known
     return {
+        **({name: value for name, value in model.image.columns.items() if value} if model.image else {}),
         "model": card.name,
         "n_gpus": "" if per_node is None else str(per_node * placement.target.nodes),
         "nnodes": str(placement.target.nodes),

@@ -13,6 +13,10 @@ class DiscoveryError(InputError):
     """No model answers to what was asked for."""
 
 
+class BuildInputError(InputError):
+    """No image can be made for a model of a run."""
+
+
 def nearest(word: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The known words that are spelled most alike, best first; case does not count."""
     import difflib  # of use to few, and it takes as long to import as the rest of an error

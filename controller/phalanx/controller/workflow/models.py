@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,15 +28,30 @@ PROGRAMS = {".sh": "bash", ".slurm": "bash", ".py": "python3"}
 
 
 @dataclass(frozen=True, slots=True)
+class ModelImage:
+    """The image that a manifest has for a model, and where it says so.
+
+    ``image_id``: which image that was when it was built, "" when that is not known. ``columns``: what a row
+    says of it.
+    """
+
+    reference: str
+    origin: str
+    image_id: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class SelectedModel:
     """A model to run: its card (tag arguments appended), the folder of its scripts, what runs in there.
 
-    ``directory`` is absolute; ``program`` is argv without the model's arguments.
+    ``directory`` is absolute; ``program`` is argv without the model's arguments. ``image``: of a manifest.
     """
 
     card: ModelCard
     directory: str
     program: tuple[str, ...]
+    image: ModelImage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +92,7 @@ def selected(project: Path, tags: Sequence[str]) -> list[SelectedModel]:
     return [locate(project, card) for card in chosen(project, tags).cards]
 
 
-def locate(project: Path, card: ModelCard) -> SelectedModel:
+def locate(project: Path, card: ModelCard, image: ModelImage | None = None) -> SelectedModel:
     """Find a card's script: a ``.sh``, ``.slurm`` or ``.py`` file, else a folder with ``run.sh``."""
     relative = inside(PurePosixPath(), card.scripts)
     if relative is None:
@@ -87,7 +102,7 @@ def locate(project: Path, card: ModelCard) -> SelectedModel:
     path = project / folder / script
     if not path.is_file():
         raise InputError(f"cannot use {card.where}: scripts: there is no file {folder / script} in {project}")
-    return SelectedModel(card, str((project / folder).absolute()), (program or "bash", script))
+    return SelectedModel(card, str((project / folder).absolute()), (program or "bash", script), image)
 
 
 def folders(project: Path) -> list[str]:
