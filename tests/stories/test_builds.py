@@ -22,6 +22,7 @@ CANARY = "canary-4b1d7e"
 FROM = f"ARG BASE_DOCKER={BASE}\nFROM $BASE_DOCKER\n"
 #: Without the folder where a client without BuildKit may stand before Debian's.
 DEBIANS = "/usr/sbin:/usr/bin:/sbin:/bin"
+OTHER_CLIENT = "/usr/local/bin/docker"
 
 
 @pytest.fixture
@@ -37,13 +38,13 @@ def engine(cluster: Cluster, phalanx: Phalanx) -> Iterator[Phalanx]:
     forget_builds(cluster)
 
 
-def forget_builds(cluster: Cluster) -> None:
-    """Images, cached layers and whatever a build that was called off has left on the engine of n1."""
+def forget_builds(cluster: Cluster, node: str = "n1") -> None:
+    """Images, cached layers and whatever a build that was called off has left on the engine of a node."""
     script = (
         "docker images -q --filter reference='ci-*' --filter reference='*/ci-*' | xargs -r docker rmi -f; "
         "docker builder prune -f; docker image prune -f"
     )
-    cluster.lab.exec("n1", ["sh", "-c", script])
+    cluster.lab.exec(node, ["sh", "-c", script])
 
 
 def manifest(folder: Path) -> Any:
@@ -251,3 +252,87 @@ def test_no_engine_is_said_before_anything_is_written(engine: Phalanx, place: Pa
     run = engine.run("build", "--tags", "all", folder=folder, code=2, env={"PATH": str(place)})
     assert "there is no program 'docker'" in run.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["docker", "models.json", "run.sh"]
+
+
+def test_a_compute_node_builds_and_the_others_get_the_image_from_it(
+    cluster: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    mounting = "RUN --mount=type=secret,id=MAD_SECRETS_X wc -c < /run/secrets/MAD_SECRETS_X > /secret\n"
+    files = {
+        "docker/dummy.Dockerfile": AMD + FROM + "COPY --from=tools /said /said\nARG WORDS\n" + mounting,
+        "docker/bad.Dockerfile": AMD + FROM + "RUN echo so it began; no-such-program\n",
+        "docker/common/said": "from the tools\n",
+        "run.sh": 'cat /said; echo "performance: 12.5 tok/s"\n',
+    }
+    folder = project(place / "project", [card(), card("two"), card("bad", dockerfile="docker/bad")], files)
+    if Path(OTHER_CLIENT).exists():
+        cluster.hide("n2", OTHER_CLIENT)
+    node = ("--target", "slurm", "-w", "n2")
+    context = ("-c", json.dumps({"docker_build_arg": {"WORDS": "a 'b' $(c)"}}))
+    env = {"MAD_SECRETS_X": CANARY}
+    shown = phalanx.run("build", "--tags", "all", "--build-on-compute", *node, "--dry-run", folder=folder)
+    assert "salloc" in shown.stdout
+    run = phalanx.run(
+        "build", "--tags", "all", "--build-on-compute", *node, *context, folder=folder, env=env, code=2
+    )
+    found = manifest(folder)
+    assert list(found["built_images"]) == ["ci-dummy_dummy", "ci-two_dummy"]
+    image = found["built_images"]["ci-dummy_dummy"]
+    assert (image["built_on_compute"], image["built_on"]) == (True, "n2")
+    assert (
+        image["image_id"]
+        == cluster.lab.image_id("n2", "ci-dummy_dummy")
+        == cluster.lab.image_id("n2", "ci-two_dummy")
+    )
+    assert (
+        cluster.lab.exec("n2", ["docker", "run", "--rm", "ci-dummy_dummy", "cat", "/secret"]).stdout
+        == f"{len(CANARY)}\n"
+    )
+    assert "phalanx-tools" not in cluster.lab.exec("n2", ["docker", "images"]).stdout
+    (failed,) = found["summary"]["failed_builds"]
+    assert failed["model"] == "bad" and "step build: exit status" in failed["error"]
+    assert "no-such-program: not found" in (folder / "bad_bad.build.live.log").read_text()
+    assert "COPY --from=tools" in (folder / "two_dummy.build.live.log").read_text()
+    written = b"".join(
+        path.read_bytes() for path in [*folder.rglob("*"), *run.folder.rglob("*")] if path.is_file()
+    )
+    assert CANARY.encode() not in written
+    ran = phalanx.run(
+        "run",
+        "-m",
+        "build_manifest.json",
+        "--tags",
+        "dummy",
+        "--target",
+        "slurm",
+        "-w",
+        "n[1-3]",
+        "-N3",
+        folder=folder,
+    )
+    assert ran.stdout.count("from the tools") == 3
+    assert {cluster.lab.image_id(name, "ci-dummy_dummy") for name in ("n1", "n2", "n3")} == {
+        image["image_id"]
+    }
+    rows = (folder / "perf.csv").read_text().splitlines()
+    assert len(rows) == 2 and ",docker/dummy.Dockerfile," in rows[1] and ",12.5,tok/s," in rows[1]
+    for name in ("n1", "n2", "n3"):
+        forget_builds(cluster, name)
+
+
+def test_a_compute_node_pushes_with_a_password_that_is_left_nowhere(
+    cluster: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    folder = project(place / "project", [card(), card("two")], {"docker/dummy.Dockerfile": AMD + FROM})
+    with registry(cluster.lab.topology.login_address, place) as where:
+        (folder / "credential.json").write_text(json.dumps({where: {"username": USER, "password": PASSWORD}}))
+        given = ("--build-on-compute", "--target", "slurm", "-w", "n3", "--registry", where)
+        run = phalanx.run("build", "--tags", "all", *given, folder=folder)
+        assert manifest(folder)["summary"]["successful_pushes"] == [
+            f"{where}/ci-dummy_dummy",
+            f"{where}/ci-two_dummy",
+        ]
+    written = b"".join(path.read_bytes() for path in run.folder.rglob("*") if path.is_file())
+    assert PASSWORD.encode() not in written
+    assert PASSWORD not in cluster.lab.exec("n3", ["sh", "-c", "cat /root/.docker/config.json"]).stdout
+    forget_builds(cluster, "n3")

@@ -35,6 +35,10 @@ class Builder:
         )
 
 
+#: A client that nobody has asked; a build for it says only what every one takes.
+UNKNOWN = Builder("?", buildkit=False, named_contexts=False)
+
+
 def builder_of(version: str, help_text: str) -> Builder:
     """From the engine's version and what ``docker build --help`` offers with BuildKit, "" for a refusal."""
     return Builder(version, "--secret" in help_text, "--build-context" in help_text)
@@ -54,7 +58,8 @@ def build_argv(
     first = builds[0]
     words = [PROGRAM, "build", "--network=host"]
     words += ["--no-cache"] if fresh else []
-    words += ["--progress=plain"] if builder.buildkit else ["--force-rm"]
+    if builder is not UNKNOWN:
+        words += ["--progress=plain"] if builder.buildkit else ["--force-rm"]
     if first.tools and builder.named_contexts:
         words += ["--build-context", f"{TOOLS}={TOOLS_FOLDER}"]
     for build in builds:
@@ -64,8 +69,8 @@ def build_argv(
     for arg in first.args:
         words += ["--build-arg", arg.name if arg.secret else f"{arg.name}={arg.value}"]
     for name in first.mounts:
-        source = (secret_files or {}).get(name, "?")
-        words += ["--secret", f"id={name},src={source}"]
+        source = f"src={(secret_files or {}).get(name, '?')}" if builder is not UNKNOWN else f"env={name}"
+        words += ["--secret", f"id={name},{source}"]
     words += ["--iidfile", iidfile] if iidfile else []
     return (*words, f"./{first.folder}")
 

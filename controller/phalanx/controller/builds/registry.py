@@ -37,7 +37,7 @@ async def logged_in(client: Client, registry: str, login: Login | None) -> Async
         return
     folder = Path(tempfile.mkdtemp(prefix="phalanx-login-", dir=private_root(client.environ)))
     try:
-        host = _host(registry)
+        host = login_host(registry)
         _prepare(folder, client.environ, host)
         known = replace(client, environ={**client.environ, "DOCKER_CONFIG": str(folder)})
         said = await known.ask(login_argv(login.username, host), given=login.password)
@@ -57,7 +57,7 @@ def private_root(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def _host(registry: str) -> str:
+def login_host(registry: str) -> str:
     """What is logged in to: the host of a registry, "" for Docker Hub."""
     return "" if registry in HUB else registry.partition("/")[0]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from phalanx.controller.cli.run_options import context_options
-from phalanx.controller.cli.selecting import color_option, json_option, put, refuse
+from phalanx.controller.cli.run_options import build_options
+from phalanx.controller.cli.selecting import color_option, json_option, put
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
+
+if TYPE_CHECKING:
+    from phalanx.controller.cli.building import PlannedBuild
 
 EPILOG = """\b
 Examples:
@@ -19,6 +22,7 @@ Examples:
   phalanx build --tags llama70b --target-archs gfx90a,gfx942
   phalanx build --tags llama70b --registry registry.example:5000
   phalanx build --tags llama70b --use-image rocm/vllm:6.2
+  phalanx build --tags llama70b --build-on-compute -p gpu
   phalanx build --tags llama70b --dry-run
   phalanx run -m build_manifest.json -N 8 -p gpu
 
@@ -34,7 +38,7 @@ Exit: 0 all built and pushed, 1 no model has the tag, 2 an image was not built o
 @click.command(
     epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@context_options
+@build_options
 @click.option(
     "-a", "--target-archs", multiple=True, metavar="ARCH,...", help="Build for these GPU architectures."
 )
@@ -80,15 +84,33 @@ Exit: 0 all built and pushed, 1 no model has the tag, 2 an image was not built o
 @color_option
 def command(**given: Any) -> int:
     """Build the images of the models that --tags chooses, and write build_manifest.json."""
-    from phalanx.controller.builds.words import plan_document, plan_lines
     from phalanx.controller.cli.building import built, planned_build
 
-    plan, secrets, credentials = planned_build(given)
+    build = planned_build(given)
+    plan = build.plan
     for warning in plan.warnings:
         click.echo(f"phalanx: {clean_text(warning)}", err=True)
     if given["dry_run"]:
-        put(json.dumps(plan_document(plan), indent=2) if given["as_json"] else "\n".join(plan_lines(plan)))
-        return Exit.BUILD if plan.unbuilt and not plan.builds and not plan.given else Exit.OK
-    if plan.on_compute:
-        refuse("cannot build on a compute node: not supported yet", Exit.USAGE)
-    return built(plan, secrets, credentials, given)
+        return shown(build, given)
+    return built(build, given)
+
+
+def shown(build: PlannedBuild, given: dict[str, Any]) -> int:
+    """The plan, and that of the run that carries it out on a compute node; nothing is touched."""
+    from phalanx.controller.builds.words import plan_document, plan_lines
+
+    plan, run = build.plan, None
+    if plan.on_compute and plan.builds:
+        from phalanx.controller.cli.compute_build import run_plan
+
+        run, _ = run_plan(build, given)
+    if given["as_json"]:
+        from phalanx.controller.plan.codec import to_document
+
+        document = plan_document(plan) | ({"run": to_document(run)} if run else {})
+        put(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        from phalanx.controller.plan.describe import describe
+
+        put("\n".join(plan_lines(plan)) + (f"\n\n{describe(run).rstrip()}" if run else ""))
+    return Exit.BUILD if plan.unbuilt and not plan.builds and not plan.given else Exit.OK

@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,9 @@ from phalanx.controller.runs.words import Style
 if TYPE_CHECKING:
     from phalanx.controller.builds.credentials import CredentialBook
     from phalanx.controller.builds.inputs import BuildInputs
+    from phalanx.controller.builds.manifest import Built
     from phalanx.controller.builds.model import BuildPlan
     from phalanx.controller.builds.work import Told
-    from phalanx.controller.cli.choosing import BuildFirst
     from phalanx.controller.plan.secrets import Secrets
     from phalanx.controller.workflow.manifest import Manifest
 
@@ -30,8 +31,22 @@ if TYPE_CHECKING:
 PACE_S = 0.1
 
 
-def planned_build(given: Mapping[str, Any]) -> tuple[BuildPlan, Secrets, CredentialBook]:
-    """The plan, the values of its secrets, and the credentials.
+@dataclass(frozen=True, slots=True)
+class PlannedBuild:
+    """The plan of a build, what it was made from, and what no plan holds."""
+
+    inputs: BuildInputs
+    plan: BuildPlan
+    secrets: Secrets
+
+    @property
+    def credentials(self) -> CredentialBook:
+        """Those of the project and the environment."""
+        return self.inputs.credentials
+
+
+def planned_build(given: Mapping[str, Any]) -> PlannedBuild:
+    """The plan of ``build``.
 
     Ends the command for input that cannot be used: exit 1 when nothing is chosen, else 4.
     """
@@ -45,7 +60,7 @@ def planned_build(given: Mapping[str, Any]) -> tuple[BuildPlan, Secrets, Credent
         refuse(str(error), Exit.FAILURE)
     except InputError as error:
         refuse(str(error), Exit.USAGE)
-    return plan, secrets, inputs.credentials
+    return PlannedBuild(inputs, plan, secrets)
 
 
 def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInputs:
@@ -92,23 +107,21 @@ def _words(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in found if word))
 
 
-def built(plan: BuildPlan, secrets: Secrets, credentials: CredentialBook, given: Mapping[str, Any]) -> int:
+def built(build: PlannedBuild, given: Mapping[str, Any]) -> int:
     """Carry the plan out, write the manifest, say how it went; the exit code."""
-    from phalanx.controller.builds.client import BuildError
     from phalanx.controller.builds.manifest import manifest_document, summary, write_json
     from phalanx.controller.builds.words import ending
-    from phalanx.controller.builds.work import carry_out, failures
+    from phalanx.controller.builds.work import failures
     from phalanx.controller.workflow.errors import InputError
 
-    style = style_for(given["color"], sys.stderr)
+    plan, style = build.plan, style_for(given["color"], sys.stderr)
     begun = time.monotonic()
-    try:
-        with _shown(plan, given, style) as tell:
-            outcomes = asyncio.run(carry_out(plan, secrets, credentials, os.environ, tell))
-    except BuildError as error:
-        refuse(str(error), Exit.BUILD)
-    except InputError as error:
-        refuse(str(error), Exit.USAGE)
+    if plan.on_compute and plan.builds:
+        from phalanx.controller.cli.compute_build import built_there
+
+        outcomes = built_there(build, given)
+    else:
+        outcomes = _built_here(build, given, style)
     took = time.monotonic() - begun
     try:
         write_json(Path(plan.manifest), manifest_document(plan, outcomes, took), plan.manifest)
@@ -125,13 +138,28 @@ def built(plan: BuildPlan, secrets: Secrets, credentials: CredentialBook, given:
     return Exit.BUILD if failed else Exit.OK
 
 
-def built_for_run(build: BuildFirst, given: Mapping[str, Any]) -> Manifest:
+def _built_here(build: PlannedBuild, given: Mapping[str, Any], style: Style) -> list[Built]:
+    """Build with this machine's engine. Ends the command when that cannot begin."""
+    from phalanx.controller.builds.client import BuildError
+    from phalanx.controller.builds.work import carry_out
+    from phalanx.controller.workflow.errors import InputError
+
+    try:
+        with _shown(build.plan, given, style) as tell:
+            return asyncio.run(carry_out(build.plan, build.secrets, build.credentials, os.environ, tell))
+    except BuildError as error:
+        refuse(str(error), Exit.BUILD)
+    except InputError as error:
+        refuse(str(error), Exit.USAGE)
+
+
+def built_for_run(build: PlannedBuild, given: Mapping[str, Any]) -> Manifest:
     """Build what a run needs; the manifest. Ends the command when an image cannot be had: nothing is run."""
     from phalanx.controller.workflow.manifest import read_manifest
 
     progress = "plain" if given["progress"] == "json" else given["progress"]
     quiet = {"summary_output": "", "live_output": given["verbose"], "as_json": False, "progress": progress}
-    code = built(build.plan, build.secrets, build.credentials, {**given, **quiet})
+    code = built(build, {**given, **quiet})
     if code:
         refuse(
             f"cannot run: not every image was built and pushed; run those that were with: phalanx run -m "

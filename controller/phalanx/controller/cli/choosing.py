@@ -8,23 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from phalanx.controller.builds.credentials import CredentialBook
-    from phalanx.controller.builds.model import BuildPlan
-    from phalanx.controller.plan.secrets import Secrets
+    from phalanx.controller.cli.building import PlannedBuild
     from phalanx.controller.workflow.context import Context
     from phalanx.controller.workflow.manifest import Manifest
     from phalanx.controller.workflow.models import SelectedModel
 
 IMAGE_KEY = "MAD_CONTAINER_IMAGE"
-
-
-@dataclass(frozen=True, slots=True)
-class BuildFirst:
-    """The build that a run needs before it."""
-
-    plan: BuildPlan
-    secrets: Secrets
-    credentials: CredentialBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +24,7 @@ class Models:
     models: tuple[SelectedModel, ...]
     notes: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
-    build: BuildFirst | None = None
+    build: PlannedBuild | None = None
 
 
 def choose_models(given: Mapping[str, Any], environ: Mapping[str, str], made: Manifest | None) -> Models:
@@ -97,10 +86,11 @@ def _needs_build(model: SelectedModel, given: Mapping[str, Any], context: Contex
 
 def _build_first(
     given: Mapping[str, Any], environ: Mapping[str, str], context: Context, models: Sequence[SelectedModel]
-) -> BuildFirst:
+) -> PlannedBuild:
     """The plan of the build. Raises InputError, also when an image cannot be made: nothing is run then."""
     from phalanx.controller.builds.inputs import gathered_build
     from phalanx.controller.builds.make import make_build_plan
+    from phalanx.controller.cli.building import PlannedBuild
     from phalanx.controller.workflow.errors import BuildInputError
 
     inputs = gathered_build(
@@ -115,10 +105,10 @@ def _build_first(
         raise BuildInputError("; ".join(one.error for one in plan.unbuilt))
     # The run says what there is to say of the context.
     silent = replace(plan, warnings=tuple(word for word in plan.warnings if word not in context.warnings))
-    return BuildFirst(silent, secrets, inputs.credentials)
+    return PlannedBuild(inputs, silent, secrets)
 
 
-def _assumed(build: BuildFirst | None) -> Manifest:
+def _assumed(build: PlannedBuild | None) -> Manifest:
     """The manifest that a build will leave, as far as a plan can know."""
     from phalanx.controller.builds.manifest import Built, manifest_document
     from phalanx.controller.workflow.manifest import NAME, parse_manifest

@@ -15,7 +15,7 @@ from phalanx.controller.exits import Exit
 from phalanx.controller.runs.directory import new_run_id
 
 if TYPE_CHECKING:
-    from phalanx.controller.cli.choosing import BuildFirst
+    from phalanx.controller.cli.building import PlannedBuild
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.model import Plan, SlurmOptions
     from phalanx.controller.workflow.manifest import Manifest
@@ -71,7 +71,7 @@ class Planned:
 
     plan: Plan
     secrets: dict[str, str]
-    build: BuildFirst | None = None
+    build: PlannedBuild | None = None
 
 
 def planned(given: Mapping[str, Any], made: Manifest | None = None) -> Planned:
@@ -126,7 +126,7 @@ def _of_images(image: str, given: Mapping[str, Any], make: Callable[[RunInputs],
             target=given["target"] or "",
             nodes=nodes,
             image=image,
-            slurm=_slurm(given),
+            slurm=slurm_options(given),
             **{name: given[name] for name in _OF_SYNC if name in given},
         )
         plan = make(inputs)
@@ -142,7 +142,7 @@ def _timed(plan: Plan, given: Mapping[str, Any]) -> Plan:
 
 def gathered(
     given: Mapping[str, Any], environ: Mapping[str, str], made: Manifest | None = None
-) -> tuple[RunInputs, BuildFirst | None]:
+) -> tuple[RunInputs, PlannedBuild | None]:
     """The options as inputs of a plan, and the build that has to come first. Raises InputError."""
     from phalanx.controller.cli.choosing import choose_models
     from phalanx.controller.plan.inputs import RunInputs
@@ -163,14 +163,15 @@ def gathered(
         ranks_per_node=ranks_per_node,
         runtime=given["runtime"] or "",
         secrets=read_secrets((*given["secret"], *chosen.needed), environ),
-        slurm=_slurm(given),
+        slurm=slurm_options(given),
         exit_policy=given["exit_policy"] or "",
         **{name: given[name] for name in _AS_THEY_ARE},
     )
     return inputs, chosen.build
 
 
-def _slurm(given: Mapping[str, Any]) -> SlurmOptions:
+def slurm_options(given: Mapping[str, Any]) -> SlurmOptions:
+    """What the command line asks of an allocation."""
     from phalanx.controller.plan.model import SlurmOptions
 
     return SlurmOptions(**{name: given[name] for name in _SLURM})

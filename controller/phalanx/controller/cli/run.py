@@ -20,7 +20,7 @@ from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.runs.directory import RunDirectory, create, point_latest, runs_root, write_private
 
 if TYPE_CHECKING:
-    from phalanx.controller.cli.choosing import BuildFirst
+    from phalanx.controller.cli.building import PlannedBuild
     from phalanx.controller.plan.model import Plan
 
 EPILOG = """\b
@@ -80,7 +80,7 @@ def command(**given: Any) -> int:
     return attended(run, given)
 
 
-def show_plan(plan: Plan, as_json: bool, build: BuildFirst | None = None) -> int:
+def show_plan(plan: Plan, as_json: bool, build: PlannedBuild | None = None) -> int:
     """Print the plan, that of the build before it first; nothing was touched."""
     if as_json:
         from phalanx.controller.builds.words import plan_document

@@ -188,9 +188,11 @@ def run_options(function: F) -> F:
     return _given((*WHAT, *BUILD, *WHERE, *SLURM, *PLACE, *HOW), function)
 
 
-def context_options(function: F) -> F:
-    """Those of ``build`` that it shares with ``run``: which models, in which context."""
-    return _given((*_without(WHAT, "name", "output_csv", "manifest_file"), *BUILD), function)
+def build_options(function: F) -> F:
+    """Those of ``build`` that it shares with ``run``: which models, in which context, on which node."""
+    what = _without(WHAT, "name", "output_csv", "manifest_file")
+    where = _without(WHERE, *_OF_RANKS, "nodes")
+    return _given((*what, *BUILD, *where, *SLURM), function)
 
 
 def sync_options(function: F) -> F:

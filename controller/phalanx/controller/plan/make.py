@@ -50,13 +50,13 @@ def plan_for_image(inputs: RunInputs) -> Plan:
     if not inputs.image:
         raise InputError("cannot sync an image: none is named; say: phalanx image sync IMAGE")
     image = image_plan(inputs, checked_reference(inputs.image, "IMAGE"))
-    return _plan(inputs, place(inputs), (), image, "workflow", "", Secrets({}))
+    return plan_of_cases(inputs, place(inputs), (), image, "workflow", "", Secrets({}))
 
 
 def plan_for_inventory(inputs: RunInputs, prune: bool) -> Plan:
     """The plan of ``phalanx image ls`` and ``image prune``: every node is asked. Raises InputError."""
     reference = checked_reference(inputs.image, "IMAGE") if inputs.image else ""
-    plan = _plan(inputs, place(inputs), (), None, "workflow", "", Secrets({}))
+    plan = plan_of_cases(inputs, place(inputs), (), None, "workflow", "", Secrets({}))
     return dataclasses.replace(plan, inventory=InventoryPlan(reference, prune))
 
 
@@ -73,7 +73,7 @@ def _command(inputs: RunInputs) -> tuple[Plan, Secrets]:
     placement = place(inputs)
     case, secrets = _command_case(inputs, placement)
     image = _image_plan(inputs, [case])
-    return _plan(inputs, placement, (case,), image, "max", "", secrets), secrets
+    return plan_of_cases(inputs, placement, (case,), image, "max", "", secrets), secrets
 
 
 def _tags(inputs: RunInputs) -> tuple[Plan, Secrets]:
@@ -91,7 +91,9 @@ def _tags(inputs: RunInputs) -> tuple[Plan, Secrets]:
         _merge_secrets(secrets, found, case.name)
     cases = tuple(case for case, _ in made)
     merged = Secrets(secrets)
-    plan = _plan(inputs, placement, cases, _image_plan(inputs, cases), "workflow", DEFAULT_CSV, merged)
+    plan = plan_of_cases(
+        inputs, placement, cases, _image_plan(inputs, cases), "workflow", DEFAULT_CSV, merged
+    )
     return plan, merged
 
 
@@ -145,7 +147,7 @@ def _command_case(inputs: RunInputs, placement: Placement) -> tuple[CasePlan, Se
     return case, secrets
 
 
-def _plan(
+def plan_of_cases(
     inputs: RunInputs,
     placement: Placement,
     cases: tuple[CasePlan, ...],
@@ -154,6 +156,7 @@ def _plan(
     output_csv: str,
     secrets: Secrets,
 ) -> Plan:
+    """The whole plan around its cases. Raises InputError."""
     _check(inputs, cases)
     if inputs.exit_policy:
         if inputs.exit_policy not in ("workflow", "first", "max", "any"):
