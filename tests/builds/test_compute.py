@@ -131,7 +131,7 @@ def test_an_image_is_pushed_when_tag_and_push_ended_well(
 
 def test_steps_are_read_in_the_order_in_which_they_ran() -> None:
     steps = ["login", "tools", "build", "tag-1", "push-1", "tag-2", "push-2", "clean"]
-    found = sorted(steps[::-1], key=step_order)
+    found = sorted({*steps}, key=step_order)
     assert (found[:3], found[-1]) == (steps[:3], "clean")
 
 

@@ -265,8 +265,6 @@ def test_what_cannot_be_is_refused_before_anything_is_touched(more: dict[str, ob
 @pytest.mark.parametrize(
     ("card", "words"),
     [
-        ({"url": "https://x/y"}, "url: cloning"),
-        ({"data": "imagenet"}, "data: providing"),
         ({"args": "'open"}, "args: no closing quotation"),
         ({"multiple_results": "../x.csv"}, "leaves the model's folder"),
         ({"n_gpus": "many"}, "n_gpus: expected a whole number"),
@@ -279,6 +277,17 @@ def test_a_card_that_cannot_be_run_is_refused_by_its_field(
     context = '{"slurm": {}}' if words is None else ""
     with pytest.raises(InputError, match=words or r"slurm.partition: found a list"):
         plan_for_tags(models(card, context=context, image="x"))
+
+
+@pytest.mark.parametrize(
+    ("card", "words"), [({"url": "https://x/y"}, "url: cloning"), ({"data": "imagenet"}, "data: providing")]
+)
+def test_what_this_version_cannot_run_is_planned_and_refused_by_name(
+    card: dict[str, object], words: str
+) -> None:
+    plan = plan_for_tags(models(card, image="x"))
+    (refusal,) = plan.refusals
+    assert refusal.startswith("cannot run models.json: [0] (m0): ") and words in refusal
 
 
 def test_models_with_different_images_are_refused() -> None:

@@ -87,7 +87,7 @@ def _needs_build(model: SelectedModel, given: Mapping[str, Any], context: Contex
 def _build_first(
     given: Mapping[str, Any], environ: Mapping[str, str], context: Context, models: Sequence[SelectedModel]
 ) -> PlannedBuild:
-    """The plan of the build. Raises InputError, also when an image cannot be made: nothing is run then."""
+    """The plan of the build. Raises InputError, also when no image can be made."""
     from phalanx.controller.builds.inputs import gathered_build
     from phalanx.controller.builds.make import make_build_plan
     from phalanx.controller.cli.building import PlannedBuild
@@ -101,7 +101,7 @@ def _build_first(
         fresh=given["fresh"],
     )
     plan, secrets = make_build_plan(inputs)
-    if plan.unbuilt:
+    if not plan.builds and not plan.given:
         raise BuildInputError("; ".join(one.error for one in plan.unbuilt))
     # The run says what there is to say of the context.
     silent = replace(plan, warnings=tuple(word for word in plan.warnings if word not in context.warnings))
@@ -128,6 +128,7 @@ def _in_place(
         if model not in wanting:
             found.append(model)
             continue
+        # One that no Dockerfile fits is not among them: the plan of the build says why.
         same = (model.card.name, model.card.args)
         found += [replace(one, card=model.card) for one in built if (one.card.name, one.card.args) == same]
     return tuple(found)

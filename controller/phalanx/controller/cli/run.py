@@ -69,6 +69,8 @@ def command(**given: Any) -> int:
         return show_plan(plan, as_json=given["as_json"], build=made.build)
     if plan.refusals:
         refuse(plan.refusals[0], Exit.USAGE)
+    if made.build and made.build.plan.unbuilt:
+        refuse(f"{made.build.plan.unbuilt[0].error}; nothing was run: leave it out", Exit.BUILD)
     if made.build:
         from phalanx.controller.cli.building import built_for_run
 

@@ -168,6 +168,9 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     ranks = case.ranks_per_node * plan.target.nodes
     each = f" ({case.ranks_per_node} on each node)" if case.ranks_per_node > 1 else ""
     yield from _line("ranks", [f"0-{ranks - 1}{each}" if ranks > 1 else "0"])
+    yield from _line(
+        "roles", [", ".join(f"{role}: node {ranks}" for role, ranks in case.roles.items())][: len(case.roles)]
+    )
     why = plan.origins.get(f"cases.{case.name}.runtime", "")
     yield from _line("runtime", [f"{case.container.runtime.value}{f'  ({why})' if why else ''}"])
     yield from _line("steps", _steps(plan, case))

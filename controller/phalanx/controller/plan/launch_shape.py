@@ -71,6 +71,18 @@ class Shape:
         prefill = max(1, workers * 2 // 5)
         return Split(prefill, workers - prefill)
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """Which node ranks each role has: ``{"proxy": "0", "prefill": "1", "decode": "2-3"}``."""
+        if not self.launcher.roles:
+            return {}
+        found, begin = {}, 0
+        for role, count in zip(self.launcher.roles, (1, self.split.prefill, self.split.decode), strict=True):
+            last = begin + count - 1
+            found[role] = str(begin) if count == 1 else f"{begin}-{last}"
+            begin = last + 1
+        return found
+
     def refuse(self, words: str) -> InputError:
         """The complaint, for who raises it."""
         return InputError(f"cannot run {self.model} with {self.launcher.name or 'torchrun'}: {words}")

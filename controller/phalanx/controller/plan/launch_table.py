@@ -41,6 +41,7 @@ class Launcher:
     ``counts_gpus``: whether it needs the number of processes (on one node, on several), where others take all
     GPUs that there are. ``ray``: it may bring up Ray, which breaks when HIP and CUDA both name devices.
     ``head_only``: the script runs on the first node alone, outside a container, and drives the others itself.
+    ``roles``: what nodes are, in the order of their ranks: one of the first, then those of the split.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Launcher:
     counts_gpus: tuple[bool, bool] = (False, False)
     ray: bool = False
     head_only: bool = False
+    roles: tuple[str, ...] = ()
 
 
 def _always(name: str, text: str) -> Variable:
@@ -158,6 +160,7 @@ ROWS = (
         why="a proxy, a prefill and a decode node",
         counts_gpus=(True, True),
         ray=True,
+        roles=("proxy", "prefill", "decode"),
     ),
     Launcher(
         "slurm_multi",

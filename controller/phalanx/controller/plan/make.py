@@ -181,7 +181,7 @@ def plan_of_cases(
         exit_policy=policy,
         keep=inputs.keep,
         origins=placement.origins,
-        refusals=tuple(filter(None, map(_why_not_run, cases))),
+        refusals=(*placement.refusals, *filter(None, map(_why_not_run, cases))),
         warnings=tuple(
             dict.fromkeys(
                 (*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(image))

@@ -66,6 +66,7 @@ class CasePlan:
     ``collect``: patterns of files to bring back, beside the results directory.
     ``columns``: what the row of perf.csv says about the model (name, args, tags, ...), by column name.
     ``needs_image``: an image that every node must have beside that of the container, or "".
+    ``roles``: which node ranks ("0", "1-3") each role of the launcher has, for those that have any.
     """
 
     name: str
@@ -79,6 +80,7 @@ class CasePlan:
     columns: dict[str, str] = field(default_factory=dict)
     master_port: int = 0
     needs_image: str = ""
+    roles: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ def model_case(
         },
         master_port=master_port(inputs, env, said.port),
         needs_image=image if head_only else "",
+        roles=shape.roles if shape else {},
     ), secrets
 
 
@@ -119,9 +120,9 @@ def _refuse_unsupported(model: SelectedModel, placement: Placement) -> None:
     """Fields without which the model would not run, or run something else."""
     card = model.card
     if card.url:
-        raise InputError(f"cannot run {card.where}: url: cloning a repository is not supported yet")
+        placement.refusals.append(f"cannot run {card.where}: url: cloning a repository is not supported yet")
     if card.data:
-        raise InputError(f"cannot run {card.where}: data: providing data sets is not supported yet")
+        placement.refusals.append(f"cannot run {card.where}: data: providing data sets is not supported yet")
     multiple = card.multiple_results
     if multiple and inside(PurePosixPath(), multiple) is None:
         raise InputError(f"cannot run {card.where}: multiple_results: {multiple!r} leaves the model's folder")

@@ -29,11 +29,15 @@ _ASKING = tuple(name for name in SlurmOptions.__dataclass_fields__ if name not i
 
 @dataclass(slots=True)
 class Placement:
-    """The target and what is to be said about it. ``preset``: what models get there when nobody says."""
+    """The target and what is to be said about it. ``preset``: what models get there when nobody says.
+
+    ``refusals``: why what was planned cannot be run by this version.
+    """
 
     target: TargetPlan
     origins: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
     preset: Preset = field(default_factory=Preset)
 
 
@@ -58,7 +62,7 @@ def place(inputs: RunInputs) -> Placement:
         agent_python=inputs.agent_python,
         advertise=inputs.advertise,
     )
-    return Placement(target, origins, warnings, preset)
+    return Placement(target, origins, warnings, preset=preset)
 
 
 def _kind(inputs: RunInputs, origins: dict[str, str]) -> Literal["local", "slurm"]:
