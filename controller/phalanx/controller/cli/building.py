@@ -51,13 +51,14 @@ def planned_build(given: Mapping[str, Any]) -> PlannedBuild:
     Ends the command for input that cannot be used: exit 1 when nothing is chosen, else 4.
     """
     from phalanx.controller.builds.make import make_build_plan
+    from phalanx.controller.cli.run import time_hint
     from phalanx.controller.workflow.errors import DiscoveryError, InputError
 
     try:
         inputs = _gathered(given, os.environ)
         plan, secrets = make_build_plan(inputs)
     except DiscoveryError as error:
-        refuse(str(error), Exit.FAILURE)
+        refuse(str(error) + ("" if given["tags"] else time_hint(given)), Exit.FAILURE)
     except InputError as error:
         refuse(str(error), Exit.USAGE)
     return PlannedBuild(inputs, plan, secrets)

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,7 +59,7 @@ def command(**given: Any) -> int:
         refuse(
             "cannot run both models and a command: they are two runs"
             if given["command"]
-            else "cannot run: say what, --tags TAG, -m MANIFEST or -- COMMAND",
+            else f"cannot run: say what, --tags TAG, -m MANIFEST or -- COMMAND{time_hint(given)}",
             Exit.USAGE,
         )
     made = planned(given)
@@ -80,6 +81,11 @@ def command(**given: Any) -> int:
         put(run.run_id)
         return Exit.OK
     return attended(run, given)
+
+
+def time_hint(given: Mapping[str, Any]) -> str:
+    """For who means tags by ``-t``, as madengine has it."""
+    return "; -t is a time limit, as in srun: tags are given with --tags" if given["time"] else ""
 
 
 def show_plan(plan: Plan, as_json: bool, build: PlannedBuild | None = None) -> int:

@@ -190,7 +190,8 @@ def run_options(function: F) -> F:
 
 def build_options(function: F) -> F:
     """Those of ``build`` that it shares with ``run``: which models, in which context, on which node."""
-    what = _without(WHAT, "name", "output_csv", "manifest_file")
+    tags = tags_option("Models of models.json to build, by tag or name.")
+    what = (tags, *_without(WHAT, "tags", "name", "output_csv", "manifest_file"))
     where = _without(WHERE, *_OF_RANKS, "nodes")
     return _given((*what, *BUILD, *where, *SLURM), function)
 
