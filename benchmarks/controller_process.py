@@ -114,7 +114,7 @@ def make_plan(run_id: str, nodes: int) -> Plan:
         ("bench",),
         "/",
         TargetPlan("slurm", nodes),
-        None,
+        (),
         (case,),
         timing=TIMING,
     )

@@ -46,7 +46,7 @@ def test_like_nodes_are_one_group_of_the_lock() -> None:
     document = lock_document(view)
     assert [group["nodes"] for group in document["nodes"]] == ["node[001-003]", "node004"]
     assert document["nodes"][0]["gpus"] == ["amd MI300X"]
-    assert document["image"] == {"reference": "image:1", "id": "sha256:ab"}
+    assert document["images"] == [{"reference": "image:1", "id": "sha256:ab"}]
     assert lock_document(view) == document
 
 

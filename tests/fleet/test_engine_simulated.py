@@ -8,8 +8,9 @@ import pytest
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet.states import Phase
 from phalanx.controller.plan.model import StepPlan
+from phalanx.protocol import messages as m
 
-from .world import Odds, World, make_plan
+from .world import Odds, World, image_id, make_plan
 
 SEEDS = 6000
 #: Longest simulated time in which any run must be over: all timers together, with room.
@@ -50,6 +51,7 @@ def hostile(seed: int) -> World:
         min_nodes=dice.choice([0, 0, 1]),
         exit_policy=dice.choice(["workflow", "max", "first"]),
         steps=steps,
+        images=dice.choice([1, 2, 3]),
     )
     return World(plan, seed, odds)
 
@@ -71,6 +73,35 @@ def test_what_becomes_of_an_image_that_is_asked_for_later_is_in_no_verdict() -> 
         assert "image:2" not in finished.reason
     assert came > 50
     assert failed > 50
+
+
+def test_images_of_cases_and_of_people_wait_for_one_another_and_all_are_answered() -> None:
+    waited = 0
+    for seed in range(600):
+        dice = random.Random(seed)
+        odds = Odds(
+            dies=dice.choice([0, 0.1]),
+            error=dice.choice([0, 0.03]),
+            hangs=dice.choice([0, 0.01]),
+            blinks=dice.choice([0, 0.3]),
+            cancel=dice.choice([0, 0.4]),
+        )
+        world = World(make_plan(3, 4, docker=True, images=dice.randint(2, 4)), seed, odds)
+        world.transfer_s = 60.0
+        for request in (2, 3, 4):
+            world.ask_for_image(request, dice.uniform(20, 200))
+        try:
+            check(world, world.run(2 * BOUND_S))
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        going = 0
+        for event in world.log:
+            if isinstance(event, ev.ImageRequested):
+                waited += bool(event.case and going)
+                going = going or event.request
+            elif isinstance(event, ev.ImageReady | ev.ImageFailed) and event.request == going:
+                going = 0
+    assert waited > 50
 
 
 @pytest.mark.parametrize("block", range(10))
@@ -102,6 +133,11 @@ def check(world: World, finished: ev.RunFinished) -> None:
     if world.spawned:
         assert world.of(ev.SpawnEnded), "the spawner was left running"
     assert world.of(ev.AllocationReleased), "the allocation was not given back"
+    image_of = {case.name: case.container.image for case in world.plan.cases}
+    for node, message in world.told_to(m.CaseOpen):
+        reference = image_of[message.case]
+        wanted_id = image_id(reference) if reference else ""
+        assert message.spec.image_id == wanted_id, f"{message.case} on {node} in another image"
     for wanted in world.of(ev.ImageRequested):
         answers = [
             event

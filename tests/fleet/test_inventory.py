@@ -13,7 +13,7 @@ from phalanx.protocol.messages import ImagesQuery, Runtime, RuntimeOpen
 
 NODES = ("n1", "n2", "n3")
 PLAN = Plan(
-    PLAN_SCHEMA, "r", "image", (), "/", TargetPlan("slurm", 3), None, (), inventory=InventoryPlan("a:1", True)
+    PLAN_SCHEMA, "r", "image", (), "/", TargetPlan("slurm", 3), (), (), inventory=InventoryPlan("a:1", True)
 )
 
 

@@ -7,11 +7,13 @@ allocation away; people can cancel. Whatever happens, a run must reach its last 
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet import instructions as ins
@@ -21,6 +23,13 @@ from phalanx.protocol import messages as m
 from phalanx.protocol.membership import Member
 
 IMAGE_ID = "sha256:" + "ab" * 32
+#: The first request of a case: people ask with lower numbers.
+FIRST_OF_CASES = 10
+
+
+def image_id(reference: str) -> str:
+    """The id of an image of this world."""
+    return IMAGE_ID if reference == "image:1" else f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}"
 
 
 def make_plan(
@@ -33,9 +42,11 @@ def make_plan(
     exit_policy: str = "workflow",
     steps: tuple[StepPlan, ...] = (StepPlan("main", ("work",)),),
     keep: bool = False,
+    images: int = 1,
 ) -> Plan:
-    """A plan of a few cases."""
-    runtime = m.Runtime.DOCKER if docker else m.Runtime.PROCESS
+    """A plan of a few cases; in containers, they take turns at the images."""
+    spec = partial(m.ContainerSpec, m.Runtime.DOCKER if docker else m.Runtime.PROCESS)
+    references = [f"image:{number}" for number in range(1, min(images, cases) + 1)] if docker else []
     return Plan(
         1,
         "run",
@@ -43,9 +54,14 @@ def make_plan(
         ("phalanx",),
         "/",
         TargetPlan("local", nodes, min_nodes),
-        ImagePlan("image:1") if docker else None,
+        tuple(map(ImagePlan, references)),
         tuple(
-            CasePlan(f"case{number}", steps, m.ContainerSpec(runtime), ranks_per_node=ranks_per_node)
+            CasePlan(
+                f"case{number}",
+                steps,
+                spec(image=references[number % len(references)] if docker else ""),
+                ranks_per_node=ranks_per_node,
+            )
             for number in range(cases)
         ),
         timing=Timing(
@@ -97,6 +113,11 @@ class World:
         self.spawned = self.spawn_over = False
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._requests = itertools.count(FIRST_OF_CASES)
+        #: images that nobody has, and how long one takes at most to get to a node, in seconds
+        self.nowhere: set[str] = set()
+        self.transfer_s = 1.0
+        self._coming: dict[int, str] = {}
 
     # --- time
 
@@ -183,6 +204,9 @@ class World:
             case ins.ExplainMissing():
                 missing = dict.fromkeys(instruction.nodes, "unknown")
                 self.happen(ev.JoinTimeout(instruction.joined, instruction.expected, missing), self.soon())
+            case ins.RequestImage():
+                request, wanted = next(self._requests), instruction
+                self.happen(ev.ImageRequested(request, wanted.reference, "", wanted.nodes, wanted.case))
             case ins.FindImage() | ins.AskLayers() | ins.OpenRelays() | ins.SyncImage():
                 self._image(instruction)
             case ins.ChangeParents():
@@ -210,10 +234,12 @@ class World:
             case ins.FindImage():
                 reference, request = instruction.reference, instruction.request
                 source = ev.ImageSource(
-                    "archive x", reference, IMAGE_ID, 30, layers=(10, 20), request=request
+                    "archive x", reference, image_id(reference), 30, layers=(10, 20), request=request
                 )
-                error = ev.ImageSource("", reference, "", 0, "none", request=request)
-                self.happen(error if self.chance(self.odds.error) else source, self.soon())
+                error = ev.ImageSource("", reference, "", 0, f"nobody has {reference}", request=request)
+                missing = reference in self.nowhere or self.chance(self.odds.error)
+                self._coming[request] = image_id(reference)
+                self.happen(error if missing else source, self.soon())
             case ins.AskLayers():
                 for node in instruction.nodes:
                     have = self.dice.choice((0, 1, 2))
@@ -229,8 +255,10 @@ class World:
                 if self.chance(self.odds.blinks):
                     self.happen(ev.SlowNodes(self.syncing[:1], instruction.request), self.soon())
                 for node in instruction.first:
-                    there = ev.ImageOnNode(node, "image", IMAGE_ID, request=instruction.request)
-                    self._answer(node, there, "error")
+                    there = ev.ImageOnNode(
+                        node, "image", self._coming[instruction.request], request=instruction.request
+                    )
+                    self._answer(node, there, "error", self.transfer_s)
 
     def _judge(self, instruction: ins.JudgeCase) -> None:
         self.judged.append(instruction.case)
@@ -320,12 +348,12 @@ class World:
 
     # --- what agents do
 
-    def _answer(self, node: str, event: ev.Event, error_field: str = "") -> None:
+    def _answer(self, node: str, event: ev.Event, error_field: str = "", within_s: float = 1.0) -> None:
         if node in self.dead or self.chance(self.odds.hangs):
             return
         if error_field and self.chance(self.odds.error):
             event = type(event)(**{**{n: getattr(event, n) for n in event.__slots__}, error_field: "broken"})
-        self.at(self.soon(), lambda: node in self.dead or self.record(event))
+        self.at(self.soon() * within_s, lambda: node in self.dead or self.record(event))
 
     def _tell(self, node: str, message: m.Message) -> None:
         if node in self.dead:

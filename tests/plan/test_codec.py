@@ -44,6 +44,7 @@ PLANS = [
     rich(),
     plan_for_command(command("true")),
     plan_for_image(inputs(image="a:1", image_archive="a.tar", bulk_rate="200m")),
+    plan_for_tags(models(*({"env_vars": {"DOCKER_IMAGE_NAME": name}} for name in "ab"))),
     plan_for_inventory(inputs(image="a:1"), prune=True),
     plan_for_inventory(inputs(), prune=False),
 ]

@@ -40,8 +40,7 @@ def test_a_sync_that_cannot_be_is_refused(given: dict[str, str], said: str) -> N
 
 def test_unencrypted_layers_are_announced() -> None:
     plan = plan_for_image(inputs(image="a:1", bulk_security="integrity"))
-    assert plan.image is not None
-    assert plan.image.security == "integrity"
+    assert [image.security for image in plan.images] == ["integrity"]
     assert "unencrypted" in plan.warnings[0]
 
 

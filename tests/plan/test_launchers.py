@@ -299,8 +299,7 @@ def test_slurm_multi_is_shown_with_its_image_for_all_nodes_and_not_run() -> None
     plan = plan_for_tags(models(card, nodes=4, slurm=SlurmOptions(partition="p")))
     [made] = plan.cases
     assert (made.container.runtime, made.steps[0].per) == (Runtime.PROCESS, "first")
-    assert plan.image is not None
-    assert (plan.image.reference, made.columns["docker_image"]) == ("card:1", "card:1")
+    assert [image.reference for image in plan.images] == [made.columns["docker_image"]] == ["card:1"]
     values = env(made)
     assert (values["xP"], values["yD"], values["DOCKER_IMAGE_NAME"]) == ("7", "2", "card:1")
     [refusal] = plan.refusals

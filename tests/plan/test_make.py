@@ -221,8 +221,7 @@ def test_the_image_decides_the_runtime_and_its_origin_is_kept() -> None:
     by_context = plan_for_tags(
         models({"env_vars": {"DOCKER_IMAGE_NAME": "card:1"}}, context='{"MAD_CONTAINER_IMAGE": "ctx:1"}')
     )
-    assert by_context.image is not None
-    assert by_context.image.reference == "ctx:1"
+    assert [image.reference for image in by_context.images] == ["ctx:1"]
     by_card = plan_for_tags(models({"env_vars": {"DOCKER_IMAGE_NAME": "card:1"}}))
     assert by_card.cases[0].container.image == "card:1"
     assert "DOCKER_IMAGE_NAME" not in by_card.cases[0].env
@@ -290,10 +289,39 @@ def test_what_this_version_cannot_run_is_planned_and_refused_by_name(
     assert refusal.startswith("cannot run models.json: [0] (m0): ") and words in refusal
 
 
-def test_models_with_different_images_are_refused() -> None:
-    cards = ({"env_vars": {"DOCKER_IMAGE_NAME": "a"}}, {"env_vars": {"DOCKER_IMAGE_NAME": "b"}})
-    with pytest.raises(InputError, match="m0 needs a, m1 needs b"):
-        plan_for_tags(models(*cards))
+def in_image(name: str) -> dict[str, Any]:
+    return {"env_vars": {"DOCKER_IMAGE_NAME": name}}
+
+
+def test_models_may_have_images_of_their_own_each_listed_once_in_the_order_of_use() -> None:
+    plan = plan_for_tags(models(*map(in_image, "bab"), bulk_rate="1m"))
+    assert [image.reference for image in plan.images] == ["b", "a"]
+    assert {image.rate_bytes_s for image in plan.images} == {2**20}
+    assert [case.container.image for case in plan.cases] == ["b", "a", "b"]
+    text = describe(plan)
+    assert "b  from the engine here or of a node, to every node that lacks it   (for m0, m2)" in text
+    assert "to every node that lacks it, when m1 is due   (for m1)" in text
+    assert "? image b: not looked for" in text
+    assert "? image a: not looked for" in text
+
+
+def test_one_image_for_all_overrides_those_of_the_cards() -> None:
+    plan = plan_for_tags(models(*map(in_image, "ab"), image="c", image_archive="c.tar"))
+    assert [(image.reference, image.archive) for image in plan.images] == [("c", "/proj/c.tar")]
+
+
+def test_models_with_and_without_an_image_are_refused_together() -> None:
+    with pytest.raises(
+        InputError, match=r"m0 needs a, m1 needs none; run them one by one, or .* --image NAME"
+    ):
+        plan_for_tags(models(in_image("a"), {}))
+
+
+def test_an_archive_belongs_to_one_image() -> None:
+    with pytest.raises(
+        InputError, match=r"more than one image: m0 needs a, m1 needs b; .* MAD_DOCKER_BUILDS"
+    ):
+        plan_for_tags(models(*map(in_image, "ab"), image_archive="a.tar"))
 
 
 def test_scripts_get_the_mad_variables_that_make_sense() -> None:

@@ -54,8 +54,8 @@ def test_in_the_view_of_the_run_it_is_a_notice_and_no_failure() -> None:
     events = (own, WANTED, PLANNED, *TROUBLE, WANTED, READY)
     view = fold([ev.Recorded(n, float(n), event) for n, event in enumerate(events, start=1)])
     assert view.failure is None
-    assert view.image_reference == "a:1"
-    assert view.transfer is None
+    assert view.image.reference == "a:1"
+    assert view.image.transfer is None
     assert [text for _, text in view.notices] == [
         "image a:2 could not be brought: n3: no space left",
         "image a:2 was brought to 3 nodes",

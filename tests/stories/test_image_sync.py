@@ -17,6 +17,7 @@ from tests.lab.archive import tiny_image
 from tests.lab.image import NAME as BASE
 from tests.stories.cluster import Cluster, until
 from tests.stories.program import Phalanx, Run
+from tests.stories.project import make_project, rows_of
 from tests.stories.registry import PASSWORD, USER, registry
 
 pytestmark = pytest.mark.lab
@@ -325,3 +326,66 @@ def test_an_image_that_a_live_run_cannot_get_is_no_failure_of_the_run(
     cluster.repairs.clear()
     assert phalanx.ask("cancel").returncode == 0
     run.ends(130)
+
+
+def two_models(phalanx: Phalanx, place: Path, first: str, *given: str) -> tuple[Run, Path]:
+    """A run of two models: one does this in the base image, that of the other has seven layers of noise."""
+    builds = place / "builds"
+    builds.mkdir()
+    archive(builds, *range(7), name="sync_1.tar")
+    project = make_project(place, a=(BASE, first), b=(NAME, "echo nothing can run in there"))
+    words = ("run", "--target", "slurm", "-N4", "--tags", "a,b", *given)
+    environ = {"MAD_DOCKER_BUILDS": str(builds)}
+    return phalanx.start(*words, folder=project, env=environ, terminal=True), project
+
+
+def test_ctrl_c_while_the_image_of_the_next_model_comes_ends_the_run_and_leaves_the_engines_clean(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    run, project = two_models(phalanx, place, 'echo "performance: 1 x"')
+    run.wait_event("image.requested", case="b", within=60)
+    until(lambda: bool(parts(shaped, "n1")), 20.0, "a layer is in an engine")
+    run.type(b"\x03")
+    run.ends(130)
+    assert {name: row["status"] for name, row in rows_of(project).items()} == {
+        "a": "SUCCESS",
+        "b": "CANCELLED",
+    }
+    for node in shaped.nodes:
+        assert not parts(shaped, node)
+
+
+def test_an_agent_that_is_killed_while_the_image_of_the_next_model_comes_is_named_in_its_row(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    run, project = two_models(phalanx, place, 'echo "performance: 1 x"', *TIMES)
+    run.wait_event("image.planned", within=60, request=2)
+    for pid in shaped.agents("n2"):
+        os.kill(pid, signal.SIGKILL)
+    run.ends(3)
+    assert {name: row["status"] for name, row in rows_of(project).items()} == {
+        "a": "SUCCESS",
+        "b": "FAILURE",
+    }
+    (verdict,) = run.events("case.finished", case="b")
+    assert "n2" in verdict["reason"]
+    assert "lost" in verdict["reason"]
+    assert have(shaped) == {"n1", "n3", "n4"}
+    shaped.forget_dead_files()
+
+
+def test_the_image_of_the_next_model_waits_for_the_end_of_what_a_person_wants(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    run, project = two_models(phalanx, place, 'sleep 5; echo "performance: 1 x"')
+    run.wait_event("step.started", within=60, count=4)
+    other = archive(place, *range(20, 45))
+    asked = phalanx.start("image", "sync", NAME, "--run", run.id, "--image-archive", other)
+    run.wait_event("image.requested", case="b", within=60)
+    assert not run.events("image.ready", request=2)
+    assert asked.wait() == 0
+    run.wait_event("image.ready", within=60, request=3)
+    run.ends(3)  # nothing can run in it
+    (theirs,), (ours,) = run.events("image.ready", request=2), run.events("image.ready", request=3)
+    assert theirs["image_id"] == ours["image_id"], "every node had it by then under that name"
+    assert rows_of(project)["b"]["docker_sha"] == ours["image_id"]

@@ -63,7 +63,7 @@ def test_the_whole_project_is_planned_on_a_laptop(local: Phalanx, mad_forty: Pat
     assert {image["image"]: image["model"] for image in plan["builds"]} == BUILT
     assert [one["key"] for one in plan["given"]] == SELF_MANAGED
     assert [one["model"] for one in plan["unbuilt"]] == [NOT_FOR_AMD]
-    given = ("run", "--tags", "all", "-N", "4", "-p", "gpu", "--dry-run")
+    given = ("run", "--tags", "all", "-N", "5", "-p", "gpu", "--dry-run")
     shown = local.run(*given, folder=mad_forty, env=nothing)
     for model in BUILT.values():
         assert f"\ncase  {model.replace('/', '_')}\n" in shown.stdout

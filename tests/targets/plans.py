@@ -20,7 +20,7 @@ def plan_for(target: TargetPlan, *, allocation_timeout_s: float = 0.0) -> Plan:
         argv=(),
         cwd="/",
         target=target,
-        image=None,
+        images=(),
         cases=(),
         timing=Timing(allocation_timeout_s=allocation_timeout_s),
     )

@@ -66,7 +66,7 @@ def compute_plan(
         name = case_name(builds[0].image, taken)
         first[name] = builds[0]
         cases.append(_case(name, build, builds, login, folder, tools_image(inputs.run_id)))
-    plan = plan_of_cases(inputs, placement, tuple(cases), None, "workflow", "", Secrets({}))
+    plan = plan_of_cases(inputs, placement, tuple(cases), (), "workflow", "", Secrets({}))
     return plan, first
 
 

@@ -63,13 +63,13 @@ async def _shown(path: Path, run_id: str, wanted: Any, given: dict[str, Any]) ->
     from phalanx.controller.control.client import ControlClient
     from phalanx.controller.runs.bringing import bring, document, last_lines
     from phalanx.controller.runs.live import Writer, choose
-    from phalanx.controller.runs.model import RunView
+    from phalanx.controller.runs.model import ImageView, RunView
 
     style = style_for(given["color"], sys.stderr)
     quiet = given["quiet"] or given["as_json"]
     screen = choose("quiet" if quiet else given["progress"], Writer(), style, time.time)
     screen.verbose = given["verbose"]
-    view = RunView(run_id, image_reference=wanted.reference)
+    view = RunView(run_id, image=ImageView(wanted.reference))
     ready = await bring(ControlClient(path), wanted, screen, view)
     if given["as_json"]:
         put(json.dumps(document(view, ready), ensure_ascii=False))

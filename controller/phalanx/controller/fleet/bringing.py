@@ -1,7 +1,7 @@
 """One more image for nodes of a run that goes on: brought beside whatever runs, one at a time. Pure.
 
-It goes the way of the run's own image. What becomes of it is the business of who asked for it: of the run no
-failure, and no delay.
+It goes the way of the run's first image. What becomes of it is the business of who asked for it: of the run
+no failure, and no delay. Who asks is a person, or the run itself for a case that is due (``case_images``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from phalanx.protocol.messages import SyncStop
 
 from ..exits import Exit
-from ..plan.model import ImagePlan, Plan
+from ..plan.model import Plan
 from .events import Event, ImageCalledOff, ImageFailed, ImageRequested, RunEnding
 from .instructions import DropTimer, Instruction, Record, SetTimer, Tell
 from .preparation import Preparation
@@ -21,7 +21,8 @@ from .trouble import Trouble
 
 @dataclass(slots=True)
 class Bringing:
-    """The way of the image that ``wanted`` asks for; ``over`` when it is there or cannot come."""
+    """The way of the image that ``wanted`` asks for; ``over`` when it is there or cannot come, and only the
+    event that says so is missing."""
 
     wanted: ImageRequested
     preparation: Preparation
@@ -30,9 +31,8 @@ class Bringing:
     @classmethod
     def of(cls, wanted: ImageRequested, plan: Plan) -> Bringing:
         """``plan``: of the run, whose rules of travel hold for every image."""
-        own = plan.image or ImagePlan("")
-        image = replace(own, reference=wanted.reference, archive=wanted.archive)
-        only = replace(plan, image=image, cases=(), inventory=None)
+        image = plan.image_like_others(wanted.reference, wanted.archive)
+        only = replace(plan, images=(image,), cases=(), inventory=None)
         return cls(wanted, Preparation(only, wanted.nodes, wanted.request))
 
     @property
@@ -48,6 +48,8 @@ class Bringing:
 
     def on(self, event: Event) -> list[Instruction]:
         """Take an event; what to do next."""
+        if self.over:
+            return []
         if isinstance(event, ImageCalledOff) and event.request == self.wanted.request:
             return self._fail(Trouble("it was called off", Exit.INTERRUPTED))
         if isinstance(event, RunEnding):
@@ -56,6 +58,8 @@ class Bringing:
 
     def late(self) -> list[Instruction]:
         """Its time is up."""
+        if self.over:
+            return []
         self.preparation.give_up(self.preparation.plan.timing.image_timeout_s)
         return self._looked_at()
 

@@ -115,12 +115,9 @@ class Conductor:
         shipping = Shipping(self.hub, self.record, progress)
         pulling = Pulling(self.hub, run_dir, single, self.record)
         self.intake = Intake(self.hub, self.record, self.store, shipping, pulling, self.start)
-        image = plan.image
+        travel = plan.image_like_others("")
         self._relays = Relays(
-            plan.run_id,
-            BulkSecurity(image.security if image else "tls"),
-            image.rate_bytes_s if image else 0,
-            self.engine.roster.address,
+            plan.run_id, BulkSecurity(travel.security), travel.rate_bytes_s, self.engine.roster.address
         )
         self._progress = progress
         self._delivery = self._make_delivery(ev.OWN)
@@ -320,6 +317,8 @@ class Conductor:
                 self._move(self._delivery.open_relays(instruction), name="relays")
             case ins.SyncImage():
                 self._move(self._delivery.sync(instruction), name="image to the nodes")
+            case ins.RequestImage():
+                self.bring(instruction.reference, "", instruction.nodes, instruction.case)
             case ins.AskLayers():
                 self._delivery.ask_layers(instruction)
             case ins.ChangeParents():
@@ -421,7 +420,7 @@ class Conductor:
         """The verdict of a case; its rows are written. Blocks."""
         began = self._case_began.get(case, time.monotonic())
         engine = self.engine
-        image_id = engine.preparation.image_id if engine.preparation else ""
+        image_id = engine.images.id_of(self.plan, case)
         facts = {name: one.facts for name, one in engine.roster.nodes.items() if one.facts is not None}
         known = Circumstances(engine.job_id, image_id, time.monotonic() - began, facts)
         try:
@@ -475,10 +474,10 @@ class Conductor:
         """Someone asks to stop."""
         self.record(ev.CancelRequested(level, by))
 
-    def bring(self, reference: str, archive: str, nodes: tuple[str, ...]) -> int:
-        """Someone asks for an image; the number of the request. How it goes the events tell."""
+    def bring(self, reference: str, archive: str, nodes: tuple[str, ...], case: str = "") -> int:
+        """Someone asks for an image, or a case; the number of the request. How it goes the events tell."""
         request = next(self._requests)
-        self.record(ev.ImageRequested(request, reference, archive, nodes))
+        self.record(ev.ImageRequested(request, reference, archive, nodes, case))
         return request
 
     def call_off(self, request: int) -> None:

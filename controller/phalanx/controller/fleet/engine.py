@@ -15,9 +15,10 @@ from phalanx.protocol.membership import Member
 from phalanx.protocol.messages import Leave
 from phalanx.protocol.schema import as_words
 
-from ..exits import Exit, RankEnd, of_ranks
+from ..exits import Exit, RankEnd
 from ..plan.model import Plan
 from .bringing import Bringing, cannot_bring
+from .case_images import CaseImages, why_not_brought
 from .caseflow import CaseFlow, Failure
 from .events import (
     AgentDraining,
@@ -35,6 +36,7 @@ from .events import (
     Event,
     FleetJoined,
     ImageFailed,
+    ImageReady,
     ImageRequested,
     JoinTimeout,
     RunEnding,
@@ -64,6 +66,7 @@ from .preparation import Preparation
 from .roster import Roster
 from .states import OVER, PHASES, Phase, advance
 from .trouble import Trouble
+from .verdict import why_not_run, workload_verdict
 
 _STATES: dict[int, str] = {Exit.OK: "succeeded", Exit.INTERRUPTED: "cancelled"}
 
@@ -93,6 +96,7 @@ class Engine:
     preparation: Preparation | None = None
     flow: CaseFlow | None = None
     bringing: Bringing | None = None
+    images: CaseImages = field(default_factory=CaseImages)
     verdict: Trouble | None = None
     cancel_level: int = 0
     first_failure: Failure | None = None
@@ -118,7 +122,6 @@ class Engine:
             out += self._case_over(now)
         if self.bringing is not None:
             out += self.bringing.on(event)
-            self._bringing_over()
         return out
 
     def on_timer(self, name: str, now: float) -> list[Instruction]:
@@ -135,9 +138,7 @@ class Engine:
         if name.startswith("lost:"):
             return self._give_up(name.removeprefix("lost:"))
         if self.bringing is not None and name == self.bringing.timer:
-            out = self.bringing.late()
-            self._bringing_over()
-            return out
+            return self.bringing.late()
         return self.flow.on_timer(name) if self.flow is not None else []
 
     # --- start, allocation, join
@@ -299,14 +300,30 @@ class Engine:
         return cannot_bring(self.phase, self.bringing, self.roster.of(Member.JOINED), nodes)
 
     def _on_image_requested(self, event: ImageRequested, now: float) -> list[Instruction]:
-        if words := self.cannot_bring(event.nodes):
+        words = self.cannot_bring(event.nodes)
+        if event.case:
+            self.images.wanted, self.images.queued = event, self.bringing is not None
+            if self.images.queued:
+                return []
+            # A case waits for nodes that are silent just now, as its steps would.
+            words = cannot_bring(self.phase, None, self.roster.present, event.nodes)
+        if words:
             return [Record(ImageFailed(event.request, event.reference, words, Exit.FAILURE))]
         self.bringing = Bringing.of(event, self.plan)
         return self.bringing.begin()
 
-    def _bringing_over(self) -> None:
-        if self.bringing is not None and self.bringing.over:
+    def _on_image_answered(self, event: ImageReady | ImageFailed, now: float) -> list[Instruction]:
+        """The way is free for the image of a case that waits; or a case has its image, or cannot have it."""
+        if self.bringing is not None and self.bringing.wanted.request == event.request:
             self.bringing = None
+            if self.images.queued and self.images.wanted is not None:
+                return self._on_image_requested(self.images.wanted, now)
+        wanted = self.images.answered(event)
+        if wanted is None or self.phase is not Phase.RUNNING:
+            return []
+        if isinstance(event, ImageFailed):
+            return [self._not_run(wanted.case, why_not_brought(event))]
+        return self._start_case(now)
 
     # --- preparation and cases
 
@@ -318,6 +335,8 @@ class Engine:
             return self._end(preparation.trouble)
         if not preparation.done:
             return []
+        if preparation.image_id:
+            self.images.ids[self.plan.images[0].reference] = preparation.image_id
         self._advance("prepared")
         return [DropTimer("facts"), DropTimer("prepare"), *self._start_case(now)]
 
@@ -325,32 +344,25 @@ class Engine:
         if self._next_case >= len(self.plan.cases):
             return self._all_cases_over()
         case = self.plan.cases[self._next_case]
-        self._next_case += 1
         gone = tuple(node for node in self.nodes if node not in self.roster.present)
         if self.verdict is not None or self.cancel_level or gone:
-            return [self._not_run(case.name, gone)]
+            return [self._not_run(case.name, why_not_run(bool(self.cancel_level), self.verdict, gone))]
+        if (lacked := self.images.lacked(case, self.nodes)) is not None:
+            return [lacked]
+        self._next_case += 1
         meeting = meeting_of(case, self.roster, self.nodes)
         env = {"PHALANX_RUN_ID": self.plan.run_id, **meeting.environment()}
-        image_id = self.preparation.image_id if self.preparation else ""
+        image_id = self.images.id_of(self.plan, case.name)
         self.flow = CaseFlow(case, self.plan.timing, self.nodes, image_id, env, meeting, self.secret_of, now)
         return self.flow.begin()
 
-    def _why_not_run(self, gone: tuple[str, ...]) -> str:
-        if self.cancel_level:
-            return "not run: the run was cancelled"
-        if self.verdict is not None:
-            return f"not run: {self.verdict.reason}"
-        return f"not run: {', '.join(gone)} was lost before"
-
     def _on_case_finished(self, event: CaseFinished, now: float) -> list[Instruction]:
+        self._unjudged.discard(event.case)
         if event.status not in ("SUCCESS", "SKIPPED"):
             self.failed_cases.append(event.case)
         if self.flow is None and self.phase is Phase.RUNNING:
             return self._start_case(now)
-        if self.phase is Phase.RELEASED and event.case in self._unjudged:
-            self._unjudged.discard(event.case)
-            return [] if self._unjudged else self._finish()
-        return []
+        return self._finish() if self.phase is Phase.RELEASED and not self._unjudged else []
 
     def _case_over(self, now: float) -> list[Instruction]:
         flow = self.flow
@@ -366,19 +378,8 @@ class Engine:
         if self.plan.keep and self.verdict is None and not self.cancel_level:
             self._advance("idle")
             return []
-        return self._end(self.verdict or self._workload_verdict())
-
-    def _workload_verdict(self) -> Trouble:
-        """The exit code when every part of phalanx did its work."""
-        if self.plan.exit_policy == "workflow":
-            if not self.failed_cases:
-                return Trouble("", Exit.OK)
-            return Trouble(f"failed: {', '.join(self.failed_cases)}", Exit.RUN)
-        code = of_ranks(self.ends, self.plan.exit_policy)
-        reason = self.first_failure.words if self.first_failure else "failed"
-        if code == Exit.OK and (self.first_failure is not None or self.failed_cases):
-            code = Exit.LAUNCH if self.first_failure is not None else Exit.FAILURE
-        return Trouble(reason if code else "", code)
+        found = workload_verdict(self.plan, self.ends, self.failed_cases, self.first_failure)
+        return self._end(self.verdict or found)
 
     # --- cancel and end
 
@@ -446,13 +447,14 @@ class Engine:
         if event.error:
             self.leftovers.append(f"allocation {event.job_id}: {event.error}")
         rest = self.plan.cases[self._next_case :]
-        self._next_case = len(self.plan.cases)
-        self._unjudged = {case.name for case in rest}
-        return [self._not_run(case.name, ()) for case in rest] or self._finish()
+        why = why_not_run(bool(self.cancel_level), self.verdict, ())
+        out = [self._not_run(case.name, why) for case in rest]
+        return out if self._unjudged else self._finish()
 
-    def _not_run(self, case: str, gone: tuple[str, ...]) -> Instruction:
-        """A case that never started still gets its row."""
-        why = self._why_not_run(gone)
+    def _not_run(self, case: str, why: str) -> Instruction:
+        """The next case, which never started, still gets its row."""
+        self._next_case += 1
+        self._unjudged.add(case)
         return JudgeCase(case, CaseEnding(self.nodes, 0, False, why, bool(self.cancel_level), 0.0))
 
     def _finish(self) -> list[Instruction]:
@@ -485,4 +487,6 @@ _HANDLERS: Mapping[type[Event], Callable[[Engine, Any, float], list[Instruction]
     CancelRequested: Engine._on_cancel,
     CaseFinished: Engine._on_case_finished,
     ImageRequested: Engine._on_image_requested,
+    ImageReady: Engine._on_image_answered,
+    ImageFailed: Engine._on_image_answered,
 }

@@ -262,7 +262,7 @@ class FleetJoined(Event):
 
 # --- image ---------------------------------------------------------------------------------------------
 
-#: The request for the image that a run's cases need; later ones are made while it goes on (image.requested).
+#: The request for the first image of a run's cases; others are made while it goes on (image.requested).
 OWN = 1
 
 
@@ -425,13 +425,15 @@ class ImageReady(Event):
 @event("image.requested")
 @dataclass(frozen=True, slots=True)
 class ImageRequested(Event):
-    """Someone wants one more image on these nodes while the run goes on. ``archive``: a file of the login
-    node, "" for wherever it can be had. Answered with image.ready or image.failed."""
+    """Someone wants one more image on these nodes while the run goes on, or a case that is due does.
+    ``archive``: a file of the login node, "" for wherever it can be had. ``case``: whose image it is, "" for
+    no case's. Answered with image.ready or image.failed."""
 
     request: int
     reference: str
     archive: str
     nodes: tuple[str, ...]
+    case: str = ""
 
 
 @event("image.called_off")
@@ -446,7 +448,7 @@ class ImageCalledOff(Event):
 @dataclass(frozen=True, slots=True)
 class ImageFailed(Event):
     """An image that was asked for while the run goes on is not on every node: why, and the exit code of who
-    asked. Of the run itself that is no failure."""
+    asked. A case whose image it is has failed by that; else it is no failure of the run."""
 
     request: int
     reference: str

@@ -87,6 +87,15 @@ class FindImage(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestImage(Instruction):
+    """Number a request for the image of a case that is due, and record it as image.requested."""
+
+    case: str
+    reference: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AskLayers(Instruction):
     """Ask these nodes what they hold of the image; each answer is recorded as image.layers."""
 

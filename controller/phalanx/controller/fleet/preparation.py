@@ -39,7 +39,7 @@ class Preparation:
         """The runtime of the run's cases; a plan has one. A plan without cases is there for images."""
         if self.plan.cases:
             return self.plan.cases[0].container.runtime
-        return Runtime.DOCKER if self.plan.image or self.plan.inventory else Runtime.PROCESS
+        return Runtime.DOCKER if self.plan.images or self.plan.inventory else Runtime.PROCESS
 
     def begin(self, known_facts: set[str]) -> list[Instruction]:
         """Start; some facts may be known already."""
@@ -102,10 +102,10 @@ class Preparation:
             return [Tell((event.node,), ImagesQuery(1, wanted.reference, wanted.prune))]
         if len(self.runtime) < len(self.nodes):
             return []
-        if self.plan.image is None or self.kind is Runtime.PROCESS:
+        if not self.plan.images or self.kind is Runtime.PROCESS:
             self.done = True
             return []
-        self.imaging = Imaging(self.plan.image, self.nodes, self.request)
+        self.imaging = Imaging(self.plan.images[0], self.nodes, self.request)
         return self._image(self.imaging.begin())
 
     def _on_blob(self, event: BlobFetched) -> list[Instruction]:

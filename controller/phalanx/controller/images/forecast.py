@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..plan.model import Plan
+from ..plan.model import ImagePlan, Plan
 from .archive import layer_sizes
 from .planner import CONTROLLER, Candidate, Links, make_plan
 
 
 def transfer_lines(plan: Plan) -> Iterator[str]:
-    """Lines about the transfer of the plan's image; none when nothing is known of its size."""
-    sizes = _layer_sizes(plan)
-    if not sizes:
-        return
+    """Lines about the transfer of the plan's images; none of one of which nothing is known."""
+    for image in plan.images:
+        if sizes := _layer_sizes(image):
+            yield from _way(image, sizes, plan.target.nodes)
+
+
+def _way(image: ImagePlan, sizes: tuple[int, ...], nodes: int) -> Iterator[str]:
     links = Links()
-    names = [f"node {number}" for number in range(1, plan.target.nodes + 1)]
+    names = [f"node {number}" for number in range(1, nodes + 1)]
     made = make_plan(sizes, [Candidate(name, 0) for name in names], CONTROLLER, links)
     total = sum(sizes)
     yield (
@@ -30,13 +33,10 @@ def transfer_lines(plan: Plan) -> Iterator[str]:
         f"{made.predicted_s:.1f} s to the last byte over links of {links.uplink * 8 / 1e9:g} Gbit/s when no "
         f"node has any of it (one registry: {len(names) * total / links.uplink:.1f} s)"
     )
-    image = plan.image
-    if image is not None and image.rate_bytes_s:
+    if image.rate_bytes_s:
         yield f"each node gives at most {image.rate_bytes_s / 1e6:g} MB/s to others"
 
 
-def _layer_sizes(plan: Plan) -> tuple[int, ...]:
+def _layer_sizes(image: ImagePlan) -> tuple[int, ...]:
     """Bytes of each layer, () when no archive is named or it cannot be read: the run would say why."""
-    if plan.image is None or not plan.image.archive:
-        return ()
-    return layer_sizes(Path(plan.image.archive), plan.image.reference)
+    return layer_sizes(Path(image.archive), image.reference) if image.archive else ()

@@ -26,7 +26,7 @@ def describe(plan: Plan, transfer: Iterable[str] = ()) -> str:
     lines += _line("nodes", _nodes(plan))
     lines += _line("allocation", _allocation(plan))
     lines += _line("or sbatch", _batch_script(plan))
-    lines += _line("image", [*_image(plan), *transfer])
+    lines += _line("image", [*_images(plan), *transfer])
     lines += _line("images", _inventory(plan))
     for case in plan.cases:
         lines += ["", f"case  {case.name}", *_case(plan, case)]
@@ -157,11 +157,16 @@ def _inventory(plan: Plan) -> Iterator[str]:
     yield f"every node says what it has of {wanted.reference or 'all images'}"
 
 
-def _image(plan: Plan) -> Iterator[str]:
-    if plan.image is None:
-        return
-    where = f"from {plan.image.archive}" if plan.image.archive else "from the engine here or of a node"
-    yield f"{plan.image.reference}  {where}, to every node that lacks it"
+def _images(plan: Plan) -> Iterator[str]:
+    """Each with its cases, when there is more than one."""
+    for place, image in enumerate(plan.images):
+        where = f"from {image.archive}" if image.archive else "from the engine here or of a node"
+        line = f"{image.reference}  {where}, to every node that lacks it"
+        if len(plan.images) > 1:
+            users = [case.name for case in plan.cases if case.image == image.reference]
+            when = "" if place == 0 else f", when {users[0]} is due"
+            line += f"{when}   (for {', '.join(users)})"
+        yield line
 
 
 def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
@@ -267,8 +272,7 @@ def _assumptions(plan: Plan) -> list[str]:
         words.append("partition: the cluster's default")
     if slurm and not plan.target.slurm.time:
         words.append("time limit: the partition's default")
-    if plan.image is not None and not plan.image.archive:
-        words.append(f"image {plan.image.reference}: not looked for")
+    words += [f"image {image.reference}: not looked for" for image in plan.images if not image.archive]
     if plan.origins.get("target.nodes") == "default":
         words.append("1 node: none was asked for (-N COUNT)")
     return words

@@ -1,13 +1,14 @@
-"""The image of a run: its name, where to take it from, how it travels between nodes."""
+"""The images of a run: their names, where to take them from, how they travel between nodes."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePath
 
 from ..workflow.errors import InputError, did_you_mean
 from .inputs import RunInputs
-from .model import ImagePlan
+from .model import CasePlan, ImagePlan
 from .quantities import size
 
 SECURITIES = ("tls", "integrity")
@@ -34,9 +35,35 @@ def image_plan(inputs: RunInputs, reference: str) -> ImagePlan:
     return ImagePlan(reference, archive, security, rate)  # type: ignore[arg-type]
 
 
-def bulk_warnings(image: ImagePlan | None) -> tuple[str, ...]:
-    """What a person should know of the way that the image goes."""
-    if image is None or image.security == "tls":
+def image_plans(inputs: RunInputs, cases: Iterable[CasePlan]) -> tuple[ImagePlan, ...]:
+    """The images that cases need, in the order of their first use.
+
+    Raises InputError when only some of the cases need one, and for an archive that does not belong to just
+    one image.
+    """
+    by_image: dict[str, str] = {}
+    for case in cases:
+        by_image.setdefault(case.image, case.name)
+    references = [reference for reference in by_image if reference]
+    words = ", ".join(f"{name} needs {reference or 'none'}" for reference, name in by_image.items())
+    if references and "" in by_image:
+        raise InputError(
+            f"cannot run models with and without an image together: {words}; run them one by one, or give "
+            "all of them one with --image NAME"
+        )
+    if inputs.image_archive and not references:
+        raise InputError("cannot use --image-archive: it needs --image NAME, the image to take from it")
+    if inputs.image_archive and len(references) > 1:
+        raise InputError(
+            f"cannot use --image-archive with more than one image: {words}; run them one by one, or put the "
+            "archives into a folder that MAD_DOCKER_BUILDS names"
+        )
+    return tuple(image_plan(inputs, reference) for reference in references)
+
+
+def bulk_warnings(images: tuple[ImagePlan, ...]) -> tuple[str, ...]:
+    """What a person should know of the way that images go."""
+    if all(image.security == "tls" for image in images):
         return ()
     return (
         "--bulk-security integrity: layers travel between nodes unencrypted; they are verified, but who can "

@@ -18,7 +18,7 @@ from ..workflow.errors import InputError
 from .container import container_of, image_of, runtime_of
 from .env import Environment
 from .gpus import gpus_of
-from .image import bulk_warnings, checked_reference, image_plan
+from .image import bulk_warnings, checked_reference, image_plan, image_plans
 from .inputs import RunInputs
 from .launchers import launcher_column
 from .model import PLAN_SCHEMA, CasePlan, ImagePlan, InventoryPlan, Plan, ResultRule, StepPlan, Timing
@@ -50,13 +50,13 @@ def plan_for_image(inputs: RunInputs) -> Plan:
     if not inputs.image:
         raise InputError("cannot sync an image: none is named; say: phalanx image sync IMAGE")
     image = image_plan(inputs, checked_reference(inputs.image, "IMAGE"))
-    return plan_of_cases(inputs, place(inputs), (), image, "workflow", "", Secrets({}))
+    return plan_of_cases(inputs, place(inputs), (), (image,), "workflow", "", Secrets({}))
 
 
 def plan_for_inventory(inputs: RunInputs, prune: bool) -> Plan:
     """The plan of ``phalanx image ls`` and ``image prune``: every node is asked. Raises InputError."""
     reference = checked_reference(inputs.image, "IMAGE") if inputs.image else ""
-    plan = plan_of_cases(inputs, place(inputs), (), None, "workflow", "", Secrets({}))
+    plan = plan_of_cases(inputs, place(inputs), (), (), "workflow", "", Secrets({}))
     return dataclasses.replace(plan, inventory=InventoryPlan(reference, prune))
 
 
@@ -72,8 +72,8 @@ def _command(inputs: RunInputs) -> tuple[Plan, Secrets]:
         raise InputError("cannot run: no command is given; say: phalanx run -- COMMAND")
     placement = place(inputs)
     case, secrets = _command_case(inputs, placement)
-    image = _image_plan(inputs, [case])
-    return plan_of_cases(inputs, placement, (case,), image, "max", "", secrets), secrets
+    images = image_plans(inputs, [case])
+    return plan_of_cases(inputs, placement, (case,), images, "max", "", secrets), secrets
 
 
 def _tags(inputs: RunInputs) -> tuple[Plan, Secrets]:
@@ -92,7 +92,7 @@ def _tags(inputs: RunInputs) -> tuple[Plan, Secrets]:
     cases = tuple(case for case, _ in made)
     merged = Secrets(secrets)
     plan = plan_of_cases(
-        inputs, placement, cases, _image_plan(inputs, cases), "workflow", DEFAULT_CSV, merged
+        inputs, placement, cases, image_plans(inputs, cases), "workflow", DEFAULT_CSV, merged
     )
     return plan, merged
 
@@ -151,7 +151,7 @@ def plan_of_cases(
     inputs: RunInputs,
     placement: Placement,
     cases: tuple[CasePlan, ...],
-    image: ImagePlan | None,
+    images: tuple[ImagePlan, ...],
     policy: ExitPolicy,
     output_csv: str,
     secrets: Secrets,
@@ -174,7 +174,7 @@ def plan_of_cases(
         argv=mask_argv(inputs.argv, secrets),
         cwd=inputs.cwd,
         target=placement.target,
-        image=image,
+        images=images,
         cases=cases,
         output_csv=_csv_path(inputs, output_csv),
         timing=timing,
@@ -184,7 +184,7 @@ def plan_of_cases(
         refusals=(*placement.refusals, *filter(None, map(_why_not_run, cases))),
         warnings=tuple(
             dict.fromkeys(
-                (*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(image))
+                (*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(images))
             )
         ),
     )
@@ -220,18 +220,6 @@ def _check(inputs: RunInputs, cases: tuple[CasePlan, ...]) -> None:
                 raise InputError(f"cannot run {case.name}: its command is too long")
             if any("\0" in word for word in step.argv) or not step.argv[0]:
                 raise InputError(f"cannot run {case.name}: its command holds an empty name or a NUL")
-
-
-def _image_plan(inputs: RunInputs, cases: list[CasePlan] | tuple[CasePlan, ...]) -> ImagePlan | None:
-    """The one image of a run. Raises InputError when the cases need different ones."""
-    by_image = {case.container.image or case.needs_image: case.name for case in cases}
-    if len(by_image) > 1:
-        words = ", ".join(f"{name} needs {image or 'none'}" for image, name in by_image.items())
-        raise InputError(f"cannot run models with different images together: {words}; run them one by one")
-    reference = next(iter(by_image), "")
-    if not reference and inputs.image_archive:
-        raise InputError("cannot use --image-archive: it needs --image NAME, the image to take from it")
-    return image_plan(inputs, reference) if reference else None
 
 
 def _merge_secrets(secrets: dict[str, Secret], found: Secrets, case: str) -> None:

@@ -7,7 +7,7 @@ under the name that ``EnvValue.secret`` marks here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from phalanx.protocol.messages import ContainerSpec
@@ -82,10 +82,15 @@ class CasePlan:
     needs_image: str = ""
     roles: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def image(self) -> str:
+        """The image that every node must have before the case, "" for none."""
+        return self.container.image or self.needs_image
+
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """The image that every node must have: its reference, and an archive to take it from (or "").
+    """An image that every node must have: its reference, and an archive to take it from (or "").
 
     ``security``: how its layers travel between nodes; "integrity" is plaintext, every byte verified all the
     same. ``rate_bytes_s``: most bytes a second that a node gives to others, 0 for no limit.
@@ -156,7 +161,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run, resolved. ``output_csv``: where rows are appended on the login node ("" for nowhere)."""
+    """One run, resolved. ``output_csv``: where rows are appended on the login node ("" for nowhere).
+
+    ``images``: in the order in which its cases need them; each is brought when the first such case is due.
+    """
 
     schema: int
     run_id: str
@@ -164,7 +172,7 @@ class Plan:
     argv: tuple[str, ...]
     cwd: str
     target: TargetPlan
-    image: ImagePlan | None
+    images: tuple[ImagePlan, ...]
     cases: tuple[CasePlan, ...]
     output_csv: str = ""
     timing: Timing = Timing()
@@ -178,3 +186,7 @@ class Plan:
     inventory: InventoryPlan | None = None
     #: why this plan can be shown and not be run, and what to do instead
     refusals: tuple[str, ...] = ()
+
+    def image_like_others(self, reference: str, archive: str = "") -> ImagePlan:
+        """One more image, which travels by the rules that hold for every image of the run."""
+        return replace(next(iter(self.images), ImagePlan("")), reference=reference, archive=archive)

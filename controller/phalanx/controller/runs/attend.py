@@ -22,7 +22,7 @@ from phalanx.controller.control.client import (
     Progress,
 )
 from phalanx.controller.exits import SIGNAL_BASE, Exit
-from phalanx.controller.fleet.events import LogEnded, Recorded, RunFinished
+from phalanx.controller.fleet.events import ImageFailed, ImageReady, LogEnded, Recorded, RunFinished
 from phalanx.controller.logs.follow import LogTail
 from phalanx.controller.logs.sources import Source
 from phalanx.controller.runs.contact import socket_path
@@ -137,6 +137,8 @@ class Attendance:
         advance(self.view, recorded)
         await self._show_advanced()
         event = recorded.event
+        if isinstance(event, ImageReady | ImageFailed):
+            self._passing.progress.pop("image", None)  # what comes next is of another
         if isinstance(event, LogEnded):
             await self._show(event.path, event.length, final=True)
         if isinstance(event, RunFinished):

@@ -79,7 +79,7 @@ def last_lines(view: RunView, ready: ImageReady | None, style: Style) -> list[st
     if ready is None:
         code = view.exit_code or Exit.FAILURE
         words = clean_text(view.reason) or "it was called off"
-        reference = clean_text(view.image_reference)
+        reference = clean_text(view.image.reference)
         head = f"  {style.mark('failed')} cannot bring {reference} to every node: {words}"
         return [head, f"exit {code}  ({code_words(code)})"]
     parts = [
@@ -94,7 +94,7 @@ def document(view: RunView, ready: ImageReady | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "run_id": view.run_id,
         "request": view.request,
-        "reference": view.image_reference,
+        "reference": view.image.reference,
         "state": "succeeded" if ready is not None else "failed",
         "exit_code": 0 if ready is not None else view.exit_code,
         "reason": view.reason,

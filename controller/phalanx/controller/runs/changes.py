@@ -10,7 +10,7 @@ from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.logs.sources import EXEC_STEP
 from phalanx.controller.nodesets import counted
 from phalanx.controller.runs.echoes import end_words
-from phalanx.controller.runs.model import RunView
+from phalanx.controller.runs.model import Mark, RunView
 from phalanx.controller.runs.screen import rank_counts
 from phalanx.controller.runs.view import cause_of
 from phalanx.controller.runs.words import duration, plural, short_image, size
@@ -44,7 +44,9 @@ _WORDS: dict[type[ev.Event], Callable[[RunView, Any], str]] = {
     ev.ImageReady: lambda view, e: (
         f"image {e.reference} {short_image(e.image_id)} on {plural(e.nodes, 'node')}"
     ),
-    ev.ImageRequested: lambda view, e: f"image {e.reference} is asked for on {counted(e.nodes)}",
+    ev.ImageRequested: lambda view, e: (
+        f"image {e.reference} is asked for on {counted(e.nodes)}" + (f" for case {e.case}" if e.case else "")
+    ),
     ev.ImageFailed: lambda view, e: f"image {e.reference} is not on every node: {e.reason}",
     ev.CaseStarted: lambda view, e: f"case {e.case}: {plural(e.ranks, 'rank')} on {counted(e.nodes)}",
     ev.BarrierFailed: lambda view, e: f"barrier {e.name} cannot open: {e.reason}",
@@ -90,9 +92,10 @@ def _rank(event: ev.RankExited) -> str:
 def heartbeat(view: RunView, now: float) -> str:
     """A line for when nothing has changed for a while, so that no idle timeout of CI fires."""
     took = duration(view.seconds(now))
-    if view.request != ev.OWN:
-        there = len(view.image_ready | view.image_had)
-        return f"image {clean_text(view.image_reference)} on {there}/{view.expected} nodes ({took})"
+    way = view.phases["image"]
+    if way.mark is Mark.ACTIVE and view.state != "ending":
+        there = f"{len(view.image.ready | view.image.had)}/{view.expected} nodes"
+        return f"image {clean_text(view.image.reference)} on {there} ({duration(way.seconds(now))})"
     case = view.current()
     if view.state == "pending":
         return f"waiting for {plural(view.expected, 'node')} ({took})"

@@ -11,7 +11,7 @@ from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.nodesets import counted, fold, fold_numbers
 from phalanx.controller.runs.echoes import end_words, followers
 from phalanx.controller.runs.evidence import Evidence
-from phalanx.controller.runs.model import Failure, Fault, RunView
+from phalanx.controller.runs.model import Failure, Fault, RunView, TransferView
 from phalanx.controller.runs.results_table import results_table
 from phalanx.controller.runs.words import Style, duration, moment, number, plural, size
 
@@ -48,10 +48,16 @@ def success(view: RunView, style: Style, directory: str) -> list[str]:
 
 
 def transfer_lines(view: RunView, style: Style) -> list[str]:
-    """How an image that had to travel did so."""
-    moved = view.transfer
-    if moved is None or not moved.seconds:
-        return []
+    """How images that had to travel did so."""
+    names = len(view.images) > 1
+    return [
+        _transfer_line(f"{clean_text(image.reference)}  " if names else "", image.transfer, style)
+        for image in view.images
+        if image.transfer is not None and image.transfer.seconds
+    ]
+
+
+def _transfer_line(name: str, moved: TransferView, style: Style) -> str:
     parts = [
         f"{size(moved.read_bytes)} to {plural(moved.nodes, 'node')} in {duration(moved.seconds)}",
         f"{size(moved.read_bytes / moved.seconds)}/s in all",
@@ -59,7 +65,7 @@ def transfer_lines(view: RunView, style: Style) -> list[str]:
         f"{size(moved.saved_bytes)} saved",
         f"slowest {clean_text(moved.slowest)}",
     ]
-    return [f"  image  {f' {style.dot} '.join(parts)}"]
+    return f"  image  {name}{f' {style.dot} '.join(parts)}"
 
 
 def cancelled(view: RunView, style: Style, directory: str) -> list[str]:

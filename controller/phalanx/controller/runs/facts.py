@@ -29,7 +29,7 @@ def failed_nodes(view: RunView) -> str:
 
 
 def lock_document(view: RunView) -> dict[str, Any]:
-    """What results depend on beside the plan: image, versions, kinds of nodes. Like nodes are one group."""
+    """What results depend on beside the plan: images, versions, kinds of nodes. Like nodes are one group."""
     groups: dict[str, list[str]] = {}
     for node in view.nodes.values():
         if node.facts:
@@ -37,7 +37,7 @@ def lock_document(view: RunView) -> dict[str, Any]:
     return {
         "v": SCHEMA,
         "run": view.run_id,
-        "image": {"reference": view.image_reference, "id": view.image_id},
+        "images": [{"reference": image.reference, "id": image.id} for image in view.images],
         "controller": {"phalanx": VERSION, "python": platform.python_version()},
         "nodes": [{"nodes": fold(natural(names)), **json.loads(kind)} for kind, names in groups.items()],
     }

@@ -100,10 +100,10 @@ class RunFiles:
 
 
 def phase_of(view: RunView) -> str:
-    """The phase that a run is in or was in last, "" before the first."""
+    """The phase that a run is in or was in last, "" before the first. Between cases it may be an image's."""
     begun = [name for name, phase in view.phases.items() if phase.mark is not Mark.WAITING]
     active = [name for name in begun if view.phases[name].mark is Mark.ACTIVE]
-    return (active or begun or [""])[-1]
+    return "image" if "image" in active else (active or begun or [""])[-1]
 
 
 def status_document(run: RunDirectory, view: RunView, now: float) -> dict[str, Any]:

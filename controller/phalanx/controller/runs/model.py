@@ -171,6 +171,24 @@ class TransferView:
     slowest: str = ""
 
 
+@dataclass(slots=True)
+class ImageView:
+    """An image on its way to the nodes, or there. ``case``: the one that asked for it when it was due, "" for
+    the first image of a run and for one that a person wants. ``had``: nodes that had it before. ``ready``:
+    those that have got it. ``error``: why it is not on every node.
+    """
+
+    reference: str = ""
+    id: str = ""
+    case: str = ""
+    source: str = ""
+    size: int = 0
+    had: set[str] = field(default_factory=set)
+    ready: set[str] = field(default_factory=set)
+    transfer: TransferView | None = None
+    error: str = ""
+
+
 RankKey = tuple[str, str, str, int]
 
 
@@ -178,7 +196,8 @@ RankKey = tuple[str, str, str, int]
 class RunView:
     """All of a run. ``state``: starting, pending, running, ending, then succeeded, failed or cancelled.
 
-    ``request``: of which image this is the view; its own, if not of one that was asked for later.
+    ``request``: of which image this is the view: its own, which are those of its cases one after another, if
+    not of one that was asked for later. ``image``: that one; ``earlier_images``: those before it.
     """
 
     run_id: str = ""
@@ -199,13 +218,8 @@ class RunView:
     failure: Failure | None = None
     missing: dict[str, str] = field(default_factory=dict)
     spawner_said: list[tuple[str, str]] = field(default_factory=list)
-    image_reference: str = ""
-    image_id: str = ""
-    image_source: str = ""
-    image_size: int = 0
-    image_had: set[str] = field(default_factory=set)
-    image_ready: set[str] = field(default_factory=set)
-    transfer: TransferView | None = None
+    image: ImageView = field(default_factory=ImageView)
+    earlier_images: list[ImageView] = field(default_factory=list)
     metrics: dict[str, tuple[int, float, str]] = field(default_factory=dict)
     notices: list[tuple[float, str]] = field(default_factory=list)
     cancels: list[tuple[int, str]] = field(default_factory=list)
@@ -225,6 +239,11 @@ class RunView:
     def finished(self) -> bool:
         """Only run.finished ends a run."""
         return self.exit_code is not None
+
+    @property
+    def images(self) -> list[ImageView]:
+        """All images of its cases of which something is known, in the order of their use."""
+        return [*self.earlier_images, *([self.image] if self.image.reference else [])]
 
     @property
     def joined(self) -> int:

@@ -83,12 +83,15 @@ def _agents(view: RunView, style: Style, done: Mapping[str, tuple[int, int]]) ->
 
 
 def _image(view: RunView, style: Style, done: Mapping[str, tuple[int, int]]) -> str:
-    text = clean_text(view.image_reference)
-    if view.image_id:
-        text += f" {short_image(view.image_id)}"
-    if view.image_size:
-        text += f"  {size(view.image_size)}"
-    if view.phases["image"].mark is Mark.ACTIVE and done:
+    text = clean_text(view.image.reference)
+    if view.image.id:
+        text += f" {short_image(view.image.id)}"
+    if view.image.size:
+        text += f"  {size(view.image.size)}"
+    if view.image.case:
+        text += f"  for {clean_text(view.image.case)}"
+    # Before it is known where it comes from, what is done is of an image that a person asked for.
+    if view.phases["image"].mark is Mark.ACTIVE and view.image.source:
         have, total = (sum(pair[i] for pair in done.values()) for i in (0, 1))
         if total:
             text += f"  {100 * have // total} % of {size(total)}"
@@ -96,7 +99,7 @@ def _image(view: RunView, style: Style, done: Mapping[str, tuple[int, int]]) -> 
         ready = (
             view.expected
             if view.phases["image"].mark is Mark.DONE
-            else len(view.image_ready | view.image_had)
+            else len(view.image.ready | view.image.had)
         )
         text += f"  {ready}/{view.expected}"
     return text

@@ -14,7 +14,7 @@ from typing import Any
 from phalanx.controller.runs.contact import Contact, contact
 from phalanx.controller.runs.directory import RunDirectory
 from phalanx.controller.runs.echoes import end_words, followers
-from phalanx.controller.runs.model import CaseView, NodeView, RunView
+from phalanx.controller.runs.model import CaseView, ImageView, NodeView, RunView
 from phalanx.controller.runs.records import head, last_record, parse, read_all
 from phalanx.controller.runs.view import fold
 
@@ -65,13 +65,8 @@ def document(run: RunDirectory, view: RunView, now: float | None = None) -> dict
             for name, phase in view.phases.items()
         },
         "missing": view.missing,
-        "image": {
-            "reference": view.image_reference,
-            "id": view.image_id,
-            "source": view.image_source,
-            "bytes": view.image_size,
-            "transfer": asdict(view.transfer) if view.transfer is not None else None,
-        },
+        "image": image_document(view.image),
+        "images": [image_document(image) for image in view.images],
         "nodes": [node_document(node) for node in view.nodes.values()],
         "cases": [case_document(view, view.cases.get(name) or CaseView(name)) for name in view.case_names],
         "first_failure": _failure(view),
@@ -105,6 +100,19 @@ def entry(run: RunDirectory, view: RunView, now: float, state: str) -> dict[str,
         "seconds": round(view.seconds(now), 3),
         "rows": view.rows,
         "directory": str(Path(run.path)),
+    }
+
+
+def image_document(image: ImageView) -> dict[str, Any]:
+    """What the log tells of an image of the run's cases. ``case``: that asked for it, "" for the first."""
+    return {
+        "reference": image.reference,
+        "id": image.id,
+        "case": image.case,
+        "source": image.source,
+        "bytes": image.size,
+        "transfer": asdict(image.transfer) if image.transfer is not None else None,
+        "error": image.error,
     }
 
 

@@ -16,8 +16,10 @@ from phalanx.controller.runs.model import (
     CaseView,
     Failure,
     Fault,
+    ImageView,
     Mark,
     NodeView,
+    PhaseView,
     RankView,
     RunView,
     TransferView,
@@ -30,7 +32,7 @@ NOTICE_LIMIT = 200
 
 Handler = Callable[[RunView, float, Any], None]
 _HANDLERS: dict[type[ev.Event], Handler] = {}
-#: What the view of a run keeps of the ways of images that were asked for later.
+#: What the view of a run keeps of images that are asked for later.
 _OF_ANOTHER: dict[type[ev.Event], Handler] = {}
 
 
@@ -242,21 +244,21 @@ def _fleet_joined(view: RunView, at: float, event: ev.FleetJoined) -> None:
 def _image_status(view: RunView, at: float, event: ev.ImageOnNode) -> None:
     view.phases["image"].begin(at)
     node = _node(view, event.node)
-    node.image_id, node.image_error = event.image_id, event.error
-    view.image_reference = event.reference
+    node.image_id, node.image_error = event.image_id, node.image_error or event.error
+    view.image.reference = event.reference
     if event.error:
         _fail(view, Failure(Fault.IMAGE, at, event.error, node=event.node))
     elif event.image_id:
-        (view.image_ready if view.image_source else view.image_had).add(event.node)
+        (view.image.ready if view.image.source else view.image.had).add(event.node)
 
 
 @_on(ev.ImageSource)
 def _image_source(view: RunView, at: float, event: ev.ImageSource) -> None:
     view.phases["image"].begin(at)
-    view.image_source, view.image_reference, view.image_id = event.where, event.reference, event.image_id
-    view.image_size = event.size
+    view.image.source, view.image.reference, view.image.id = event.where, event.reference, event.image_id
+    view.image.size = event.size
     # Of those that had one under this name, only they have this one.
-    view.image_had = {name for name in view.image_had if view.nodes[name].image_id == event.image_id}
+    view.image.had = {name for name in view.image.had if view.nodes[name].image_id == event.image_id}
     if event.error:
         _fail(view, Failure(Fault.IMAGE, at, event.error))
 
@@ -270,26 +272,26 @@ def _blob_fetched(view: RunView, at: float, event: ev.BlobFetched) -> None:
 @_on(ev.LayersOnNode)
 def _image_layers(view: RunView, at: float, event: ev.LayersOnNode) -> None:
     if event.present:
-        view.image_had.add(event.node)
+        view.image.had.add(event.node)
 
 
 @_on(ev.ImagePlanned)
 def _image_planned(view: RunView, at: float, event: ev.ImagePlanned) -> None:
-    view.transfer = TransferView(
+    view.image.transfer = TransferView(
         event.shape, event.nodes, event.bytes, event.source_bytes, event.saved_bytes, event.predicted_s
     )
 
 
 @_on(ev.SlowNodes)
 def _slow_nodes(view: RunView, at: float, event: ev.SlowNodes) -> None:
-    if view.transfer is not None:
-        view.transfer.slow = event.nodes
+    if view.image.transfer is not None:
+        view.image.transfer.slow = event.nodes
 
 
 @_on(ev.ParentLeft)
 def _parent_left(view: RunView, at: float, event: ev.ParentLeft) -> None:
-    if view.transfer is not None:
-        view.transfer.parents_left += 1
+    if view.image.transfer is not None:
+        view.image.transfer.parents_left += 1
     if event.corrupt:
         _notice(view, at, f"{event.parent} sent damaged bytes to {event.node}: {event.reason}")
 
@@ -297,8 +299,8 @@ def _parent_left(view: RunView, at: float, event: ev.ParentLeft) -> None:
 @_on(ev.ImageReady)
 def _image_ready(view: RunView, at: float, event: ev.ImageReady) -> None:
     view.phases["image"].end(at)
-    view.image_reference, view.image_id = event.reference, event.image_id
-    if (transfer := view.transfer) is not None:
+    view.image.reference, view.image.id = event.reference, event.image_id
+    if (transfer := view.image.transfer) is not None:
         transfer.sent_bytes, transfer.read_bytes = event.sent_bytes, event.read_bytes
         transfer.seconds, transfer.slowest = event.transfer_s, event.slowest
 
@@ -306,13 +308,27 @@ def _image_ready(view: RunView, at: float, event: ev.ImageReady) -> None:
 @_on(ev.ImageRequested)
 def _image_requested(view: RunView, at: float, event: ev.ImageRequested) -> None:
     view.phases["image"].begin(at)
-    view.started_at, view.expected, view.image_reference = at, len(event.nodes), event.reference
+    view.started_at, view.expected, view.image.reference = at, len(event.nodes), event.reference
 
 
 @_on(ev.ImageFailed)
 def _image_failed(view: RunView, at: float, event: ev.ImageFailed) -> None:
     view.phases["image"].end(at, Mark.FAILED)
-    view.reason, view.exit_code = event.reason, event.exit_code
+    view.image.error = event.reason
+    if not view.image.case:
+        view.reason, view.exit_code = event.reason, event.exit_code
+    elif view.state != "ending":
+        _fail(view, Failure(Fault.IMAGE, at, f"{event.reference}: {event.reason}", case=view.image.case))
+
+
+def _another_asked_for(view: RunView, at: float, event: ev.ImageRequested) -> None:
+    """A case that is due needs the next of the run's own images; what a person wants is none of them."""
+    if event.case:
+        view.request = event.request
+        view.earlier_images = view.images
+        view.image = ImageView(event.reference, case=event.case)
+        view.phases["image"] = PhaseView()
+        view.phases["image"].begin(at)
 
 
 def _another_came(view: RunView, at: float, event: ev.ImageReady) -> None:
@@ -323,6 +339,7 @@ def _another_failed(view: RunView, at: float, event: ev.ImageFailed) -> None:
     _notice(view, at, f"image {event.reference} could not be brought: {event.reason}")
 
 
+_OF_ANOTHER[ev.ImageRequested] = _another_asked_for
 _OF_ANOTHER[ev.ImageReady] = _another_came
 _OF_ANOTHER[ev.ImageFailed] = _another_failed
 
@@ -377,7 +394,7 @@ def _rank_exited(view: RunView, at: float, event: ev.RankExited) -> None:
         and first.node == event.node
     ):
         view.failure = None  # the same misfortune; by rank it says more
-    _fail(view, _with_end(where, event.status, rank.cause))
+    _fail(view, replace(where, status=event.status, cause=rank.cause))
 
 
 @_on(ev.RankReady)
@@ -454,21 +471,6 @@ def _case(view: RunView, name: str) -> CaseView:
 
 def _rank(view: RunView, case: str, step: str, node: str, rank: int) -> RankView:
     return view.ranks.setdefault((case, step, node, rank), RankView(case, step, node, rank))
-
-
-def _with_end(failure: Failure, status: int, cause: Cause) -> Failure:
-    return Failure(
-        failure.fault,
-        failure.at,
-        failure.detail,
-        failure.node,
-        failure.case,
-        failure.step,
-        failure.rank,
-        failure.local,
-        status,
-        cause,
-    )
 
 
 def cause_of(word: str) -> Cause:

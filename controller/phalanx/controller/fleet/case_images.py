@@ -1,0 +1,48 @@
+"""The images of a run's cases: the first comes before all cases, a later one when its case is due. Pure.
+
+Not earlier: the disks of nodes are finite, and a transfer beside a benchmark would falsify what it measures.
+A later image takes the way of one that a person asks for. Those have their turn one after another, so that a
+case may have to wait for the end of what a person wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..plan.model import CasePlan, Plan
+from .events import ImageFailed, ImageReady, ImageRequested
+from .instructions import RequestImage
+
+
+@dataclass(slots=True)
+class CaseImages:
+    """``ids``: of the images that are on every node, by reference; ``wanted``: the request for the image of
+    the case that is due; ``queued``: that it has to wait for its turn."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    wanted: ImageRequested | None = None
+    queued: bool = False
+
+    def id_of(self, plan: Plan, case: str) -> str:
+        """The id of the image of the case of this name, "" when it is not on every node or there is none."""
+        return next((self.ids.get(one.container.image, "") for one in plan.cases if one.name == case), "")
+
+    def lacked(self, case: CasePlan, nodes: tuple[str, ...]) -> RequestImage | None:
+        """What to ask for before a case can run."""
+        image = case.container.image
+        return RequestImage(case.name, image, nodes) if image and image not in self.ids else None
+
+    def answered(self, event: ImageReady | ImageFailed) -> ImageRequested | None:
+        """The request of a case that this answers, which is then no longer open; None for any other."""
+        wanted = self.wanted
+        if wanted is None or event.request != wanted.request:
+            return None
+        self.wanted = None
+        if isinstance(event, ImageReady):
+            self.ids[wanted.reference] = event.image_id
+        return wanted
+
+
+def why_not_brought(failed: ImageFailed) -> str:
+    """Why a case was not run, in the words of its row."""
+    return f"not run: the image {failed.reference} could not be brought to every node: {failed.reason}"
