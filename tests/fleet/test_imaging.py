@@ -20,8 +20,8 @@ SOURCE = ev.ImageSource("archive a.tar", "a:1", IMAGE, sum(LAYERS), layers=LAYER
 HELD = ev.LayersOnNode("", False, 0, (), True, 2**40, 2**40)
 
 
-def imaging(archive: str = "a.tar", nodes: tuple[str, ...] = NODES) -> Imaging:
-    return Imaging(ImagePlan("a:1", archive), nodes)
+def imaging(archive: str = "a.tar", nodes: tuple[str, ...] = NODES, image_id: str = "") -> Imaging:
+    return Imaging(ImagePlan("a:1", archive, image_id=image_id), nodes)
 
 
 def has(node: str, image_id: str = "", error: str = "") -> ev.ImageOnNode:
@@ -67,6 +67,28 @@ def test_nothing_moves_when_every_node_has_the_image() -> None:
 def test_a_source_is_looked_for_where_a_node_has_it_or_might_pull_it() -> None:
     assert asked(imaging(archive=""), n3=IMAGE) == [ins.FindImage("a:1", "", "n3", NODES)]
     assert asked(imaging(archive="")) == [ins.FindImage("a:1", "", "", NODES)]
+
+
+OTHER = "sha256:" + "b" * 64
+
+
+def test_of_a_name_that_has_come_to_mean_another_image_the_right_one_is_looked_for() -> None:
+    one = imaging(archive="", image_id=IMAGE)
+    assert asked(one, n1=OTHER, n2=IMAGE, n3=OTHER, n4=OTHER) == [
+        ins.FindImage("a:1", "", "n2", NODES, image_id=IMAGE)
+    ]
+    out = heard(one, replace(SOURCE, where="engine of node n2", node="n2"))
+    assert out[0] == ins.AskLayers(("n1", "n3", "n4"))
+    only_others = imaging(archive="", image_id=IMAGE)
+    assert asked(only_others, **dict.fromkeys(NODES, OTHER)) == [
+        ins.FindImage("a:1", "", "", NODES, image_id=IMAGE)
+    ]
+    heard(only_others, replace(SOURCE, image_id=OTHER, where="engine of the login node"))
+    assert only_others.trouble is not None
+    assert only_others.trouble.reason == (
+        "a:1 is sha256:bbbbbbbbbbbb (engine of the login node), and "
+        f"{IMAGE[:19]} is what was built under that name; build it again, or say --image to run what is there"
+    )
 
 
 def test_those_that_lack_it_are_asked_what_they_hold_and_open_their_relays() -> None:

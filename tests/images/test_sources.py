@@ -81,10 +81,29 @@ def on_login(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     yield saves
 
 
-async def found_in(tmp_path: Path, builds: Path | None) -> Found:
+async def found_in(tmp_path: Path, builds: Path | None, image_id: str = "") -> Found:
     environ = {} if builds is None else {sources.BUILDS: str(builds)}
     nobody = cast(Any, None)
-    return await Sources(nobody, nobody, tmp_path / "stage", environ).find(FindImage(NAME, "", "", ("n1",)))
+    wanted = FindImage(NAME, "", "", ("n1",), image_id=image_id)
+    return await Sources(nobody, nobody, tmp_path / "stage", environ).find(wanted)
+
+
+async def test_an_engine_and_an_archive_with_another_image_under_the_name_are_passed_over(
+    on_login: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = digest_text(MADE.content.digest)
+    assert (await found_in(tmp_path, None, made)).where == "engine of the login node"
+
+    async def pulled(self: Sources, wanted: FindImage) -> str:
+        return "pulled"
+
+    monkeypatch.setattr(Sources, "_pull", pulled)
+    builds = tmp_path / "builds"
+    builds.mkdir()
+    other = "sha256:" + "b" * 64
+    assert await found_in(tmp_path, builds, other) == "pulled"
+    await found_in(tmp_path, builds)  # leaves the archive in the shared folder
+    assert await found_in(tmp_path, builds, other) == "pulled"
 
 
 async def test_what_the_login_nodes_engine_gives_is_left_in_the_shared_folder(

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from phalanx.controller.plan.describe import describe
 from phalanx.controller.plan.inputs import RunInputs
-from phalanx.controller.plan.make import plan_for_image, plan_for_inventory
-from phalanx.controller.plan.model import Plan
+from phalanx.controller.plan.make import plan_for_image, plan_for_inventory, plan_for_tags
+from phalanx.controller.plan.model import ImagePlan, Plan
 from phalanx.controller.workflow.errors import InputError
+from phalanx.controller.workflow.models import ModelImage
 
-from .making import inputs
+from .making import inputs, models
+
+
+def test_the_image_of_a_manifest_is_the_one_that_was_built_unless_the_name_is_said() -> None:
+    (model,) = models({}).models
+    built = replace(model, image=ModelImage("ci-a", "m.json: built_images.ci-a", "sha256:1"))
+    given = replace(models({}), models=(built,))
+    assert plan_for_tags(given).images == (ImagePlan("ci-a", image_id="sha256:1"),)
+    assert plan_for_tags(replace(given, image="ci-a")).images == (ImagePlan("ci-a"),)
+    plan = plan_for_tags(given)
+    assert plan.image_of_cases("ci-a").image_id == "sha256:1"
+    assert plan.image_like_others("ci-a").image_id == ""
 
 
 def listing(given: RunInputs) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from tests.workflow.test_mad_project import GRID, LANGUAGE, LAUNCHED, PROJECT, R
 #: The system of the test's base image has no mirror to install from, and has what is to be installed.
 BASE = "mad-forty-base:1"
 NOTHING_TO_INSTALL = {"usr/bin/apt-get": b"#!/bin/sh\nexit 0\n"}
+#: The nodes of the lab have none.
+NO_GPUS = '{"gpus_per_node": 0}'
 OWN_DOCKERFILE = {
     "with_architecture": "architecture.ubuntu.amd",
     "context_test": "context.none",
@@ -85,12 +88,17 @@ def engine(cluster: Cluster, phalanx: Phalanx, place: Path) -> Iterator[Phalanx]
     archive = place / "base.tar"
     tiny_image(archive, name=BASE, layers=[NOTHING_TO_INSTALL], base=base_image())
     cluster.lab.load_image("n1", archive)
-    socket = engine_socket(cluster.lab.topology, "n1")
-    phalanx.environ = {**phalanx.environ, "DOCKER_HOST": f"unix://{socket}"}
+    # A path that means the engine of n1 here and each node's own there: agents are given DOCKER_HOST too.
+    here = Path(f"/run/{place.name}.sock")
+    here.symlink_to(engine_socket(cluster.lab.topology, "n1"))
+    for node in cluster.nodes:
+        cluster.lab.exec(node, ["ln", "-s", "/run/docker.sock", str(here)], check=True)
+    phalanx.environ = {**phalanx.environ, "DOCKER_HOST": f"unix://{here}"}
     yield phalanx
+    here.unlink()
     for node in cluster.nodes:
         forget_builds(cluster, node)
-        cluster.lab.exec(node, ["docker", "rmi", "-f", BASE])
+        cluster.lab.exec(node, ["sh", "-c", f"docker rmi -f {BASE}; rm {here}"])
 
 
 @pytest.mark.lab
@@ -114,3 +122,43 @@ def test_the_whole_project_is_built_and_runs_from_its_manifest(
     cards = json.loads((mad_forty / "models.json").read_text())
     echo = next(card for card in cards if card["name"] == "echo")
     assert found["built_models"]["ci-echo_base.ubuntu.amd"] == {"dockerfile": "", "args": "", **echo}
+    wanted = ["echo", "language/summaries", "vision/detector", "context_test", "many_results"]
+    manifest = (mad_forty / "build_manifest.json").read_bytes()
+    given = ("run", "-m", "build_manifest.json", "--target", "slurm", "-N", "2", "-c", NO_GPUS)
+    run = engine.run(*given, "--tags", ",".join(wanted), folder=mad_forty)
+    assert [event["status"] for event in run.events("case.finished")] == ["SUCCESS"] * len(wanted)
+    with (mad_forty / "perf.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for model in wanted:
+        row = next(row for row in rows if row["model"].startswith(model))
+        image = f"ci-{model.replace('/', '_')}_{stem(model)}"
+        entry = found["built_images"][image]
+        assert (row["docker_image"], row["docker_file"], row["status"]) == (
+            image,
+            entry["dockerfile"],
+            "SUCCESS",
+        )
+        assert row["docker_sha"] == entry["image_id"]
+        assert row["base_docker"] == BASE
+    assert (mad_forty / "build_manifest.json").read_bytes() == manifest, "a run never writes to it"
+    cluster.lab.exec("n1", ["docker", "tag", BASE, "ci-echo_base.ubuntu.amd"], check=True)
+    for node in cluster.nodes[1:]:
+        cluster.lab.exec(node, ["docker", "rmi", "-f", "ci-echo_base.ubuntu.amd"])
+    refused = engine.run(*given, "--tags", "echo", "-w", "n[1,3]", folder=mad_forty, code=9)
+    assert "as it was built (sha256:" in refused.stderr
+
+
+@pytest.mark.lab
+def test_models_of_a_run_are_built_first(cluster: Cluster, engine: Phalanx, mad_forty: Path) -> None:
+    context = ("-c", json.dumps({"docker_build_arg": {"BASE_DOCKER": BASE}, "gpus_per_node": 0}))
+    given = ("run", "--tags", "tokens,context_test", *context, "--target", "slurm", "-N", "2")
+    run = engine.run(*given, folder=mad_forty)
+    assert list(json.loads((mad_forty / "build_manifest.json").read_text())["built_images"]) == [
+        "ci-tokens_base.ubuntu.amd",
+        "ci-context_test_context.none",
+    ]
+    assert [event["status"] for event in run.events("case.finished")] == ["SUCCESS", "SUCCESS"]
+    broken = engine.run("run", "--tags", "tokens,nvidia_only", *context, "-N", "1", folder=mad_forty, code=2)
+    assert "no Dockerfile fits the context" in broken.stderr and "nothing was run" in broken.stderr
+    broken = engine.run(*given, "--registry", "registry.invalid", folder=mad_forty, code=2)
+    assert "not every image was built and pushed" in broken.stderr

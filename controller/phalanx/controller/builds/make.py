@@ -65,7 +65,7 @@ def make_build_plan(inputs: BuildInputs) -> tuple[BuildPlan, Secrets]:
         unbuilt=tuple(unbuilt),
         manifest=str(PurePath(inputs.cwd, inputs.manifest)),
         context=recorded_context(inputs.context),
-        deployment=recorded_deployment(inputs.context, [one.card for one in given if one.kind == "prebuilt"]),
+        deployment=recorded_deployment(inputs.context, [] if builds else [one.card for one in given]),
         credentials_required=tuple(dict.fromkeys(card.cred for card in inputs.cards if card.cred)),
         secrets_required=_required(inputs),
         registry=registry,

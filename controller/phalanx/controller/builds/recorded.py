@@ -43,11 +43,16 @@ def recorded_context(context: Context) -> dict[str, Any]:
 
 
 def recorded_deployment(context: Context, cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The manifest's ``deployment_config``; ``cards``: of models with given images, the first of which fills
-    what the context leaves open (madengine's rule)."""
+    """The manifest's ``deployment_config``. ``cards``: of models with given images, when there are no others.
+
+    What the context leaves open is filled from the first of them (madengine's rule), but only when they
+    agree: what is said here holds for all models.
+    """
     said = context.document
     found: dict[str, Any] = {name: _plain(said[name]) for name in DEPLOYMENT if said.get(name)}
-    if cards:
+    if cards and all(
+        card.get(name) == cards[0].get(name) for card in cards for name in ("distributed", "slurm")
+    ):
         for block, names in (("distributed", _OF_DISTRIBUTED), ("slurm", _OF_SLURM)):
             of_card = cards[0].get(block)
             if isinstance(of_card, Mapping):

@@ -31,7 +31,10 @@ class Bringing:
     @classmethod
     def of(cls, wanted: ImageRequested, plan: Plan) -> Bringing:
         """``plan``: of the run, whose rules of travel hold for every image."""
-        image = plan.image_like_others(wanted.reference, wanted.archive)
+        if wanted.case:
+            image = plan.image_of_cases(wanted.reference)
+        else:
+            image = plan.image_like_others(wanted.reference, wanted.archive)
         only = replace(plan, images=(image,), cases=(), inventory=None)
         return cls(wanted, Preparation(only, wanted.nodes, wanted.request))
 

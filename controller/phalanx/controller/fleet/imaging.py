@@ -103,8 +103,12 @@ class Imaging:
         return self._choose_source() if len(self.images) == len(self.nodes) else []
 
     def _choose_source(self) -> list[Instruction]:
-        image = self.image
-        holders = [node for node in self.nodes if self.images[node]]
+        image, wanted = self.image, self.image.image_id
+        holders = [
+            node
+            for node in self.nodes
+            if self.images[node] and self.images[node] == (wanted or self.images[node])
+        ]
         same = len(set(self.images.values())) == 1 and len(holders) == len(self.nodes)
         if same and not image.archive:
             self.source = ImageSource(
@@ -113,15 +117,28 @@ class Imaging:
             self.ready = set(self.nodes)
             return self._finished()
         return [
-            FindImage(image.reference, image.archive, holders[0] if holders else "", self.nodes, self.request)
+            FindImage(
+                image.reference,
+                image.archive,
+                holders[0] if holders else "",
+                self.nodes,
+                self.request,
+                wanted,
+            )
         ]
 
     def _on_source(self, event: ImageSource) -> list[Instruction]:
         if event.error:
             return self._fail(event.error)
+        wanted = self.image.image_id
+        if wanted and event.image_id != wanted:
+            return self._fail(
+                f"{event.reference} is {_short(event.image_id)} ({event.where}), and {_short(wanted)} is "
+                "what was built under that name; build it again, or say --image to run what is there"
+            )
         ids = {self.images[node] for node in self.nodes if self.images[node]}
-        if event.node and len(ids) > 1:
-            table = ", ".join(f"{node} has {self.images[node][:19] or 'none'}" for node in self.nodes)
+        if event.node and len(ids) > 1 and not wanted:
+            table = ", ".join(f"{node} has {_short(self.images[node]) or 'none'}" for node in self.nodes)
             return self._fail(
                 f"{event.reference} is not the same image on every node ({table}); "
                 "name the one you mean with --image-archive or by its id"
@@ -305,3 +322,8 @@ _HANDLERS: Mapping[type[Event], Callable[[Imaging, Any], list[Instruction]]] = {
     SlowNodes: Imaging._on_slow,
     AgentLost: Imaging._on_lost,
 }
+
+
+def _short(image_id: str) -> str:
+    """An id as people compare them."""
+    return image_id[:19]

@@ -77,6 +77,7 @@ class FindImage(Instruction):
     """Find out what the image is and where its layers are; record image.source.
 
     ``node``: a node whose engine has it, "" for none. ``nodes``: one of these may pull it from its registry.
+    ``image_id``: which image is meant, "" for whatever has the name.
     """
 
     reference: str
@@ -84,6 +85,7 @@ class FindImage(Instruction):
     node: str
     nodes: tuple[str, ...]
     request: int = OWN
+    image_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Sources:
         if wanted.archive:
             return await self._archive(wanted.reference, Path(wanted.archive))
         try:
-            saved = await self._login(wanted.reference)
+            saved = await self._login(wanted.reference, wanted.image_id)
         except (ImageSourceError, OSError):
             if not wanted.node:
                 raise
@@ -98,7 +98,10 @@ class Sources:
             return await self._seed(wanted, wanted.node, pull=False)
         shared = shared_place(self.environ, wanted.reference)
         if shared is not None and await asyncio.to_thread(shared.is_file):
-            return await self._archive(wanted.reference, shared)
+            if not wanted.image_id:
+                return await self._archive(wanted.reference, shared)
+            if same := await self._same(wanted.reference, shared, wanted.image_id):
+                return same
         return await self._pull(wanted)
 
     async def _archive(self, reference: str, path: Path) -> Found:
@@ -114,10 +117,13 @@ class Sources:
             await asyncio.gather(opening, return_exceptions=True)
         return Found(reference, f"archive {path}", content.image, content.spans)
 
-    async def _login(self, reference: str) -> Found | None:
-        """What the login node's engine has; saved, unless the shared folder has just this image already."""
+    async def _login(self, reference: str, wanted: str) -> Found | None:
+        """What the login node's engine has; saved, unless the shared folder has just this image already.
+
+        None when it has none, or another than the one of the id ``wanted``.
+        """
         known = await id_on_login(reference)
-        if not known:
+        if not known or known != (wanted or known):
             return None
         shared = shared_place(self.environ, reference)
         if shared is not None and (same := await self._same(reference, shared, known)) is not None:
@@ -149,6 +155,12 @@ class Sources:
             shown = await credentials(self.environ, wanted.reference)
             return await self._seed(wanted, wanted.nodes[0], pull=True, shown=shown)
         except ImageSourceError as error:
+            if wanted.image_id:
+                raise ImageSourceError(
+                    f"cannot get the image {wanted.reference} as it was built ({wanted.image_id[:19]}): "
+                    "neither a node nor the login node's engine has it (the name may mean another by now), "
+                    f"and pulling failed ({error}); build it again, or say --image to run what has the name"
+                ) from error
             raise ImageSourceError(
                 f"cannot get the image {wanted.reference}: no node has it, the login node's engine does not "
                 f"have it (or there is none), no archive was named, and pulling it failed ({error}); give "

@@ -56,10 +56,10 @@ class Gpus:
         return ",".join(str(index) for index in self.indexes or range(self.count))
 
 
-def gpus_of(context: Context, card: ModelCard | None, asked: str) -> Gpus:
+def gpus_of(context: Context, card: ModelCard | None, asked: str, image_vendor: str = "") -> Gpus:
     """GPUs per node: ``asked`` on the command line, then what context and its slurm block say, then the card.
 
-    Raises InputError.
+    Whose they are the context says, else the image that was built for them. Raises InputError.
     """
     count, origin = _count(context, card, asked)
     indexes = _indexes(context)
@@ -76,7 +76,7 @@ def gpus_of(context: Context, card: ModelCard | None, asked: str) -> Gpus:
         )
     if numbers and not chosen and count > 0:
         chosen = tuple(range(min(count, len(numbers))))
-    return Gpus(context.gpu_vendor, count, origin, chosen, numbers)
+    return Gpus(context.gpu_vendor or image_vendor, count, origin, chosen, numbers)
 
 
 def _count(context: Context, card: ModelCard | None, asked: str) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import PurePath
 
 from ..workflow.errors import InputError, did_you_mean
@@ -58,7 +59,16 @@ def image_plans(inputs: RunInputs, cases: Iterable[CasePlan]) -> tuple[ImagePlan
             f"cannot use --image-archive with more than one image: {words}; run them one by one, or put the "
             "archives into a folder that MAD_DOCKER_BUILDS names"
         )
-    return tuple(image_plan(inputs, reference) for reference in references)
+    built = {} if inputs.image else _built(inputs)
+    return tuple(
+        replace(image_plan(inputs, reference), image_id=built.get(reference, "")) for reference in references
+    )
+
+
+def _built(inputs: RunInputs) -> dict[str, str]:
+    """Which image was built under a name, as manifests say: the name may have come to mean another since."""
+    images = (model.image for model in inputs.models if model.image)
+    return {image.reference: image.image_id for image in images if image.image_id}
 
 
 def bulk_warnings(images: tuple[ImagePlan, ...]) -> tuple[str, ...]:

@@ -93,13 +93,15 @@ class ImagePlan:
     """An image that every node must have: its reference, and an archive to take it from (or "").
 
     ``security``: how its layers travel between nodes; "integrity" is plaintext, every byte verified all the
-    same. ``rate_bytes_s``: most bytes a second that a node gives to others, 0 for no limit.
+    same. ``rate_bytes_s``: most bytes a second that a node gives to others, 0 for no limit. ``image_id``:
+    which image the name has to mean, "" for whatever it means.
     """
 
     reference: str
     archive: str = ""
     security: Literal["tls", "integrity"] = "tls"
     rate_bytes_s: int = 0
+    image_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,4 +191,10 @@ class Plan:
 
     def image_like_others(self, reference: str, archive: str = "") -> ImagePlan:
         """One more image, which travels by the rules that hold for every image of the run."""
-        return replace(next(iter(self.images), ImagePlan("")), reference=reference, archive=archive)
+        like = next(iter(self.images), ImagePlan(""))
+        return replace(like, reference=reference, archive=archive, image_id="")
+
+    def image_of_cases(self, reference: str) -> ImagePlan:
+        """The image of cases by its reference."""
+        found = (image for image in self.images if image.reference == reference)
+        return next(found, self.image_like_others(reference))

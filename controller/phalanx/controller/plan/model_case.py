@@ -57,7 +57,8 @@ def model_case(
             "(or MAD_CONTAINER_IMAGE in the context), or --runtime process to run without a container"
         )
     placement.origins[f"cases.{name}.runtime"] = why
-    gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node)
+    built_for = model.image.gpu_vendor if model.image else ""
+    gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node, built_for)
     shape = shape_of(inputs, card, placement, gpus, said, image)
     environment = _environment(inputs, model, placement, gpus, said, shape)
     check_devices(environment, launcher)
@@ -234,7 +235,7 @@ def _mad_values(inputs: RunInputs, model: SelectedModel, placement: Placement, g
         "MAD_DEPLOYMENT_TYPE": target.kind,
         "MAD_IN_SLURM_JOB": "1" if target.kind == "slurm" else "",
         "MAD_TOTAL_NODES": str(target.nodes),
-        "MAD_GPU_VENDOR": context.gpu_vendor,
+        "MAD_GPU_VENDOR": gpus.vendor,
         "MAD_GUEST_OS": context.guest_os,
         "MAD_RUNTIME_NGPUS": str(known) if known else "",
         "GPUS_PER_NODE": str(known) if known else "",

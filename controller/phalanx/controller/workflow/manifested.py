@@ -71,9 +71,8 @@ def _refuse_several(manifest: Manifest, entries: Sequence[ManifestEntry]) -> Non
 
 
 def _selected(manifest: Manifest, entry: ManifestEntry, places: Sequence[Path]) -> SelectedModel:
-    image = ModelImage(
-        entry.reference, f"{manifest.path}: built_images.{entry.key}", entry.image_id, entry.columns
-    )
+    origin = f"{manifest.path}: built_images.{entry.key}"
+    image = ModelImage(entry.reference, origin, entry.image_id, entry.columns, entry.gpu_vendor)
     return locate(_place(entry, places), entry.card, image)
 
 

@@ -32,13 +32,14 @@ class ModelImage:
     """The image that a manifest has for a model, and where it says so.
 
     ``image_id``: which image that was when it was built, "" when that is not known. ``columns``: what a row
-    says of it.
+    says of it. ``gpu_vendor``: whose GPUs it is for, "" for anyone's.
     """
 
     reference: str
     origin: str
     image_id: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+    gpu_vendor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
