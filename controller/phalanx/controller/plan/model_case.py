@@ -195,7 +195,9 @@ def _environment(
         {name: value for name, value in card.env_vars.items() if name != "DOCKER_IMAGE_NAME"},
         f"{card.where}: env_vars",
     )
-    for text in parse_docker_options(card.additional_docker_run_options, f"{card.where}: options").env:
+    for text in parse_docker_options(
+        card.additional_docker_run_options, f"{card.where}: additional_docker_run_options"
+    ).env:
         environment.put_options([text], f"{card.where}: additional_docker_run_options -e")
     add_context(environment, context)
     add_asked(environment, inputs, ambient=True)
