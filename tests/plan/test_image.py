@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from phalanx.controller.plan.describe import describe
 from phalanx.controller.plan.inputs import RunInputs
-from phalanx.controller.plan.make import plan_for_image, plan_for_inventory, plan_for_tags
-from phalanx.controller.plan.model import ImagePlan, Plan
+from phalanx.controller.plan.make import plan_for_command, plan_for_image, plan_for_inventory, plan_for_tags
+from phalanx.controller.plan.model import ImagePlan, Plan, Travel
 from phalanx.controller.workflow.errors import InputError
 from phalanx.controller.workflow.models import ModelImage
 
@@ -24,11 +24,17 @@ def test_the_image_of_a_manifest_is_the_one_that_was_built_unless_the_name_is_sa
     assert plan_for_tags(replace(given, image="ci-a")).images == (ImagePlan("ci-a"),)
     plan = plan_for_tags(given)
     assert plan.image_of_cases("ci-a").image_id == "sha256:1"
-    assert plan.image_like_others("ci-a").image_id == ""
 
 
 def listing(given: RunInputs) -> Plan:
     return plan_for_inventory(given, prune=False)
+
+
+def test_how_images_travel_holds_for_runs_that_have_none_yet() -> None:
+    plan = plan_for_command(inputs(command=("x",), bulk_rate="2m", bulk_security="integrity"))
+    assert (plan.images, plan.travel) == ((), Travel("integrity", 2 * 2**20))
+    with pytest.raises(InputError, match="bulk-rate"):
+        plan_for_command(inputs(command=("x",), bulk_rate="fast"))
 
 
 @pytest.mark.parametrize("make", [plan_for_image, listing])
@@ -53,7 +59,7 @@ def test_a_sync_that_cannot_be_is_refused(given: dict[str, str], said: str) -> N
 
 def test_unencrypted_layers_are_announced() -> None:
     plan = plan_for_image(inputs(image="a:1", bulk_security="integrity"))
-    assert [image.security for image in plan.images] == ["integrity"]
+    assert plan.travel.security == "integrity"
     assert "unencrypted" in plan.warnings[0]
 
 

@@ -31,7 +31,7 @@ Examples:
 
 Layers travel from node to node, each once, and only those that a node lacks. With --run they go to
 the nodes of a run that is going on, beside its work, so that the next image is there before the
-next run begins; at the pace of the --bulk-rate that the run was given with its image.
+next run begins; at the pace of the --bulk-rate that the run was given.
 
 Exit: 0 every node has the image, 4 bad arguments, 8 nodes missing, 9 a node could not get it,
 10 scheduler, 130 Ctrl-C.

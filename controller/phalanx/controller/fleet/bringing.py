@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from phalanx.protocol.messages import SyncStop
 
 from ..exits import Exit
-from ..plan.model import Plan
+from ..plan.model import ImagePlan, Plan
 from .events import Event, ImageCalledOff, ImageFailed, ImageRequested, RunEnding
 from .instructions import DropTimer, Instruction, Record, SetTimer, Tell
 from .preparation import Preparation
@@ -34,7 +34,7 @@ class Bringing:
         if wanted.case:
             image = plan.image_of_cases(wanted.reference)
         else:
-            image = plan.image_like_others(wanted.reference, wanted.archive)
+            image = ImagePlan(wanted.reference, wanted.archive)
         only = replace(plan, images=(image,), cases=(), inventory=None)
         return cls(wanted, Preparation(only, wanted.nodes, wanted.request))
 

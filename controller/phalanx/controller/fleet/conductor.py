@@ -115,7 +115,7 @@ class Conductor:
         shipping = Shipping(self.hub, self.record, progress)
         pulling = Pulling(self.hub, run_dir, single, self.record)
         self.intake = Intake(self.hub, self.record, self.store, shipping, pulling, self.start)
-        travel = plan.image_like_others("")
+        travel = plan.travel
         self._relays = Relays(
             plan.run_id, BulkSecurity(travel.security), travel.rate_bytes_s, self.engine.roster.address
         )

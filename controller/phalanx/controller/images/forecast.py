@@ -17,10 +17,12 @@ def transfer_lines(plan: Plan) -> Iterator[str]:
     """Lines about the transfer of the plan's images; none of one of which nothing is known."""
     for image in plan.images:
         if sizes := _layer_sizes(image):
-            yield from _way(image, sizes, plan.target.nodes)
+            yield from _way(sizes, plan.target.nodes)
+            if plan.travel.rate_bytes_s:
+                yield f"each node gives at most {plan.travel.rate_bytes_s / 1e6:g} MB/s to others"
 
 
-def _way(image: ImagePlan, sizes: tuple[int, ...], nodes: int) -> Iterator[str]:
+def _way(sizes: tuple[int, ...], nodes: int) -> Iterator[str]:
     links = Links()
     names = [f"node {number}" for number in range(1, nodes + 1)]
     made = make_plan(sizes, [Candidate(name, 0) for name in names], CONTROLLER, links)
@@ -33,8 +35,6 @@ def _way(image: ImagePlan, sizes: tuple[int, ...], nodes: int) -> Iterator[str]:
         f"{made.predicted_s:.1f} s to the last byte over links of {links.uplink * 8 / 1e9:g} Gbit/s when no "
         f"node has any of it (one registry: {len(names) * total / links.uplink:.1f} s)"
     )
-    if image.rate_bytes_s:
-        yield f"each node gives at most {image.rate_bytes_s / 1e6:g} MB/s to others"
 
 
 def _layer_sizes(image: ImagePlan) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from ..workflow.errors import InputError, did_you_mean
 from .inputs import RunInputs
-from .model import CasePlan, ImagePlan
+from .model import CasePlan, ImagePlan, Travel
 from .quantities import size
 
 SECURITIES = ("tls", "integrity")
@@ -24,7 +24,13 @@ def checked_reference(reference: str, origin: str) -> str:
 
 
 def image_plan(inputs: RunInputs, reference: str) -> ImagePlan:
-    """The image by this reference. Raises InputError."""
+    """The image by this reference."""
+    archive = str(PurePath(inputs.cwd, inputs.image_archive)) if inputs.image_archive else ""
+    return ImagePlan(reference, archive)
+
+
+def travel_plan(inputs: RunInputs) -> Travel:
+    """How layers travel between nodes. Raises InputError."""
     security = inputs.bulk_security or "tls"
     if security not in SECURITIES:
         raise InputError(
@@ -32,8 +38,7 @@ def image_plan(inputs: RunInputs, reference: str) -> ImagePlan:
             f"{did_you_mean(security, SECURITIES)}"
         )
     rate = size(inputs.bulk_rate, "--bulk-rate") if inputs.bulk_rate else 0
-    archive = str(PurePath(inputs.cwd, inputs.image_archive)) if inputs.image_archive else ""
-    return ImagePlan(reference, archive, security, rate)  # type: ignore[arg-type]
+    return Travel(security, rate)  # type: ignore[arg-type]
 
 
 def image_plans(inputs: RunInputs, cases: Iterable[CasePlan]) -> tuple[ImagePlan, ...]:
@@ -71,9 +76,9 @@ def _built(inputs: RunInputs) -> dict[str, str]:
     return {image.reference: image.image_id for image in images if image.image_id}
 
 
-def bulk_warnings(images: tuple[ImagePlan, ...]) -> tuple[str, ...]:
+def bulk_warnings(travel: Travel) -> tuple[str, ...]:
     """What a person should know of the way that images go."""
-    if all(image.security == "tls" for image in images):
+    if travel.security == "tls":
         return ()
     return (
         "--bulk-security integrity: layers travel between nodes unencrypted; they are verified, but who can "

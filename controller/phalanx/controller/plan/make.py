@@ -18,7 +18,7 @@ from ..workflow.errors import InputError
 from .container import container_of, image_of, runtime_of
 from .env import Environment
 from .gpus import gpus_of
-from .image import bulk_warnings, checked_reference, image_plan, image_plans
+from .image import bulk_warnings, checked_reference, image_plan, image_plans, travel_plan
 from .inputs import RunInputs
 from .launchers import launcher_column
 from .model import PLAN_SCHEMA, CasePlan, ImagePlan, InventoryPlan, Plan, ResultRule, StepPlan, Timing
@@ -158,6 +158,7 @@ def plan_of_cases(
 ) -> Plan:
     """The whole plan around its cases. Raises InputError."""
     _check(inputs, cases)
+    travel = travel_plan(inputs)
     if inputs.exit_policy:
         if inputs.exit_policy not in ("workflow", "first", "max", "any"):
             raise InputError(f"cannot use --exit {inputs.exit_policy}: expected first, max or any")
@@ -177,6 +178,7 @@ def plan_of_cases(
         images=images,
         cases=cases,
         output_csv=_csv_path(inputs, output_csv),
+        travel=travel,
         timing=timing,
         exit_policy=policy,
         keep=inputs.keep,
@@ -184,7 +186,7 @@ def plan_of_cases(
         refusals=(*placement.refusals, *filter(None, map(_why_not_run, cases))),
         warnings=tuple(
             dict.fromkeys(
-                (*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(images))
+                (*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(travel))
             )
         ),
     )

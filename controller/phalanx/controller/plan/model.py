@@ -7,7 +7,7 @@ under the name that ``EnvValue.secret`` marks here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from phalanx.protocol.messages import ContainerSpec
@@ -92,16 +92,24 @@ class CasePlan:
 class ImagePlan:
     """An image that every node must have: its reference, and an archive to take it from (or "").
 
-    ``security``: how its layers travel between nodes; "integrity" is plaintext, every byte verified all the
-    same. ``rate_bytes_s``: most bytes a second that a node gives to others, 0 for no limit. ``image_id``:
-    which image the name has to mean, "" for whatever it means.
+    ``image_id``: which image the name has to mean, "" for whatever it means.
     """
 
     reference: str
     archive: str = ""
+    image_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Travel:
+    """How layers travel between the nodes of a run, of its own images and of those asked for later.
+
+    ``security``: "integrity" is plaintext, every byte verified all the same. ``rate_bytes_s``: most bytes a
+    second that a node gives to others, 0 for no limit.
+    """
+
     security: Literal["tls", "integrity"] = "tls"
     rate_bytes_s: int = 0
-    image_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +185,7 @@ class Plan:
     images: tuple[ImagePlan, ...]
     cases: tuple[CasePlan, ...]
     output_csv: str = ""
+    travel: Travel = Travel()
     timing: Timing = Timing()
     #: which exit code a pass-through run returns; None for workflow codes (0, 3)
     exit_policy: Literal["workflow", "first", "max", "any"] = "workflow"
@@ -189,12 +198,6 @@ class Plan:
     #: why this plan can be shown and not be run, and what to do instead
     refusals: tuple[str, ...] = ()
 
-    def image_like_others(self, reference: str, archive: str = "") -> ImagePlan:
-        """One more image, which travels by the rules that hold for every image of the run."""
-        like = next(iter(self.images), ImagePlan(""))
-        return replace(like, reference=reference, archive=archive, image_id="")
-
     def image_of_cases(self, reference: str) -> ImagePlan:
         """The image of cases by its reference."""
-        found = (image for image in self.images if image.reference == reference)
-        return next(found, self.image_like_others(reference))
+        return next(image for image in self.images if image.reference == reference)
