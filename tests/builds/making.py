@@ -34,11 +34,13 @@ def inputs(folder: Path, *tags: str, context: Any = None, **more: Any) -> BuildI
     """The inputs of a build in a project: ``all`` when no tag is said."""
     cards = select(discover(folder), tags or ("all",))
     environ = more.pop("environ", {})
+    dockerfiles, unreadable = read_dockerfiles(folder, cards)
     values: dict[str, Any] = {
         "project": str(folder),
         "cwd": str(folder),
         "cards": tuple(cards),
-        "dockerfiles": read_dockerfiles(folder, cards),
+        "dockerfiles": dockerfiles,
+        "unreadable": unreadable,
         "context": load_context(json.dumps(context)) if context is not None else load_context(),
         "environ": environ,
         "credentials": read_credentials(folder, environ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from phalanx.controller.builds.make import make_build_plan
 from phalanx.controller.builds.model import BuildPlan, ImageBuild
 from phalanx.controller.builds.staging import stage
 from phalanx.controller.fleet.events import CaseFinished, Event, FileCollected, RankExited, Recorded
+from phalanx.controller.fleet.workspace import pack
 from phalanx.controller.plan.codec import from_json, to_json
 from phalanx.controller.plan.inputs import RunInputs
 from phalanx.controller.plan.model import Plan
 from phalanx.controller.plan.secrets import Secrets
+from phalanx.controller.workflow.context import load_context
 
 from tests.builds.making import AMD, card, inputs, project
 
@@ -43,8 +46,18 @@ def planned(
     cards = [card(), card("two"), card("tools", dockerfile="docker/tools")]
     made = inputs(project(folder, cards, DOCKERFILES), environ={"MAD_SECRETS_X": CANARY}, **more)
     build, secrets = make_build_plan(made)
-    given = RunInputs(run_id="20260101-000000-Build-0000", cwd="/", name="build", nodes=1, target="slurm")
-    plan, first = compute_plan(given, build, login, "/staged")
+    context = load_context(json.dumps({"docker_build_arg": {"API_KEY": CANARY + "-2"}}))
+    said = ("phalanx", "build", "-c", json.dumps(context.document), f"--x={CANARY}")
+    given = RunInputs(
+        run_id="20260101-000000-Build-0000",
+        cwd="/",
+        argv=said,
+        context=context,
+        name="build",
+        nodes=1,
+        target="slurm",
+    )
+    plan, first = compute_plan(given, build, secrets, login, "/staged")
     return build, plan, first, secrets
 
 
@@ -82,6 +95,23 @@ def test_what_is_sent_is_what_the_builds_need(tmp_path: Path) -> None:
     assert (tmp_path / "project/docker/tools.Dockerfile").read_text() == DOCKERFILES[
         "docker/tools.Dockerfile"
     ]
+
+
+def test_links_out_of_the_project_and_credentials_are_not_sent(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    build, *_ = planned(folder)
+    (tmp_path / "key").write_text(CANARY)
+    (folder / "docker/out").symlink_to(tmp_path / "key")
+    (folder / "docker/away").symlink_to(tmp_path)
+    (folder / "docker/gone").symlink_to("nowhere")
+    (folder / "docker/ring").symlink_to("ring")
+    (folder / "docker/within").symlink_to("more/y")
+    (folder / "docker/credential.json").write_text(CANARY)
+    stage(build, tmp_path / "staged", "phalanx-tools:1")
+    names = {path.name for path in (tmp_path / "staged/docker").iterdir()}
+    assert names == {"common", "more", "dummy.Dockerfile", "tools.Dockerfile", "within"}
+    pack(tmp_path / "staged", tmp_path / "sent.tar")
+    assert CANARY.encode() not in (tmp_path / "sent.tar").read_bytes()
 
 
 def exited(case: str, step: str, status: int = 0, cause: str = "exited") -> RankExited:

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phalanx.controller.builds.dockerfiles import (
     candidates,
+    checked_prefix,
+    files_of,
     fits,
     instructions,
     read_dockerfile,
@@ -53,6 +55,36 @@ def test_what_a_build_has_to_know(tmp_path: Path) -> None:
     assert found.stem == "x.ubuntu.amd"
     assert found.starts_from({}) == ("rocm/pytorch:latest",)
     assert found.starts_from({"TAG": "2", "BASE_DOCKER": "mine:1"}) == ("mine:1", "other:2")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "COPY --link --from=tools /x /x",
+        "COPY --chown=1:1 --from='tools' /x /x",
+        "FROM tools AS t",
+        'RUN --mount="type=bind,from=tools,target=/t" true',
+    ],
+)
+def test_every_way_to_copy_from_the_tools(tmp_path: Path, line: str) -> None:
+    (tmp_path / "x.Dockerfile").write_text(f"FROM a\n{line}\n")
+    found = read_dockerfile(tmp_path, "x.Dockerfile")
+    assert found.needs_tools
+    assert found.bases == ("a",)
+
+
+@pytest.mark.parametrize("mount", ['"type=secret,id=X"', "type=secret,id='X'", "id=X,type=secret,required"])
+def test_a_secret_is_mounted_however_it_is_quoted(tmp_path: Path, mount: str) -> None:
+    (tmp_path / "x.Dockerfile").write_text(f"FROM a\nRUN --network=none --mount={mount} true\n")
+    assert read_dockerfile(tmp_path, "x.Dockerfile").secrets == {"X"}
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"FROM a\n" + b"#" * (2 << 20)])
+def test_what_is_no_text_or_far_too_long_is_passed_over(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(data)
+    found = read_dockerfile(tmp_path, "x.tar.gz")
+    assert found.header is None
+    assert "is not UTF-8 text" in found.passed_over or "larger than 1 MiB" in found.passed_over
 
 
 def test_a_stage_of_its_own_is_no_folder_of_tools(tmp_path: Path) -> None:
@@ -116,13 +148,15 @@ def test_candidates_are_files_that_begin_with_the_prefix_and_a_dot(tmp_path: Pat
         folder.mkdir(exist_ok=True)
         (folder / name).write_text("")
     (folder / "b*.folder").mkdir()
-    assert candidates(tmp_path, "docker/b*", "card") == ["docker/b*.Dockerfile", "docker/b*.amd.Dockerfile"]
+    found = candidates(files_of(folder), "docker/b*", "card")
+    assert found == ["docker/b*.Dockerfile", "docker/b*.amd.Dockerfile"]
+    assert files_of(tmp_path / "gone") == []
 
 
 @pytest.mark.parametrize("prefix", ["../x", "/etc/x", "a/../../x", "x\0y"])
 def test_a_prefix_outside_the_project_is_refused(tmp_path: Path, prefix: str) -> None:
-    with pytest.raises(InputError, match=r"cannot use card: dockerfile .* leaves the project's folder"):
-        candidates(tmp_path, prefix, "card")
+    with pytest.raises(InputError, match=r"cannot build card: dockerfile .* leaves the project's folder"):
+        checked_prefix(prefix, "card")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from phalanx.controller.builds import inputs as build_inputs
+from phalanx.controller.builds.dockerfiles import files_of
 from phalanx.controller.builds.inputs import BatchEntry, read_batch
 from phalanx.controller.builds.make import make_build_plan
 from phalanx.controller.builds.model import BuildArg
+from phalanx.controller.builds.registry import login_host
 from phalanx.controller.builds.words import plan_document, plan_lines
 from phalanx.controller.workflow.errors import DiscoveryError, InputError
 
@@ -17,6 +20,15 @@ from tests.builds.making import AMD, NVIDIA, card, inputs, project
 
 BASE = "ARG BASE_DOCKER=rocm/pytorch\nFROM $BASE_DOCKER\n"
 EVIL = ["a b", "a'b", 'a"b', "$(touch x)", "`x`", "a\nb", "-x", "ä", "a;b", "a\0b", "..", "a//b", "x" * 300]
+
+
+def unbuilt(folder: Path) -> str:
+    """Why the one model of a project is not built."""
+    plan, _ = make_build_plan(inputs(folder))
+    assert not plan.builds
+    (one,) = plan.unbuilt
+    assert one.error.startswith("cannot build models.json: [0]")
+    return one.error
 
 
 def test_every_dockerfile_that_fits_is_an_image(tmp_path: Path) -> None:
@@ -66,7 +78,7 @@ def test_a_model_that_no_dockerfile_fits_says_why_and_the_others_are_built(tmp_p
     assert [build.model for build in plan.builds] == ["dummy"]
     why = {one.model: one.error for one in plan.unbuilt}
     assert "docker/nv.ubuntu.nvidia.Dockerfile is for gpu_vendor 'NVIDIA', not 'AMD'" in why["nv"]
-    assert "docker/bare.Dockerfile has no '# CONTEXT {...}' line" in why["bare"]
+    assert "docker/bare.Dockerfile: it has no '# CONTEXT {...}' line" in why["bare"]
     assert "there is no file docker/none.*" in why["none"]
     assert "it names no dockerfile" in why["empty"]
     assert all(
@@ -84,8 +96,7 @@ def test_the_folder_of_a_build(tmp_path: Path) -> None:
     plan, _ = make_build_plan(inputs(project(tmp_path, cards, files)))
     assert [build.folder for build in plan.builds] == ["docker", ".", "scripts"]
     bad = project(tmp_path / "b", [card(dockercontext="../..")], files)
-    with pytest.raises(InputError, match=r"dockercontext '\.\./\.\.' leaves the project's folder"):
-        make_build_plan(inputs(bad))
+    assert "dockercontext '../..' leaves the project's folder" in unbuilt(bad)
 
 
 def test_build_arguments_with_their_origins(tmp_path: Path) -> None:
@@ -127,14 +138,21 @@ def test_secrets_go_to_the_dockerfiles_that_ask_and_are_in_no_plan(tmp_path: Pat
     more = {
         "cred": "db",
         "env_vars": {"A": "1", "CARD_TOKEN": CANARY},
-        "additional_docker_run_options": f"-e 'OPTION_TOKEN={CANARY}' --ipc host",
+        "additional_docker_run_options": f"-te 'OPTION_TOKEN={CANARY}' --ipc host",
+        "vllm": {"hf_token": CANARY},
     }
     cards = [card(name, dockerfile=f"docker/{name}", **more) for name in ("plain", "arg", "mount")]
     folder = project(tmp_path, cards, files)
     context = {
-        "docker_build_arg": {"API_KEY": CANARY, "UNASKED_TOKEN": CANARY},
+        "docker_build_arg": {
+            "API_KEY": CANARY,
+            "UNASKED_TOKEN": CANARY,
+            "INDEX": f"https://me:{CANARY}@host/x",
+        },
         "env_vars": {"HF_TOKEN": CANARY},
-        "docker_env_vars": {"MAD_SECRETS_Y": CANARY, "OPEN": "1"},
+        "docker_env_vars": {"MAD_SECRETS_Y": CANARY, "OPEN": "1", "OTHER_TOKEN": "${MAD_SECRETS_X}"},
+        "tools": [{"name": "rocprof", "env_vars": {"TOOL_TOKEN": CANARY, "LEVEL": "2"}}],
+        "vllm": {"env": {"VLLM_API_KEY": CANARY}},
     }
     made = inputs(folder, context=context, environ={"MAD_SECRETS_X": CANARY, "THE_MAD_SECRETS_TOO": CANARY})
     plan, secrets = make_build_plan(made)
@@ -147,12 +165,16 @@ def test_secrets_go_to_the_dockerfiles_that_ask_and_are_in_no_plan(tmp_path: Pat
     assert set(secrets) == {"API_KEY", "db_PASSWORD", "MAD_SECRETS_X"}
     shown = json.dumps(plan_document(plan)) + "\n".join(plan_lines(plan)) + repr(plan)
     assert CANARY not in shown + repr(made.credentials)
-    assert plan.secrets_required == ("MAD_SECRETS_Y", "HF_TOKEN", "CARD_TOKEN", "OPTION_TOKEN")
+    assert plan.secrets_required == ("MAD_SECRETS_Y", "HF_TOKEN", "TOOL_TOKEN", "VLLM_API_KEY")
+    assert plan.context["tools"] == [{"name": "rocprof", "env_vars": {"LEVEL": "2"}}]
+    assert plan.deployment["vllm"] == {"env": {}}
+    of_card = ["CARD_TOKEN", "hf_token", "OPTION_TOKEN"]
+    assert [build.card["secrets_required"] for build in plan.builds] == [of_card] * 3
     assert [build.card["env_vars"] for build in plan.builds] == [{"A": "1"}] * 3
     assert {build.card["additional_docker_run_options"] for build in plan.builds} == {
-        "-e OPTION_TOKEN --ipc host"
+        "-te OPTION_TOKEN --ipc host"
     }
-    assert plan.context["docker_env_vars"] == {"OPEN": "1"}
+    assert plan.context["docker_env_vars"] == {"OPEN": "1", "OTHER_TOKEN": "${MAD_SECRETS_X}"}
     assert any("ARG API_KEY: its value stays readable" in words for words in plan.warnings)
 
 
@@ -165,8 +187,7 @@ def test_credentials_that_are_not_there(tmp_path: Path) -> None:
     assert plan.credentials_required == ("db",)
     assert any("has the credentials 'db'" in words for words in plan.warnings)
     asks = project(tmp_path, [card(cred="db", dockerfile="docker/asks")], files)
-    with pytest.raises(InputError, match=r"cannot build models\.json: .*has the credentials 'db'"):
-        make_build_plan(inputs(asks))
+    assert "has the credentials 'db'" in unbuilt(asks)
 
 
 def test_a_placeholder_is_resolved_or_refused(tmp_path: Path) -> None:
@@ -180,8 +201,7 @@ def test_a_placeholder_is_resolved_or_refused(tmp_path: Path) -> None:
 
 def test_tools_are_needed_only_where_they_are_copied_from(tmp_path: Path) -> None:
     files = {"docker/dummy.Dockerfile": AMD + "FROM a\nCOPY --from=tools /x /x\n"}
-    with pytest.raises(InputError, match="the project has no folder docker/common"):
-        make_build_plan(inputs(project(tmp_path, [card()], files)))
+    assert "the project has no folder docker/common" in unbuilt(project(tmp_path, [card()], files))
     plan, _ = make_build_plan(inputs(project(tmp_path, [card()], {**files, "docker/common/x": "1"})))
     assert plan.builds[0].tools
 
@@ -301,8 +321,7 @@ def test_a_batch_that_cannot_be_read(tmp_path: Path, document: Any, words: str) 
 @pytest.mark.parametrize("name", [name for name in EVIL if name not in ("-x", "a//b")])
 def test_a_model_name_that_no_engine_takes_is_refused_by_name(tmp_path: Path, name: str) -> None:
     folder = project(tmp_path, [card(name[:255])], {"docker/dummy.Dockerfile": AMD + "FROM a\n"})
-    with pytest.raises(InputError, match=r"(?s)cannot build models.json: .*no engine takes"):
-        make_build_plan(inputs(folder))
+    assert "no engine takes" in unbuilt(folder)
 
 
 @pytest.mark.parametrize("value", [text for text in EVIL if "\0" not in text])
@@ -314,6 +333,79 @@ def test_evil_values_stay_one_word_of_the_command_line(tmp_path: Path, value: st
     argv = build_argv(Builder("1", True, True), plan.builds, fresh=False, pull=True)
     assert argv[argv.index("--build-arg") + 1] == f"X={value}"
     assert all("\n" not in line for line in plan_lines(plan))
+
+
+def test_one_bad_file_or_name_stops_no_other_model(tmp_path: Path) -> None:
+    files = {
+        "docker/dummy.Dockerfile": AMD + "FROM a\n",
+        "docker/broken.Dockerfile": "# CONTEXT {'a'\nFROM a\n",
+    }
+    cards = [card(), card("Bad Name"), card("broken", dockerfile="docker/broken")]
+    folder = project(tmp_path, cards, files)
+    (folder / "docker/dummy.tar.gz").write_bytes(b"\x1f\x8b\xff")
+    plan, _ = make_build_plan(inputs(folder))
+    assert [build.image for build in plan.builds] == ["ci-dummy_dummy"]
+    assert [one.model for one in plan.unbuilt] == ["Bad Name", "broken"]
+    assert "docker/broken.Dockerfile: line 1" in plan.unbuilt[1].error
+    assert any(
+        "docker/dummy.tar.gz: byte 1 is not UTF-8 text, and is not built" in word for word in plan.warnings
+    )
+
+
+def test_given_images_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    folder = project(tmp_path, [card()], {})
+    plan, _ = make_build_plan(inputs(folder, "dummy:k=1", "dummy:k=2", use_image="img:1", dockerfiles={}))
+    assert [(one.key, one.card["args"]) for one in plan.given] == [("dummy", " --k 1"), ("dummy_2", " --k 2")]
+
+
+def test_two_images_under_one_name_in_a_registry_are_refused(tmp_path: Path) -> None:
+    folder = project(tmp_path, [card()], {"docker/dummy.Dockerfile": AMD + "FROM a\n"})
+    batch = (BatchEntry("dummy", True, registry_image="r:1/dummy:rel"),)
+    with pytest.raises(InputError, match="both as r:1/dummy:rel"):
+        make_build_plan(inputs(folder, batch=batch, registry="r:1", archs=("gfx90a", "gfx942")))
+    plan, _ = make_build_plan(inputs(folder, batch=batch, registry="r:1", archs=("gfx90a",)))
+    assert plan.builds[0].pushed == "r:1/dummy:rel"
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "PHALANX_X"])
+def test_a_build_has_no_ranks_and_may_have_arguments_of_these_names(tmp_path: Path, name: str) -> None:
+    folder = project(tmp_path, [card()], {"docker/dummy.Dockerfile": AMD + "FROM a\n"})
+    plan, _ = make_build_plan(inputs(folder, context={"docker_build_arg": {name: "8"}}))
+    assert plan.builds[0].args[0].name == name
+
+
+def test_a_team_on_docker_hub_is_docker_hub(tmp_path: Path) -> None:
+    files = {"docker/dummy.Dockerfile": AMD + "FROM a\n"}
+    environ = {"MAD_DOCKERHUB_USER": "me", "MAD_DOCKERHUB_PASSWORD": "p"}
+    made = inputs(project(tmp_path, [card()], files), registry="docker.io/team", environ=environ)
+    login = made.credentials.login("docker.io/team")
+    assert login is not None and (login.username, login_host("docker.io/team")) == ("me", "")
+    assert make_build_plan(made)[0].builds[0].pushed == "docker.io/team/ci-dummy_dummy"
+
+
+def test_a_tag_that_no_registry_takes_is_refused_before_the_build(tmp_path: Path) -> None:
+    name = "x" * 120
+    files = {"docker/dummy.Dockerfile": AMD + "FROM a\n"}
+    environ = {"MAD_DOCKERHUB_USER": "me", "MAD_DOCKERHUB_PASSWORD": "p", "MAD_DOCKERHUB_REPO": "me/ci"}
+    folder = project(tmp_path, [card(name)], files)
+    plan, _ = make_build_plan(inputs(folder, registry="docker.io", environ=environ))
+    assert "is longer than 128 characters" in plan.unbuilt[0].error
+
+
+def test_a_thousand_models_of_one_folder_list_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[Path] = []
+
+    def listing(folder: Path) -> list[str]:
+        listed.append(folder)
+        return files_of(folder)
+
+    monkeypatch.setattr(build_inputs, "files_of", listing)
+    files = {f"docker/m{number}.Dockerfile": AMD + "FROM a\n" for number in range(50)}
+    cards = [card(f"m{number}", dockerfile=f"docker/m{number}") for number in range(50)]
+    plan, _ = make_build_plan(inputs(project(tmp_path, cards, files)))
+    assert (len(plan.builds), listed) == (50, [tmp_path / "docker"])
 
 
 def test_nothing_chosen(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_what_was_said_of_the_context_is_kept_without_secrets(tmp_path: Path) ->
         "debug": True,
     }
     assert document["secrets_required"] == ["HF_TOKEN", "MY_SECRET"]
+    assert document["context_assumed"] == ["guest_os"]
     assert "canary" not in json.dumps(document)
 
 
@@ -173,7 +174,9 @@ def test_what_we_write_we_read(tmp_path: Path) -> None:
         ("ci-dummy_dummy", "ci-dummy_dummy", ID),
         ("ci-two_dummy", "ci-two_dummy", ID),
     ]
-    assert found.context["docker_env_vars"] == {"A": "1"}
+    assert found.context == {"docker_env_vars": {"A": "1"}, "debug": False}, (
+        "AMD and UBUNTU are nobody's words"
+    )
     assert found.secrets_required == ("HF_TOKEN",)
     assert found.warnings == (f"{path}: bad was not built and is not run",)
     assert found.entries[0].columns == {
@@ -189,7 +192,7 @@ def test_manifests_of_madengine_are_read() -> None:
     assert [(entry.key, entry.reference) for entry in found.entries] == [
         ("ci-dummy_dummy.ubuntu.amd", "r:5000/ci-dummy_dummy.ubuntu.amd"),
         ("m", "own:1"),
-        ("c", "ci-c_c"),
+        ("c", "r/c:1"),
     ]
     first, second, third = (entry.card for entry in found.entries)
     assert (first.name, first.args, first.unknown) == ("dummy", "--a 1", ("new_field",))
@@ -227,11 +230,19 @@ def test_a_manifest_that_cannot_be_read_names_the_key(change: dict[str, Any], wo
         parse_manifest({**THEIRS, **change}, "m.json")
 
 
+@pytest.mark.parametrize("summary", [{"failed_builds": 3}, {"failed_builds": [1]}, [], "x", None])
+def test_a_summary_of_any_shape_is_read_over(summary: Any) -> None:
+    assert len(parse_manifest({**THEIRS, "summary": summary}, "m.json").entries) == 3
+
+
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     write_json(path, {"a": 1}, "m.json")
     assert json.loads(path.read_text()) == {"a": 1}
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    write_json(path, {"half": "\ud800", "ü": 1}, "m.json")
+    assert json.loads(path.read_bytes()) == {"half": "\ud800", "ü": 1}
+    write_json(path, {"a": 1}, "m.json")
     with pytest.raises(ValueError, match="nan"):
         write_json(path, {"a": float("nan")}, "m.json")
     with pytest.raises(InputError, match=r"cannot write gone/m\.json: No such file"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,21 @@ def test_of_several_architectures_one_is_meant(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match=r"a has images for gfx90a, gfx942; say what nodes have: -c"):
         chosen(manifest(*(dict(image) for image in images)), tmp_path)
+    other = {"model": "b"}
+    alone = manifest(*(dict(image) for image in images), other)
+    assert [model.card.name for model in chosen(alone, tmp_path, "b")[0]] == ["b"], "the others are not run"
     said = {"docker_env_vars": {"MAD_SYSTEM_GPU_ARCHITECTURE": "gfx942"}}
     models, notes = chosen(manifest(*images), tmp_path, context=said)
     assert [model.image and model.image.reference for model in models] == ["ci-a_gfx942"]
     assert notes == ("m.json: ci-a_gfx90a is for gfx90a, not gfx942: not run",)
+
+
+def test_a_script_with_a_name_that_no_file_system_takes_is_refused_by_name(tmp_path: Path) -> None:
+    found = manifest({"model": "a"})
+    card = replace(found.entries[0].card, scripts="x" * 4000)
+    long = replace(found, entries=(replace(found.entries[0], card=card),))
+    with pytest.raises(InputError, match=r"cannot use m\.json: .*there is no file"):
+        models_of(long, (), load_context(), [tmp_path])
 
 
 def test_scripts_are_looked_for_here_and_beside_the_manifest(tmp_path: Path) -> None:

@@ -53,14 +53,18 @@ def build_argv(
     iidfile: str = "",
     secret_files: Mapping[str, str] | None = None,
     stdin: bool = False,
+    tools: bool = False,
 ) -> tuple[str, ...]:
-    """One build for images of one recipe. ``stdin``: the Dockerfile comes over standard input."""
+    """One build for images of one recipe.
+
+    ``stdin``: the Dockerfile comes over standard input. ``tools``: the project has the folder of tools.
+    """
     first = builds[0]
     words = [PROGRAM, "build", "--network=host"]
     words += ["--no-cache"] if fresh else []
     if builder is not UNKNOWN:
         words += ["--progress=plain"] if builder.buildkit else ["--force-rm"]
-    if first.tools and builder.named_contexts:
+    if (tools or first.tools) and builder.named_contexts:
         words += ["--build-context", f"{TOOLS}={TOOLS_FOLDER}"]
     for build in builds:
         words += ["-t", build.image]
@@ -75,9 +79,11 @@ def build_argv(
     return (*words, f"./{first.folder}")
 
 
-def shown_command(builder: Builder, builds: Sequence[ImageBuild], *, fresh: bool, pull: bool) -> str:
+def shown_command(
+    builder: Builder, builds: Sequence[ImageBuild], *, fresh: bool, pull: bool, tools: bool = False
+) -> str:
     """The build for people and manifests, ready to paste; secrets by their names only."""
-    return shlex.join(build_argv(builder, builds, fresh=fresh, pull=pull))
+    return shlex.join(build_argv(builder, builds, fresh=fresh, pull=pull, tools=tools))
 
 
 def tools_argv(builder: Builder, image: str) -> tuple[str, ...]:

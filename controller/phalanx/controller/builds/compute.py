@@ -52,11 +52,12 @@ _PRIVATE = 'DOCKER_CONFIG="$PWD/.docker"\nexport DOCKER_CONFIG\n'
 
 
 def compute_plan(
-    inputs: RunInputs, build: BuildPlan, login: Login | None, folder: str
+    inputs: RunInputs, build: BuildPlan, secrets: Secrets, login: Login | None, folder: str
 ) -> tuple[Plan, dict[str, ImageBuild]]:
     """The run that carries a build out, and the first image of each of its cases. Raises InputError.
 
-    ``folder``: what is sent, see ``staging``; ``login``: for the registry of the build.
+    ``folder``: what is sent, see ``staging``; ``login``: for the registry of the build. ``secrets`` are only
+    looked for in the command line that is recorded.
     """
     placement = place(inputs)
     taken: set[str] = set()
@@ -66,7 +67,7 @@ def compute_plan(
         name = case_name(builds[0].image, taken)
         first[name] = builds[0]
         cases.append(_case(name, build, builds, login, folder, tools_image(inputs.run_id)))
-    plan = plan_of_cases(inputs, placement, tuple(cases), (), "workflow", "", Secrets({}))
+    plan = plan_of_cases(inputs, placement, tuple(cases), (), "workflow", "", _with_login(secrets, login))
     return plan, first
 
 
@@ -77,10 +78,12 @@ def tools_image(run_id: str) -> str:
 
 def secrets_of(secrets: Secrets, login: Login | None) -> dict[str, str]:
     """The values that the run's cases need, by name."""
-    found = dict(secrets.items())
-    if login is not None:
-        found[PASSWORD] = Secret(login.password, login.origin)
-    return Secrets(found).values_by_name()
+    return _with_login(secrets, login).values_by_name()
+
+
+def _with_login(secrets: Secrets, login: Login | None) -> Secrets:
+    password = {PASSWORD: Secret(login.password, login.origin)} if login else {}
+    return Secrets({**secrets, **password})
 
 
 def _case(

@@ -15,7 +15,7 @@ from ..plan.secrets import Secret
 from ..workflow.errors import InputError
 from ..workflow.place import parse_json, read_json
 from ..workflow.wording import kind_of
-from .naming import HUB
+from .naming import on_hub
 
 FILE = "credential.json"
 #: Entries that may each be given whole, as JSON, in the environment.
@@ -47,7 +47,7 @@ class CredentialBook:
 
     def login(self, registry: str) -> Login | None:
         """For a registry by its name; None when there is no entry. Raises InputError for half a one."""
-        key = HUB_KEY if registry in ("", *HUB) else registry
+        key = HUB_KEY if on_hub(registry) else registry
         if key not in self.entries:
             return None
         entry, origin = self.entries[key], self.origins.get(key, FILE)
@@ -60,7 +60,7 @@ class CredentialBook:
 
     def repository(self, registry: str) -> str:
         """The repository into which images are pushed, "" when none is configured."""
-        entry = self.entries.get(HUB_KEY if registry in ("", *HUB) else registry)
+        entry = self.entries.get(HUB_KEY if on_hub(registry) else registry)
         return str(entry.get("repository") or "") if isinstance(entry, Mapping) else ""
 
     def arguments(self, cred: str) -> Iterator[tuple[str, Secret]]:

@@ -8,9 +8,10 @@ builder judges the rest.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,7 +31,7 @@ TOOLS, TOOLS_FOLDER = "tools", "docker/common"
 BASE = "BASE_DOCKER"
 _INSTRUCTION = re.compile(r"\s*([A-Za-z]+)\s+(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
-_OPTION = re.compile(r"--([a-z-]+)=(\S+)")
+_OPTION = re.compile(r"--([a-z-]+)(?:=(\"[^\"]*\"|'[^']*'|\S+))?(?=\s|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Dockerfile:
     ``header``: for which context it is, None without such a line. ``arguments``: names that its ARG lines
     declare, each with its default or None. ``secrets``: ids of secrets that it mounts. ``stages``: names of
     its stages, ``bases``: the images they start from, as written. ``sources``: what it copies or mounts from.
+    ``passed_over``: why it is no candidate, "" for one that is.
     """
 
     path: str
@@ -51,6 +53,7 @@ class Dockerfile:
     sources: frozenset[str]
     gpu_vendor: str
     text: str
+    passed_over: str = ""
 
     def starts_from(self, values: Mapping[str, str]) -> tuple[str, ...]:
         """The images it starts from, with these build arguments; one that cannot be told is left out."""
@@ -71,27 +74,50 @@ class Dockerfile:
         return TOOLS in self.sources and TOOLS not in self.stages
 
 
-def candidates(project: Path, prefix: str, where: str) -> list[str]:
-    """The files ``<prefix>.*``, relative to the project, by name. Raises InputError."""
+def candidates(names: Iterable[str], prefix: str, where: str) -> list[str]:
+    """The files ``<prefix>.*``, relative to the project, by name. ``names``: of the files of its folder.
+
+    Raises InputError for a prefix outside the project.
+    """
+    relative = checked_prefix(prefix, where)
+    start = f"{relative.name}."
+    return [str(relative.parent / name) for name in names if name.startswith(start)]
+
+
+def checked_prefix(prefix: str, where: str) -> PurePosixPath:
+    """A card's ``dockerfile``, relative to the project. Raises InputError when it leaves it."""
     relative = inside(PurePosixPath(), prefix)
     if relative is None:
-        raise InputError(f"cannot use {where}: dockerfile {prefix!r} leaves the project's folder")
-    folder = project / relative.parent
+        raise InputError(f"cannot build {where}: dockerfile {prefix!r} leaves the project's folder")
+    return relative
+
+
+def files_of(folder: Path) -> list[str]:
+    """Names of the files of a folder, in order; [] when there is no such folder. Raises InputError."""
     try:
-        names = [entry.name for entry in folder.iterdir() if entry.is_file()]
-    except FileNotFoundError:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise InputError(
-            f"cannot use {where}: dockerfile: cannot read {relative.parent}: {error.strerror}"
-        ) from error
-    start = f"{relative.name}."
-    return [str(relative.parent / name) for name in sorted(names) if name.startswith(start)]
+        raise InputError(f"cannot read {folder}: {error.strerror}") from error
 
 
 def read_dockerfile(project: Path, path: str) -> Dockerfile:
-    """A candidate of the project. Raises InputError for a context's line that cannot be read."""
-    text = read_text(project / path, path, MOST_BYTES)
+    """A candidate of the project. Raises InputError for a context's line that cannot be read.
+
+    A file that is no text, or far too long, is passed over: other files may begin like a Dockerfile.
+    """
+    try:
+        text = read_text(project / path, path, MOST_BYTES)
+    except InputError as error:
+        words = str(error).removeprefix(f"cannot read {path}: ")
+        return Dockerfile(path, None, {}, frozenset(), frozenset(), (), frozenset(), "", "", words)
+    return parse_dockerfile(text, path)
+
+
+def parse_dockerfile(text: str, path: str) -> Dockerfile:
+    """What the text of a Dockerfile says. Raises InputError for a context's line that cannot be read."""
     arguments: dict[str, str | None] = {}
     secrets: set[str] = set()
     stages: set[str] = set()
@@ -109,16 +135,19 @@ def read_dockerfile(project: Path, path: str) -> Dockerfile:
                     sources.add(value)
                 if option == "mount":
                     _mounted(value, secrets, sources)
+    sources.update(base for base in bases if base == TOOLS)
+    header = _header(text, path)
     return Dockerfile(
         path=path,
-        header=_header(text, path),
+        header=header,
         arguments=arguments,
         secrets=frozenset(secrets),
         stages=frozenset(stages),
-        bases=tuple(base for base in bases if base.lower() not in {*stages, "scratch", ""}),
+        bases=tuple(base for base in bases if base.lower() not in {*stages, "scratch", "", TOOLS}),
         sources=frozenset(sources),
         gpu_vendor=_vendor(path, text),
         text=text,
+        passed_over="it has no '# CONTEXT {...}' line among its first five" if header is None else "",
     )
 
 
@@ -190,13 +219,13 @@ def _base(rest: str) -> str:
 def _options(rest: str) -> Iterator[tuple[str, str]]:
     """The ``--option=value`` words that an instruction begins with."""
     while found := _OPTION.match(rest):
-        yield found[1], found[2]
+        yield found[1], (found[2] or "").strip("\"'")
         rest = rest[found.end() :].lstrip()
 
 
 def _mounted(value: str, secrets: set[str], sources: set[str]) -> None:
     """``type=secret,id=X,...`` and ``type=bind,from=Y,...``."""
-    parts = dict(part.partition("=")[::2] for part in value.split(","))
+    parts = {name: text.strip("\"'") for name, _, text in (part.partition("=") for part in value.split(","))}
     if parts.get("type") == "secret":
         target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
         secrets.add(parts.get("id") or PurePosixPath(target).name)

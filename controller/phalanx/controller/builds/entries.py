@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
 
 from ..plan.secrets import looks_secret
 from ..workflow.card import ModelCard
+from ..workflow.manifest import REQUIRED
+from ..workflow.secrecy import secrets_within, without_secrets
 
 _OPTIONS = "additional_docker_run_options"
+#: Options after which the next word goes to the environment, clusters of short ones (``-te``) included.
+_GIVES = re.compile(r"-[A-Za-z]*e|--env")
 
 
 def entry(card: ModelCard) -> dict[str, Any]:
-    """The entry with its whole name, paths and arguments. A secret of its environment is left out, one of its
-    docker options keeps its name only, which then takes the value from the environment of the run."""
-    found: dict[str, Any] = {
+    """The entry with its whole name, paths and arguments. Secrets of it are left out and named: a run takes
+    them from its own environment. One of its docker options keeps its name there."""
+    found: dict[str, Any] = without_secrets({
         **card.raw,
         "name": card.name,
         "dockerfile": card.dockerfile,
         "scripts": card.scripts,
         "args": card.args,
-    }
-    if "env_vars" in found:
-        found["env_vars"] = open_env(card)
-    if any(True for _ in _secret_options(card)):
+    })  # fmt: skip
+    hidden = list(_secret_options(card))
+    if hidden:
         found[_OPTIONS] = shlex.join(_open_words(card))
-    return found
+    required = secrets_of_card(card)
+    return found | ({REQUIRED: required} if required else {})
 
 
 def open_env(card: ModelCard) -> dict[str, str]:
     """The card's environment without secrets."""
-    return {name: value for name, value in card.env_vars.items() if not looks_secret(name)}
+    found: dict[str, str] = without_secrets(card.env_vars)
+    return found
 
 
 def secrets_of_card(card: ModelCard) -> list[str]:
     """Names of secrets whose values stand in the card, and in no manifest."""
-    return [*(name for name in card.env_vars if looks_secret(name)), *_secret_options(card)]
+    said = [name for name, _ in secrets_within(card.raw)]
+    return list(dict.fromkeys((*said, *_secret_options(card))))
 
 
 def _words(card: ModelCard) -> list[str]:
@@ -63,7 +70,7 @@ def _open_words(card: ModelCard) -> Iterator[str]:
 
 def _value(word: str, before: str) -> str:
     """What a word gives to the environment: ``A=1`` of ``-e A=1``, ``-eA=1`` and ``--env=A=1``, else ""."""
-    if before in ("-e", "--env"):
+    if _GIVES.fullmatch(before):
         return word
     for option in ("--env=", "-e"):
         if word.startswith(option) and not word.startswith("--env-"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from ..plan.image import checked_reference
 from ..workflow.card import ModelCard
@@ -46,6 +47,19 @@ def given_images(inputs: BuildInputs, registry: str) -> tuple[list[GivenImage], 
             )
         given.append(_prebuilt(card, checked_reference(own, f"{card.where}: env_vars.{OWN_IMAGE}")))
     return given, rest
+
+
+def distinct_keys(given: Sequence[GivenImage], taken: Iterable[str]) -> list[GivenImage]:
+    """The same, each under a key of its own: a model that is chosen with different arguments is two."""
+    known, found = set(taken), []
+    for one in given:
+        key, number = one.key, 1
+        while key in known:
+            number += 1
+            key = f"{one.key}_{number}"
+        known.add(key)
+        found.append(replace(one, key=key))
+    return found
 
 
 def images_differ(inputs: BuildInputs) -> str:

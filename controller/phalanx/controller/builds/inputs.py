@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..workflow.card import ModelCard
@@ -18,7 +18,7 @@ from ..workflow.models import project_folder
 from ..workflow.place import read_json, read_text
 from ..workflow.wording import kind_of
 from .credentials import CredentialBook, read_credentials
-from .dockerfiles import TOOLS_FOLDER, Dockerfile, candidates, read_dockerfile
+from .dockerfiles import TOOLS_FOLDER, Dockerfile, candidates, checked_prefix, files_of, read_dockerfile
 
 CTX_TEST = "ctx_test"
 #: Which package manager says which host, the first that is there (madengine's names).
@@ -47,6 +47,7 @@ class BuildInputs:
     cwd: str
     cards: tuple[ModelCard, ...]
     dockerfiles: Mapping[str, tuple[Dockerfile, ...]]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     context: Context = field(default_factory=Context)
     environ: Mapping[str, str] = field(default_factory=dict)
     credentials: CredentialBook = field(default_factory=CredentialBook)
@@ -74,13 +75,14 @@ def gathered_build(
 ) -> BuildInputs:
     """The inputs of a build of these cards, with what the project's files say. Raises InputError."""
     project = project_folder(environ).absolute()
-    of_files = () if more.get("use_image") else (*cards, *others)
+    dockerfiles, unreadable = read_dockerfiles(project, () if more.get("use_image") else (*cards, *others))
     return BuildInputs(
         project=str(project),
         cwd=str(Path.cwd()),
         cards=tuple(cards),
         others=tuple(others),
-        dockerfiles=read_dockerfiles(project, of_files),
+        dockerfiles=dockerfiles,
+        unreadable=unreadable,
         context=context,
         environ=dict(environ),
         credentials=read_credentials(project, environ),
@@ -90,14 +92,32 @@ def gathered_build(
     )
 
 
-def read_dockerfiles(project: Path, cards: Iterable[ModelCard]) -> dict[str, tuple[Dockerfile, ...]]:
-    """The candidates of each prefix that the cards name. Raises InputError."""
+def architectures(values: Iterable[str]) -> tuple[str, ...]:
+    """``-a x,y -a z`` as x, y, z, each once."""
+    found = (word.strip() for text in values for word in text.split(","))
+    return tuple(dict.fromkeys(word for word in found if word))
+
+
+def read_dockerfiles(
+    project: Path, cards: Iterable[ModelCard]
+) -> tuple[dict[str, tuple[Dockerfile, ...]], dict[str, str]]:
+    """The candidates of each prefix that the cards name, and why those of others cannot be told."""
     found: dict[str, tuple[Dockerfile, ...]] = {}
+    unreadable: dict[str, str] = {}
+    folders: dict[PurePosixPath, list[str]] = {}
     for card in cards:
-        if card.dockerfile and card.dockerfile not in found:
-            paths = candidates(project, card.dockerfile, card.where)
-            found[card.dockerfile] = tuple(read_dockerfile(project, path) for path in paths)
-    return found
+        prefix = card.dockerfile
+        if not prefix or prefix in found or prefix in unreadable:
+            continue
+        try:
+            folder = checked_prefix(prefix, card.where).parent
+            if folder not in folders:
+                folders[folder] = files_of(project / folder)
+            paths = candidates(folders[folder], prefix, card.where)
+            found[prefix] = tuple(read_dockerfile(project, path) for path in paths)
+        except InputError as error:
+            unreadable[prefix] = str(error)
+    return found, unreadable
 
 
 def read_facts(project: Path) -> dict[str, str]:

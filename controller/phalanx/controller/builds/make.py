@@ -8,6 +8,7 @@ Dockerfile does not name it could not read anyway, and every value handed over i
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
@@ -20,16 +21,16 @@ from ..workflow.errors import DiscoveryError, InputError
 from ..workflow.place import inside
 from .credentials import missing_credentials
 from .dockerfiles import BASE, TOOLS_FOLDER, Dockerfile, fits
-from .entries import entry, secrets_of_card
-from .given import batch_images, given_images, images_differ
+from .entries import entry
+from .given import batch_images, distinct_keys, given_images, images_differ
 from .inputs import BatchEntry, BuildInputs
 from .model import BuildArg, BuildPlan, ImageBuild, Unbuilt
-from .naming import checked_registry, image_name, log_name, pushed_name
-from .recorded import recorded_context, recorded_deployment
+from .naming import checked_pushed, checked_registry, image_name, log_name, pushed_name
+from .recorded import assumed, recorded_context, recorded_deployment, secrets_required
 
 ARCH = "MAD_SYSTEM_GPU_ARCHITECTURE"
 MARK_OF_SECRETS = "MAD_SECRETS"
-_ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ARCH = re.compile(r"[a-z0-9]+(?:[_.-][a-z0-9]+)*")
 
 
 def make_build_plan(inputs: BuildInputs) -> tuple[BuildPlan, Secrets]:
@@ -42,13 +43,16 @@ def make_build_plan(inputs: BuildInputs) -> tuple[BuildPlan, Secrets]:
     secrets: dict[str, Secret] = {}
     builds: list[ImageBuild] = []
     unbuilt: list[Unbuilt] = []
+    archs = _archs(inputs, warnings)
+    _of_context(inputs)  # what is wrong for all models is not a failure of each
+    numbers = {id(card): number for number, card in enumerate(inputs.cards)}
     for card in rest:
-        why = _why_none(inputs, card)
-        if why:
-            unbuilt.append(Unbuilt(card.name, f"cannot build {card.where}: {why}"))
-        else:
-            builds += _of_model(inputs, card, registry, warnings, secrets)
+        try:
+            builds += _of_model(inputs, card, numbers[id(card)], archs, registry, warnings, secrets)
+        except InputError as error:
+            unbuilt.append(Unbuilt(card.name, str(error)))
     builds = _distinct(builds)
+    _refuse_same_names(builds)
     stems = {card.name: [one.stem for one in _fitting(inputs, card)] or [card.name] for card in inputs.others}
     given += batch_images(inputs, stems, registry)
     if inputs.batch and not any(line.build_new for line in inputs.batch):
@@ -61,13 +65,15 @@ def make_build_plan(inputs: BuildInputs) -> tuple[BuildPlan, Secrets]:
         project=inputs.project,
         logs=inputs.cwd,
         builds=tuple(builds),
-        given=tuple(given),
+        given=tuple(distinct_keys(given, (build.image for build in builds))),
         unbuilt=tuple(unbuilt),
+        has_tools=inputs.has_tools,
         manifest=str(PurePath(inputs.cwd, inputs.manifest)),
         context=recorded_context(inputs.context),
         deployment=recorded_deployment(inputs.context, [] if builds else [one.card for one in given]),
         credentials_required=tuple(dict.fromkeys(card.cred for card in inputs.cards if card.cred)),
-        secrets_required=_required(inputs),
+        secrets_required=secrets_required(inputs.context),
+        assumed=tuple(assumed(inputs.context)),
         registry=registry,
         fresh=inputs.fresh,
         at_once=inputs.at_once,
@@ -84,18 +90,25 @@ def facts_of(inputs: BuildInputs) -> dict[str, Any]:
 
 
 def _of_model(
-    inputs: BuildInputs, card: ModelCard, registry: str, warnings: list[str], secrets: dict[str, Secret]
+    inputs: BuildInputs,
+    card: ModelCard,
+    number: int,
+    archs: tuple[str, ...],
+    registry: str,
+    warnings: list[str],
+    secrets: dict[str, Secret],
 ) -> list[ImageBuild]:
-    """The images of one model: one for each Dockerfile that fits, times architectures."""
+    """The images of one model: one for each Dockerfile that fits, times architectures. Raises InputError."""
+    if why := _why_none(inputs, card):
+        raise InputError(f"cannot build {card.where}: {why}")
     warnings += [
-        f"{one.path}: it has no '# CONTEXT {{...}}' line among its first five and is not built"
+        f"{one.path}: {one.passed_over}, and is not built"
         for one in inputs.dockerfiles[card.dockerfile]
         if one.header is None
     ]
     folder = _folder(card)
-    archs = _archs(inputs, warnings)
     return [
-        _image(inputs, card, dockerfile, folder, arch, registry, warnings, secrets)
+        replace(_image(inputs, card, dockerfile, folder, arch, registry, warnings, secrets), number=number)
         for dockerfile in _fitting(inputs, card)
         for arch in archs
     ]
@@ -110,6 +123,8 @@ def _why_none(inputs: BuildInputs, card: ModelCard) -> str:
     """Why no Dockerfile of the model fits, "" when one does."""
     if not card.dockerfile:
         return "it names no dockerfile; add one, or say --use-image IMAGE"
+    if card.dockerfile in inputs.unreadable:
+        return inputs.unreadable[card.dockerfile]
     if _fitting(inputs, card):
         return ""
     found, facts = inputs.dockerfiles[card.dockerfile], facts_of(inputs)
@@ -120,7 +135,7 @@ def _why_none(inputs: BuildInputs, card: ModelCard) -> str:
     words = []
     for one in found:
         if one.header is None:
-            words.append(f"{one.path} has no '# CONTEXT {{...}}' line among its first five")
+            words.append(f"{one.path}: {one.passed_over}")
             continue
         differs = [
             f"{key} {value!r}, not {facts[key]!r}"
@@ -148,7 +163,10 @@ def _folder(card: ModelCard) -> str:
 def _archs(inputs: BuildInputs, warnings: list[str]) -> tuple[str, ...]:
     for arch in inputs.archs:
         if not _ARCH.fullmatch(arch):
-            raise InputError(f"cannot use --target-archs {arch!r}: that is no architecture, such as gfx942")
+            raise InputError(
+                f"cannot use --target-archs {arch!r}: that is no architecture, such as gfx942 (part of "
+                "image names: small letters and digits)"
+            )
     if inputs.archs and ARCH in inputs.context.build_args:
         origin = inputs.context.origin(f"docker_build_arg.{ARCH}")
         warnings.append(f"--target-archs is not used: {origin} says the architecture")
@@ -198,7 +216,8 @@ def _pushed(inputs: BuildInputs, card: ModelCard, registry: str, image: str) -> 
         return ""
     if said := _line(inputs, card).registry_image:
         return checked_reference(said, f"--batch-manifest: {card.name}: registry_image")
-    return pushed_name(registry, inputs.credentials.repository(registry), image)
+    name = pushed_name(registry, inputs.credentials.repository(registry), image)
+    return checked_pushed(checked_reference(name, f"--registry: {card.name}"), card.where)
 
 
 def _line(inputs: BuildInputs, card: ModelCard) -> BatchEntry:
@@ -240,8 +259,7 @@ def _values(
     inputs: BuildInputs, card: ModelCard, dockerfile: Dockerfile, arch: str, warnings: list[str]
 ) -> Environment:
     """All that a build could be given, with its origin."""
-    values = Environment(inputs.environ)
-    values.put_all(inputs.context.build_args, inputs.context.origin("docker_build_arg"))
+    values = _of_context(inputs)
     for name, secret in _credentials(inputs, card, dockerfile, warnings):
         values.put_secret(name, secret)
     for name, value in inputs.environ.items():
@@ -254,6 +272,14 @@ def _values(
             f"{dockerfile.path}: ARG {ARCH} has no default and no value is given; "
             "say --target-archs gfx942 or the like"
         )
+    return values
+
+
+def _of_context(inputs: BuildInputs) -> Environment:
+    """The build arguments of the context. Raises InputError."""
+    values = Environment(inputs.environ, of_ranks=False)
+    for name, value in inputs.context.build_args.items():
+        values.put(name, value, inputs.context.origin(f"docker_build_arg.{name}"))
     return values
 
 
@@ -271,10 +297,19 @@ def _credentials(
     return []
 
 
+def _refuse_same_names(builds: list[ImageBuild]) -> None:
+    """Two images under one name in a registry: the second would replace the first."""
+    by_name: dict[str, str] = {}
+    for build in builds:
+        if build.pushed and by_name.setdefault(build.pushed, build.image) != build.image:
+            raise InputError(
+                f"cannot push {by_name[build.pushed]} and {build.image} both as {build.pushed}: "
+                "registry_image is one name, and this model has several images; leave registry_image out"
+            )
+
+
 def _distinct(builds: list[ImageBuild]) -> list[ImageBuild]:
     """A model that is chosen with different arguments has an image for each: one recipe, several names."""
-    from dataclasses import replace
-
     taken: set[str] = set()
     found: list[ImageBuild] = []
     for build in builds:
@@ -289,12 +324,3 @@ def _distinct(builds: list[ImageBuild]) -> list[ImageBuild]:
             build = replace(build, image=name, log=f"{stem}_{number}.build.live.log", pushed=pushed)
         found.append(build)
     return found
-
-
-def _required(inputs: BuildInputs) -> tuple[str, ...]:
-    """Names of secrets of the workload's environment that the manifest leaves out: a run needs them again."""
-    from ..plan.secrets import looks_secret
-
-    said = [name for name in (*inputs.context.docker_env, *inputs.context.env) if looks_secret(name)]
-    of_cards = [name for card in inputs.cards for name in secrets_of_card(card)]
-    return tuple(dict.fromkeys((*said, *of_cards)))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..workflow.errors import InputError
-from ..workflow.manifest import SCHEMA
+from ..workflow.manifest import ASSUMED, SCHEMA
 from .given import OWN_IMAGE
 from .model import BuildPlan, GivenImage, ImageBuild
 
@@ -50,6 +50,7 @@ def manifest_document(plan: BuildPlan, outcomes: Sequence[Built], total_s: float
         "built_images": images,
         "built_models": models,
         "context": dict(plan.context),
+        ASSUMED: list(plan.assumed),
         "credentials_required": list(plan.credentials_required),
         "secrets_required": list(plan.secrets_required),
         "summary": summary(plan, outcomes, total_s),
@@ -82,12 +83,12 @@ def summary(plan: BuildPlan, outcomes: Sequence[Built], total_s: float) -> dict[
 
 def write_json(path: Path, document: Any, shown: str) -> None:
     """A whole file or none: written beside its place and renamed into it. Raises InputError."""
-    text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    data = _encoded(document)
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             try:
                 os.fchmod(file.fileno(), 0o666 & ~_umask())
-                file.write(text)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
                 Path(file.name).replace(path)
@@ -96,6 +97,15 @@ def write_json(path: Path, document: Any, shown: str) -> None:
                 raise
     except OSError as error:
         raise InputError(f"cannot write {shown}: {error.strerror or error}") from error
+
+
+def _encoded(document: Any) -> bytes:
+    """As people read it; half a character of UTF-16 (which JSON can hold and UTF-8 cannot) is escaped."""
+    text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:
+        return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
 def _umask() -> int:

@@ -7,7 +7,7 @@ beside it, by the names that are marked here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -27,8 +27,9 @@ class ImageBuild:
 
     ``image``: its local name. ``card``: the model's entry as it goes into the manifest. ``folder``: the build
     context, ``dockerfile``: both relative to the project. ``mounts``: secrets that the Dockerfile mounts.
-    ``base``: what ``BASE_DOCKER`` says, or "", ``bases``: the images it starts from. ``pushed``: its name in
-    the registry, "" for not pushed.
+    ``number``: of its model among those of the build, from 0. ``base``: what ``BASE_DOCKER`` says, or "",
+    ``bases``: the images it starts from. ``pushed``: its name in
+    the registry, "" for not pushed. ``number``: of its model among those that are built, from 0.
     """
 
     image: str
@@ -44,6 +45,7 @@ class ImageBuild:
     gpu_vendor: str = ""
     gpu_architecture: str = ""
     tools: bool = False
+    number: int = 0
     registry: str = ""
     pushed: str = ""
 
@@ -85,8 +87,10 @@ class BuildPlan:
 
     ``unbuilt``: models that no Dockerfile fits. ``context``: what the manifest says of the additional
     context, ``deployment``: its deployment_config.
-    ``secrets_required``: names whose values no file holds, and that a run needs again. ``registry``: where
-    images are pushed, "" for nowhere. ``fresh``: no cached layers. ``on_compute``: on a compute node.
+    ``secrets_required``: names whose values no file holds, and that a run needs again. ``assumed``: keys of
+    the context that nobody has said. ``registry``: where images are pushed, "" for nowhere. ``fresh``: no
+    cached layers. ``on_compute``: on a compute node. ``has_tools``: the project has a folder of tools,
+    which every build may copy from.
     """
 
     project: str
@@ -99,11 +103,12 @@ class BuildPlan:
     deployment: Mapping[str, Any]
     credentials_required: tuple[str, ...] = ()
     secrets_required: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     registry: str = ""
     fresh: bool = False
     at_once: int = 1
     on_compute: bool = False
-    origins: Mapping[str, str] = field(default_factory=dict)
+    has_tools: bool = False
     warnings: tuple[str, ...] = ()
 
     def jobs(self) -> list[tuple[ImageBuild, ...]]:

@@ -9,8 +9,11 @@ from ..workflow.errors import InputError
 #: What engines take as an image's name without registry and tag (distribution/reference), and how long.
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 LONGEST = 200
+#: Longest tag that registries take (distribution/reference).
+LONGEST_TAG = 128
 #: How registries may be called that mean Docker Hub.
 HUB = ("docker.io", "dockerhub")
+_HUB_HOSTS = (*HUB, "index.docker.io", "registry-1.docker.io")
 _REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
 
 
@@ -38,6 +41,19 @@ def checked_registry(registry: str, origin: str) -> str:
             f"cannot use {origin}: {registry!r} is no registry, such as registry.example:5000 or docker.io"
         )
     return word
+
+
+def on_hub(registry: str) -> bool:
+    """Whether a registry is Docker Hub, or a part of it (``docker.io/team``)."""
+    return registry.partition("/")[0] in ("", *_HUB_HOSTS)
+
+
+def checked_pushed(name: str, where: str) -> str:
+    """A name in a registry as it is. Raises InputError for a tag that is longer than registries take."""
+    tag = name.rpartition("/")[2].partition(":")[2]
+    if len(tag) > LONGEST_TAG:
+        raise InputError(f"cannot push {where}: the tag {tag!r} is longer than {LONGEST_TAG} characters")
+    return name
 
 
 def pushed_name(registry: str, repository: str, image: str) -> str:

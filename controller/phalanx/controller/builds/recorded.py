@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..plan.secrets import looks_secret
 from ..workflow.context import Context, build_defaults
+from ..workflow.secrecy import secrets_within, without_secrets
 
 #: Keys of a manifest's context that are there always, and those that are there when they were said.
 ALWAYS = ("docker_env_vars", "docker_mounts", "docker_build_arg", "gpu_vendor", "guest_os", "docker_gpus")
@@ -32,14 +32,14 @@ def recorded_context(context: Context) -> dict[str, Any]:
     """The manifest's ``context``."""
     said, defaults = context.document, build_defaults(context)
     found: dict[str, Any] = {
-        "docker_env_vars": _open(context.docker_env),
+        "docker_env_vars": dict(context.docker_env),
         "docker_mounts": dict(context.mounts),
-        "docker_build_arg": _open(context.build_args),
+        "docker_build_arg": dict(context.build_args),
         "gpu_vendor": defaults.gpu_vendor,
         "guest_os": defaults.guest_os,
         "docker_gpus": context.docker_gpus,
     }
-    return found | {name: _plain(said[name]) for name in WHEN_SAID if name in said}
+    return _plain(found | {name: said[name] for name in WHEN_SAID if name in said})
 
 
 def recorded_deployment(context: Context, cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def recorded_deployment(context: Context, cards: Sequence[Mapping[str, Any]]) ->
     agree: what is said here holds for all models.
     """
     said = context.document
-    found: dict[str, Any] = {name: _plain(said[name]) for name in DEPLOYMENT if said.get(name)}
+    found: dict[str, Any] = {name: said[name] for name in DEPLOYMENT if said.get(name)}
     if cards and all(
         card.get(name) == cards[0].get(name) for card in cards for name in ("distributed", "slurm")
     ):
@@ -60,15 +60,27 @@ def recorded_deployment(context: Context, cards: Sequence[Mapping[str, Any]]) ->
                 found[block] = {**kept, **found.get(block, {})} if kept or block in found else {}
         found = {name: block for name, block in found.items() if block}
     target = "k8s" if "k8s" in found or "kubernetes" in found else "slurm" if "slurm" in found else "local"
-    env = {name: value for name, value in _open(context.env).items() if name != LOCAL_ONLY}
-    return {"target": target, **found, "env_vars": env, "debug": bool(said.get("debug", False))}
+    env = {name: value for name, value in context.env.items() if name != LOCAL_ONLY}
+    return _plain({"target": target, **found, "env_vars": env, "debug": bool(said.get("debug", False))})
 
 
-def _open(values: Mapping[str, str]) -> dict[str, str]:
-    """What may stand in a file."""
-    return {name: value for name, value in values.items() if not looks_secret(name)}
+def secrets_required(context: Context) -> tuple[str, ...]:
+    """Names of what the workload is given and the manifest leaves out: a run needs them again."""
+    blocks = (
+        context.docker_env,
+        context.env,
+        *(context.document.get(name) for name in ("tools", "vllm", "sglang")),
+    )
+    return tuple(dict.fromkeys(name for block in blocks for name, _ in secrets_within(block)))
 
 
-def _plain(value: Any) -> Any:
-    """JSON values; what a Python literal had besides (tuples) as JSON has it."""
-    return json.loads(json.dumps(value))
+def assumed(context: Context) -> list[str]:
+    """Keys of the manifest's context that nobody has said: they chose Dockerfiles and nothing else."""
+    said = {"gpu_vendor": context.gpu_vendor, "guest_os": context.guest_os}
+    return [name for name, value in said.items() if not value]
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON values without secrets; what a Python literal had besides (tuples) as JSON has it."""
+    found: dict[str, Any] = json.loads(json.dumps(without_secrets(value)))
+    return found

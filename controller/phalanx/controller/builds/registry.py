@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..logs.clean import clean_text
 from .argv import login_argv
 from .client import BuildError, Client
 from .credentials import Login
-from .naming import HUB
+from .naming import on_hub
 
 CONFIG = "config.json"
 
@@ -59,21 +59,20 @@ def private_root(environ: Mapping[str, str]) -> str | None:
 
 def login_host(registry: str) -> str:
     """What is logged in to: the host of a registry, "" for Docker Hub."""
-    return "" if registry in HUB else registry.partition("/")[0]
+    return "" if on_hub(registry) else registry.partition("/")[0]
 
 
 def _prepare(folder: Path, environ: Mapping[str, str], host: str) -> None:
     """The user's config but for who keeps this registry's password: the new file does, not a helper."""
     users = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
     config: dict[str, Any] = {}
-    try:
+    with suppress(OSError, ValueError):
         found = json.loads((users / CONFIG).read_bytes())
         config = found if isinstance(found, dict) else {}
-        beside = [path for path in users.iterdir() if path.name != CONFIG]
-    except (OSError, ValueError):
-        beside = []
-    for path in beside:
-        (folder / path.name).symlink_to(path.absolute())
+    with suppress(OSError):
+        for path in users.iterdir():
+            if path.name != CONFIG:
+                (folder / path.name).symlink_to(path.absolute())
     helpers = config.get("credHelpers")
     server = host or "https://index.docker.io/v1/"
     config["credHelpers"] = {**(helpers if isinstance(helpers, dict) else {}), server: ""}

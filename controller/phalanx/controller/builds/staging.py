@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..workflow.errors import InputError
 from .argv import TOOLS_DOCKERFILE as TEXT
 from .compute import TOOLS_DOCKERFILE
+from .credentials import FILE as CREDENTIALS
 from .dockerfiles import TOOLS_FOLDER, with_tools_stage
 from .model import BuildPlan
 
-#: Never part of a build: results, histories, what Python leaves.
-_LEFT_OUT = shutil.ignore_patterns("phalanx-runs", ".git", "__pycache__")
+#: Never part of a build: results, histories, what Python leaves, and what opens other doors.
+_LEFT_OUT = frozenset({"phalanx-runs", ".git", "__pycache__", CREDENTIALS})
 
 
 def stage(plan: BuildPlan, folder: Path, tools_image: str) -> None:
@@ -23,7 +24,9 @@ def stage(plan: BuildPlan, folder: Path, tools_image: str) -> None:
     project = Path(plan.project)
     try:
         for place in _folders(plan):
-            shutil.copytree(project / place, folder / place, ignore=_LEFT_OUT, dirs_exist_ok=True)
+            shutil.copytree(
+                project / place, folder / place, symlinks=True, ignore=_left_out(project), dirs_exist_ok=True
+            )
         for build in plan.builds:
             target = folder / build.dockerfile
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +36,28 @@ def stage(plan: BuildPlan, folder: Path, tools_image: str) -> None:
         (folder / TOOLS_DOCKERFILE).write_text(TEXT)
     except (OSError, shutil.Error) as error:
         raise InputError(f"cannot copy what the build needs: {error}") from error
+
+
+def _left_out(project: Path) -> Callable[[str, list[str]], set[str]]:
+    """What is not copied: the names above, and links that lead out of the project or nowhere.
+
+    A build here would send the link; a copy of what it leads to could be anything of this machine.
+    """
+    root = project.resolve()
+
+    def ignore(folder: str, names: list[str]) -> set[str]:
+        return {name for name in names if name in _LEFT_OUT or _leads_away(Path(folder, name), root)}
+
+    return ignore
+
+
+def _leads_away(path: Path, root: Path) -> bool:
+    if not path.is_symlink():
+        return False
+    try:
+        return not path.resolve(strict=True).is_relative_to(root)
+    except (OSError, RuntimeError):  # nowhere, or round in a ring
+        return True
 
 
 def _folders(plan: BuildPlan) -> Sequence[str]:

@@ -26,10 +26,9 @@ def plan_lines(plan: BuildPlan) -> list[str]:
     jobs = plan.jobs()
     counted = f"{plural(len(plan.builds), 'image')} from {plural(len(jobs), 'build')}"
     lines = [f"plan  build · {counted} · nothing will be started", ""]
-    where = "one compute node, by its agent" if plan.on_compute else "this machine's engine"
-    lines.append(
-        _line("builder", f"{where}, {plan.at_once} at a time" + (", no cached layers" if plan.fresh else ""))
-    )
+    here = f"this machine's engine, {plan.at_once} at a time"
+    where = "one compute node, by its agent, one after another" if plan.on_compute else here
+    lines.append(_line("builder", where + (", no cached layers" if plan.fresh else "")))
     if plan.registry:
         lines.append(_line("registry", f"{plan.registry}   --registry"))
     for builds in jobs:
@@ -66,7 +65,7 @@ def _build(plan: BuildPlan, builds: Sequence[ImageBuild]) -> Iterator[str]:
     if first.gpu_vendor or first.gpu_architecture:
         yield _line("gpus", f"{first.gpu_vendor} {first.gpu_architecture}".strip())
     yield from (_line("pushed", build.pushed) for build in builds if build.pushed)
-    yield _line("command", shown_command(ASSUMED, builds, fresh=plan.fresh, pull=True))
+    yield _line("command", shown_command(ASSUMED, builds, fresh=plan.fresh, pull=True, tools=plan.has_tools))
 
 
 def _line(label: str, value: str) -> str:

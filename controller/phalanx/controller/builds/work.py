@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from ..plan.secrets import MASKABLE, Secret, Secrets
 from .argv import (
@@ -68,26 +68,36 @@ class _Work:
 
     async def all(self) -> list[Built]:
         """Every image of the plan, in its order."""
-        async with asyncio.TaskGroup() as group:
-            jobs = [
-                group.create_task(self._job(builds), name=f"build of {builds[0].image}")
-                for builds in self.plan.jobs()
-            ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                jobs = [
+                    group.create_task(self._job(builds), name=f"build of {builds[0].image}")
+                    for builds in self.plan.jobs()
+                ]
+        except BaseExceptionGroup as errors:  # one is enough: nobody reads the terminal any more, or a defect
+            raise errors.exceptions[0] from None
         found = {built.build.image: built for job in jobs for built in job.result()}
         return [found[build.image] for build in self.plan.builds]
 
     async def _job(self, builds: tuple[ImageBuild, ...]) -> list[Built]:
+        """One run of the builder, and the pushes. What fails is said of these images and of no other."""
         async with self._slots:
             for build in builds:
                 self.tell(Told("begun", build))
-            outcomes = await self._built(builds)
+            begun = time.monotonic()
+            try:
+                outcomes = await self._built(builds)
+            except (OSError, ValueError, BuildError) as error:
+                why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+                took = time.monotonic() - begun
+                outcomes = [Built(build, duration_s=took, error=f"cannot build: {why}") for build in builds]
             pushed = [await self._pushed(one) for one in outcomes]
             for one in pushed:
                 self.tell(Told("done", one.build, built=one))
             return pushed
 
     async def _built(self, builds: tuple[ImageBuild, ...]) -> list[Built]:
-        """One run of the builder for images of one recipe."""
+        """One run of the builder for images of one recipe. Raises OSError, ValueError or BuildError."""
         begun, last = time.monotonic(), _LastLines()
         first = builds[0]
 
@@ -96,27 +106,21 @@ class _Work:
             self.tell(Told("line", first, line))
 
         pull = await self._pulls(first)
-        command = shown_command(self.builder, builds, fresh=self.plan.fresh, pull=pull)
-        base = Built(first, command=command)
+        command = shown_command(
+            self.builder, builds, fresh=self.plan.fresh, pull=pull, tools=self.plan.has_tools
+        )
         iidfile = Path(self.folder, f"{first.image}.iid")
-        try:
-            with _log(self.plan, first, "wb") as log:
-                log.write(f"$ {command}\n".encode())
-                status = await self._build(builds, log, told, pull, iidfile)
-            self._link_logs(builds)
-        except (OSError, BuildError) as error:
-            why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            return [replace(base, build=build, error=f"cannot build: {why}") for build in builds]
+        _forget_logs(self.plan, builds)
+        with _log(self.plan, first, "wb") as log:
+            log.write(f"$ {command}\n".encode())
+            status = await self._build(builds, log, told, pull, iidfile)
+        self._link_logs(builds)
         took = time.monotonic() - begun
         if status:
             why = f"the builder ended with exit {status}: {last.reason()}; the whole log is {first.log}"
-            return [replace(base, build=build, duration_s=took, error=why) for build in builds]
-        image_id = _read(iidfile).strip()
-        digest = await self._digest(first.base)
-        return [
-            replace(base, build=build, duration_s=took, image_id=image_id, base_digest=digest)
-            for build in builds
-        ]
+            return [Built(build, duration_s=took, command=command, error=why) for build in builds]
+        image_id, digest = _read(iidfile).strip(), await self._digest(first.base)
+        return [Built(build, image_id, took, base_digest=digest, command=command) for build in builds]
 
     async def _build(
         self,
@@ -139,6 +143,7 @@ class _Work:
             iidfile=str(iidfile),
             secret_files=self._secret_files(first),
             stdin=staged,
+            tools=self.plan.has_tools,
         )
         extra = {"DOCKER_BUILDKIT": "1" if self.builder.buildkit else "0"}
         values = self.secrets.values_by_name()
@@ -165,16 +170,23 @@ class _Work:
     async def _pulls(self, build: ImageBuild) -> bool:
         """Whether to ask for newer base images: not when one is only here, made or loaded on this machine."""
         for base in build.bases:
-            found = await self.client.image(base)
+            found = await self._known(base)
             if found and not found.get("RepoDigests"):
                 return False
         return True
+
+    async def _known(self, image: str) -> dict[str, Any]:
+        """What the engine knows of an image, {} also when it does not answer: that decides no build."""
+        try:
+            return await self.client.image(image)
+        except BuildError:
+            return {}
 
     async def _digest(self, base: str) -> str:
         """The digest of a base image: its registry's, else its id; "" when the engine has neither."""
         if not base:
             return ""
-        found = await self.client.image(base)
+        found = await self._known(base)
         digests = found.get("RepoDigests") or []
         return str(digests[0]).partition("@")[2] if digests else str(found.get("Id") or "")
 
@@ -183,7 +195,6 @@ class _Work:
         source = Path(self.plan.logs, builds[0].log)
         for build in builds[1:]:
             path = Path(self.plan.logs, build.log)
-            path.unlink(missing_ok=True)
             try:
                 os.link(source, path)
             except OSError:
@@ -268,6 +279,12 @@ async def _tools_image(client: Client, builder: Builder, tag: str) -> str:
 
 async def _forget(client: Client, image: str) -> None:
     await client.ask(remove_argv(image))
+
+
+def _forget_logs(plan: BuildPlan, builds: Sequence[ImageBuild]) -> None:
+    """The files of earlier builds: each may be another image's as well, and is not to be written into."""
+    for build in builds:
+        Path(plan.logs, build.log).unlink(missing_ok=True)
 
 
 def _log(plan: BuildPlan, build: ImageBuild, mode: Literal["wb", "ab"]) -> BinaryIO:

@@ -40,9 +40,6 @@ Exit: 0 all built and pushed, 1 no model has the tag, 2 an image was not built o
 )
 @build_options
 @click.option(
-    "-a", "--target-archs", multiple=True, metavar="ARCH,...", help="Build for these GPU architectures."
-)
-@click.option(
     "--batch-manifest",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Build the models of this list that have build_new; record the others.",
@@ -61,7 +58,9 @@ Exit: 0 all built and pushed, 1 no model has the tag, 2 an image was not built o
     help="Where the manifest is written.",
 )
 @click.option("-s", "--summary-output", default="", metavar="FILE", help="Also write the summary here.")
-@click.option("-l", "--live-output", is_flag=True, help="Show what the builder says, line by line.")
+@click.option(
+    "-l", "--live-output", "--verbose", is_flag=True, help="Show what the builder says, line by line."
+)
 @click.option(
     "-j",
     "--jobs",
@@ -113,4 +112,4 @@ def shown(build: PlannedBuild, given: dict[str, Any]) -> int:
         from phalanx.controller.plan.describe import describe
 
         put("\n".join(plan_lines(plan)) + (f"\n\n{describe(run).rstrip()}" if run else ""))
-    return Exit.BUILD if plan.unbuilt and not plan.builds and not plan.given else Exit.OK
+    return Exit.BUILD if plan.unbuilt else Exit.OK

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,12 +61,26 @@ def planned_build(given: Mapping[str, Any]) -> PlannedBuild:
         refuse(str(error) + ("" if given["tags"] else time_hint(given)), Exit.FAILURE)
     except InputError as error:
         refuse(str(error), Exit.USAGE)
+    _refuse_unwritable(
+        plan.manifest, given["summary_output"], *(f"{plan.logs}/{one.log}" for one in plan.builds[:1])
+    )
     return PlannedBuild(inputs, plan, secrets)
+
+
+def _refuse_unwritable(*paths: str) -> None:
+    """What is to be written after an hour's build has a place: ends the command otherwise."""
+    for path in filter(None, paths):
+        folder = Path(path).absolute().parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
+            why = (
+                "it is a folder" if Path(path).is_dir() else f"{folder} is not there, or not to be written to"
+            )
+            refuse(f"cannot write {path}: {why}", Exit.USAGE)
 
 
 def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInputs:
     """The options and what the project's files say, as inputs of a plan. Raises InputError."""
-    from phalanx.controller.builds.inputs import gathered_build, read_batch
+    from phalanx.controller.builds.inputs import architectures, gathered_build, read_batch
     from phalanx.controller.workflow.context import load_context
     from phalanx.controller.workflow.errors import InputError
     from phalanx.controller.workflow.models import Chosen, chosen, project_folder
@@ -91,7 +105,7 @@ def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInpu
         environ,
         others=chosen(project, kept).cards if kept else (),
         notes=models.notes,
-        archs=_words(given["target_archs"]),
+        archs=architectures(given["target_archs"]),
         registry=given["registry"],
         batch=batch,
         use_image=given["use_image"],
@@ -102,30 +116,30 @@ def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInpu
     )
 
 
-def _words(values: Sequence[str]) -> tuple[str, ...]:
-    """``-a x,y -a z`` as x, y, z, each once."""
-    found = (word.strip() for text in values for word in text.split(","))
-    return tuple(dict.fromkeys(word for word in found if word))
-
-
 def built(build: PlannedBuild, given: Mapping[str, Any]) -> int:
     """Carry the plan out, write the manifest, say how it went; the exit code."""
+    return made(build, given)[0]
+
+
+def made(build: PlannedBuild, given: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The same, with the manifest's document."""
     from phalanx.controller.builds.manifest import manifest_document, summary, write_json
     from phalanx.controller.builds.words import ending
     from phalanx.controller.builds.work import failures
     from phalanx.controller.workflow.errors import InputError
 
     plan, style = build.plan, style_for(given["color"], sys.stderr)
-    begun = time.monotonic()
+    begun, ended = time.monotonic(), 0
     if plan.on_compute and plan.builds:
         from phalanx.controller.cli.compute_build import built_there
 
-        outcomes = built_there(build, given)
+        outcomes, ended = built_there(build, given)
     else:
         outcomes = _built_here(build, given, style)
     took = time.monotonic() - begun
+    document = manifest_document(plan, outcomes, took)
     try:
-        write_json(Path(plan.manifest), manifest_document(plan, outcomes, took), plan.manifest)
+        write_json(Path(plan.manifest), document, plan.manifest)
         if given["summary_output"]:
             write_json(Path(given["summary_output"]), summary(plan, outcomes, took), given["summary_output"])
     except InputError as error:
@@ -136,18 +150,25 @@ def built(build: PlannedBuild, given: Mapping[str, Any]) -> int:
             sys.stderr.write(line + "\n")
     if given["as_json"]:
         put(json.dumps(summary(plan, outcomes, took), indent=2))
-    return Exit.BUILD if failed else Exit.OK
+    return (ended or (Exit.BUILD if failed else Exit.OK)), document
 
 
 def _built_here(build: PlannedBuild, given: Mapping[str, Any], style: Style) -> list[Built]:
     """Build with this machine's engine. Ends the command when that cannot begin."""
     from phalanx.controller.builds.client import BuildError
+    from phalanx.controller.builds.stopping import Ended, ended_by_signals
     from phalanx.controller.builds.work import carry_out
     from phalanx.controller.workflow.errors import InputError
 
+    async def until_told() -> list[Built]:
+        with ended_by_signals():
+            return await carry_out(build.plan, build.secrets, build.credentials, os.environ, tell)
+
     try:
         with _shown(build.plan, given, style) as tell:
-            return asyncio.run(carry_out(build.plan, build.secrets, build.credentials, os.environ, tell))
+            return asyncio.run(until_told())
+    except Ended as ended:
+        raise SystemExit(128 + ended.number) from None
     except BuildError as error:
         refuse(str(error), Exit.BUILD)
     except InputError as error:
@@ -156,18 +177,18 @@ def _built_here(build: PlannedBuild, given: Mapping[str, Any], style: Style) -> 
 
 def built_for_run(build: PlannedBuild, given: Mapping[str, Any]) -> Manifest:
     """Build what a run needs; the manifest. Ends the command when an image cannot be had: nothing is run."""
-    from phalanx.controller.workflow.manifest import read_manifest
+    from phalanx.controller.workflow.manifest import NAME, parse_manifest
 
     progress = "plain" if given["progress"] == "json" else given["progress"]
     quiet = {"summary_output": "", "live_output": given["verbose"], "as_json": False, "progress": progress}
-    code = built(build, {**given, **quiet})
+    code, document = made(build, {**given, **quiet})
     if code:
         refuse(
             f"cannot run: not every image was built and pushed; run those that were with: phalanx run -m "
             f"{shlex.quote(build.plan.manifest)}",
             Exit.BUILD,
         )
-    return read_manifest(Path(build.plan.manifest))
+    return parse_manifest(document, NAME)
 
 
 @contextlib.contextmanager

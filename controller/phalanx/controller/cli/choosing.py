@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phalanx.controller.cli.building import PlannedBuild
     from phalanx.controller.workflow.context import Context
-    from phalanx.controller.workflow.manifest import Manifest
     from phalanx.controller.workflow.models import SelectedModel
-
-IMAGE_KEY = "MAD_CONTAINER_IMAGE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +24,13 @@ class Models:
     build: PlannedBuild | None = None
 
 
-def choose_models(given: Mapping[str, Any], environ: Mapping[str, str], made: Manifest | None) -> Models:
+def choose_models(given: Mapping[str, Any], environ: Mapping[str, str]) -> Models:
     """What ``--tags`` and ``--manifest-file`` choose. Raises InputError.
 
     Models that have a Dockerfile and no image are built first: then ``build`` is the plan of that, and they
-    stand as if it had been carried out; with ``made``, what it left, they stand as they were built.
+    stand as if it had been carried out.
     """
-    from phalanx.controller.workflow.manifested import models_of
+    from phalanx.controller.builds.for_run import needs_build, planned_models
     from phalanx.controller.workflow.models import chosen, locate, project_folder
 
     project, path = project_folder(environ), given["manifest_file"]
@@ -44,13 +41,14 @@ def choose_models(given: Mapping[str, Any], environ: Mapping[str, str], made: Ma
         return Models(context, ())
     found = chosen(project, given["tags"])
     models = tuple(locate(project, card) for card in found.cards)
-    wanting = [model for model in models if _needs_build(model, given, context)]
+    runtime = given["runtime"] or ""
+    wanting = [
+        model for model in models if needs_build(model, context, image=given["image"], runtime=runtime)
+    ]
     if not wanting:
         return Models(context, models, found.notes)
-    build = None if made else _build_first(given, environ, context, wanting)
-    manifest = made or _assumed(build)
-    built, notes = models_of(manifest, (), context, (project,))
-    return Models(context, _in_place(models, wanting, built), (*found.notes, *notes), build=build)
+    build = _build_first(given, environ, context, wanting)
+    return Models(context, planned_models(models, wanting, build.plan), found.notes, build=build)
 
 
 def _of_manifest(given: Mapping[str, Any], environ: Mapping[str, str], path: Path, project: Path) -> Models:
@@ -77,61 +75,34 @@ def _context(given: Mapping[str, Any], environ: Mapping[str, str], *below: Any) 
     )
 
 
-def _needs_build(model: SelectedModel, given: Mapping[str, Any], context: Context) -> bool:
-    """It has a Dockerfile, and nobody says another image or that it shall have none."""
-    said = given["image"] or context.image or context.docker_env.get(IMAGE_KEY)
-    own = model.card.env_vars.get("DOCKER_IMAGE_NAME")
-    return bool(model.card.dockerfile) and not said and not own and given["runtime"] != "process"
-
-
 def _build_first(
     given: Mapping[str, Any], environ: Mapping[str, str], context: Context, models: Sequence[SelectedModel]
 ) -> PlannedBuild:
     """The plan of the build. Raises InputError, also when no image can be made."""
-    from phalanx.controller.builds.inputs import gathered_build
+    from phalanx.controller.builds.inputs import architectures, gathered_build
     from phalanx.controller.builds.make import make_build_plan
     from phalanx.controller.cli.building import PlannedBuild
-    from phalanx.controller.workflow.errors import BuildInputError
+    from phalanx.controller.workflow.errors import BuildInputError, InputError
 
     inputs = gathered_build(
         [model.card for model in models],
         context,
         environ,
+        archs=architectures(given["target_archs"]),
         registry=given["registry"],
         fresh=given["fresh"],
     )
+    if len(inputs.archs) > 1:
+        raise InputError(
+            f"cannot run models built for {', '.join(inputs.archs)} at once: name one, or build first and "
+            "run what is built: phalanx build, phalanx run -m build_manifest.json"
+        )
     plan, secrets = make_build_plan(inputs)
     if not plan.builds and not plan.given:
         raise BuildInputError("; ".join(one.error for one in plan.unbuilt))
     # The run says what there is to say of the context.
     silent = replace(plan, warnings=tuple(word for word in plan.warnings if word not in context.warnings))
     return PlannedBuild(inputs, silent, secrets)
-
-
-def _assumed(build: PlannedBuild | None) -> Manifest:
-    """The manifest that a build will leave, as far as a plan can know."""
-    from phalanx.controller.builds.manifest import Built, manifest_document
-    from phalanx.controller.workflow.manifest import NAME, parse_manifest
-
-    if build is None:
-        raise TypeError("neither a build nor what it made")
-    plan = build.plan
-    return parse_manifest(manifest_document(plan, [Built(one) for one in plan.builds], 0.0), NAME)
-
-
-def _in_place(
-    models: Sequence[SelectedModel], wanting: Sequence[SelectedModel], built: Sequence[SelectedModel]
-) -> tuple[SelectedModel, ...]:
-    """The models in their order, those that were built in the place of their cards."""
-    found: list[SelectedModel] = []
-    for model in models:
-        if model not in wanting:
-            found.append(model)
-            continue
-        # One that no Dockerfile fits is not among them: the plan of the build says why.
-        same = (model.card.name, model.card.args)
-        found += [replace(one, card=model.card) for one in built if (one.card.name, one.card.args) == same]
-    return tuple(found)
 
 
 def _still_needed(

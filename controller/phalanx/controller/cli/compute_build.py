@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import click
 from phalanx.controller.builds.compute import (
     compute_plan,
     ids_kept,
@@ -21,6 +23,7 @@ from phalanx.controller.builds.compute import (
 )
 from phalanx.controller.builds.model import BuildPlan, ImageBuild
 from phalanx.controller.builds.staging import stage
+from phalanx.controller.builds.stopping import ENDING
 from phalanx.controller.cli.attending import Showing, attend, log_tail, user
 from phalanx.controller.cli.planning import slurm_options
 from phalanx.controller.cli.run import started
@@ -52,13 +55,13 @@ def run_plan(
     """The run that carries the build out. Ends the command for input that cannot be used."""
     try:
         login = build.credentials.login(build.plan.registry) if build.plan.registry else None
-        return compute_plan(_inputs(build, given), build.plan, login, folder)
+        return compute_plan(_inputs(build, given), build.plan, build.secrets, login, folder)
     except InputError as error:
         refuse(str(error), Exit.USAGE)
 
 
-def built_there(build: PlannedBuild, given: Mapping[str, Any]) -> list[Built]:
-    """Build on the node. Ends the command with the run's code when it was no build that failed."""
+def built_there(build: PlannedBuild, given: Mapping[str, Any]) -> tuple[list[Built], int]:
+    """Build on the node: what became of every image, and the run's code when it was no build that failed."""
     with _folder() as folder:
         plan, first = run_plan(build, given, str(folder))
         login = build.credentials.login(build.plan.registry) if build.plan.registry else None
@@ -68,13 +71,11 @@ def built_there(build: PlannedBuild, given: Mapping[str, Any]) -> list[Built]:
             refuse(str(error), Exit.USAGE)
         run = started(plan, secrets_of(build.secrets, login))
         code = _attended(run, given)
-    if code not in _NOT_THE_BUILD:
-        raise SystemExit(code)
     records = list(read_all(run.events))
     ids = {case: found for case, kept in ids_kept(records).items() if (found := _id_in(run.path / kept))}
     made = outcomes(build.plan, first, records, ids)
     _keep_logs(build.plan, run, first, made)
-    return made
+    return made, 0 if code in _NOT_THE_BUILD else code
 
 
 def _inputs(build: PlannedBuild, given: Mapping[str, Any]) -> RunInputs:
@@ -108,11 +109,19 @@ def _attended(run: RunDirectory, given: Mapping[str, Any]) -> int:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
+    """A private folder that goes with us, also when the terminal is closed or the job is cancelled."""
     folder = Path(tempfile.mkdtemp(prefix="phalanx-build-"))
+    before = {number: signal.signal(number, _end) for number in ENDING}
     try:
         yield folder
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _id_in(path: Path) -> str:
@@ -126,13 +135,15 @@ def _id_in(path: Path) -> str:
 def _keep_logs(
     plan: BuildPlan, run: RunDirectory, first: Mapping[str, ImageBuild], made: list[Built]
 ) -> None:
-    """The builders' words under the names that the manifest gives. Ends the command when that cannot be."""
+    """The builders' words under the names that the manifest gives."""
     case_of = {image.image: case for case, image in first.items()}
     try:
         for builds in plan.jobs():
             case = case_of[builds[0].image]
             log = Path(plan.logs, builds[0].log)
             command = next(one.command for one in made if one.build is builds[0])
+            for build in builds:
+                Path(plan.logs, build.log).unlink(missing_ok=True)  # it may be another's as well
             with log.open("wb") as file:
                 file.write(f"$ {command}\n".encode())
                 for path in _logs_of(run, case, only=len(first) == 1):
@@ -140,7 +151,8 @@ def _keep_logs(
             for build in builds[1:]:
                 shutil.copyfile(log, Path(plan.logs, build.log))
     except OSError as error:
-        refuse(f"cannot keep the build's logs in {plan.logs}: {error.strerror}; they are in {run.shown()}")
+        words = f"cannot keep the build's logs in {plan.logs}: {error.strerror or error}"
+        click.echo(f"phalanx: {words}; they are in {run.shown()}", err=True)
 
 
 def _logs_of(run: RunDirectory, case: str, *, only: bool) -> list[Path]:

@@ -67,33 +67,56 @@ _TIMING = {
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, the values of its secrets, and the build that has to come first, if any."""
+    """A plan, what it was made from, and the build that has to come first, if any."""
 
     plan: Plan
-    secrets: dict[str, str]
+    inputs: RunInputs
     build: PlannedBuild | None = None
 
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The values of the plan's secrets, by name."""
+        from phalanx.controller.plan.make import secrets_of
 
-def planned(given: Mapping[str, Any], made: Manifest | None = None) -> Planned:
-    """The plan of ``run``; ``made``: what its build has left.
+        return secrets_of(self.inputs).values_by_name()
 
-    Ends the command for input that cannot be used: exit 1 when nothing is chosen, 2 when an image cannot be
+
+def planned(given: Mapping[str, Any]) -> Planned:
+    """The plan of ``run``.
+
+    Ends the command for input that cannot be used: exit 1 when nothing is chosen, 2 when no image can be
     built, else 4.
     """
-    from phalanx.controller.plan.make import plan_for_command, plan_for_tags, secrets_of
     from phalanx.controller.workflow.errors import BuildInputError, DiscoveryError, InputError
 
     try:
-        inputs, build = gathered(given, os.environ, made)
-        plan = plan_for_command(inputs) if inputs.command else plan_for_tags(inputs)
-        secrets = secrets_of(inputs).values_by_name()
+        inputs, build = gathered(given, os.environ)
+        return Planned(_timed(_plan_of(inputs), given), inputs, build)
     except DiscoveryError as error:
         refuse(str(error), Exit.FAILURE)
     except BuildInputError as error:
         refuse(str(error), Exit.BUILD)
     except InputError as error:
         refuse(str(error), Exit.USAGE)
-    return Planned(_timed(plan, given), secrets, build)
+
+
+def planned_as_built(before: Planned, given: Mapping[str, Any], made: Manifest) -> Planned:
+    """The same plan after its build: the same models, each in the image that was made for it."""
+    from phalanx.controller.builds.for_run import built_models
+    from phalanx.controller.workflow.errors import InputError
+
+    try:
+        models = built_models(before.inputs.models, made)
+        inputs = dataclasses.replace(before.inputs, models=models, run_id=new_run_id(run_name(given)))
+        return Planned(_timed(_plan_of(inputs), given), inputs)
+    except (InputError, LookupError) as error:
+        refuse(f"cannot run what was built: {error}", Exit.USAGE)
+
+
+def _plan_of(inputs: RunInputs) -> Plan:
+    from phalanx.controller.plan.make import plan_for_command, plan_for_tags
+
+    return plan_for_command(inputs) if inputs.command else plan_for_tags(inputs)
 
 
 def planned_sync(image: str, given: Mapping[str, Any]) -> Plan:
@@ -140,16 +163,14 @@ def _timed(plan: Plan, given: Mapping[str, Any]) -> Plan:
     return dataclasses.replace(plan, timing=dataclasses.replace(plan.timing, **timing))
 
 
-def gathered(
-    given: Mapping[str, Any], environ: Mapping[str, str], made: Manifest | None = None
-) -> tuple[RunInputs, PlannedBuild | None]:
+def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunInputs, PlannedBuild | None]:
     """The options as inputs of a plan, and the build that has to come first. Raises InputError."""
     from phalanx.controller.cli.choosing import choose_models
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.secrets import read_secrets
 
     nodes, ranks_per_node = shape(given.get("nodes"), given.get("ntasks"), given.get("ntasks_per_node"))
-    chosen = choose_models(given, environ, made)
+    chosen = choose_models(given, environ)
     inputs = RunInputs(
         run_id=new_run_id(run_name(given)),
         cwd=str(Path.cwd()),

@@ -53,7 +53,7 @@ highest code of its ranks), 4 bad arguments, 8 nodes missing, 9 image, 10 schedu
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def command(**given: Any) -> int:
     """Run COMMAND, or the models that --tags chooses, on every node."""
-    from phalanx.controller.cli.planning import planned
+    from phalanx.controller.cli.planning import planned, planned_as_built
 
     if bool(given["command"]) == bool(given["tags"] or given["manifest_file"]):
         refuse(
@@ -75,7 +75,7 @@ def command(**given: Any) -> int:
     if made.build:
         from phalanx.controller.cli.building import built_for_run
 
-        made = planned(given, built_for_run(made.build, given))
+        made = planned_as_built(made, given, built_for_run(made.build, given))
     run = started(made.plan, made.secrets)
     if given["detach"]:
         put(run.run_id)

@@ -52,6 +52,9 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
 
 BUILD: tuple[Callable[[Any], Any], ...] = (
     click.option(
+        "-a", "--target-archs", multiple=True, metavar="ARCH,...", help="Build for these GPU architectures."
+    ),
+    click.option(
         "-r", "--registry", default="", metavar="REGISTRY", help="Push the images that are built there."
     ),
     click.option("--clean-docker-cache", "fresh", is_flag=True, help="Build without cached layers."),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ..workflow.errors import InputError
 from ..workflow.placeholders import resolve
+from ..workflow.secrecy import url_password
 from .model import EnvValue
 from .secrets import Secret, Secrets, looks_secret
 
@@ -30,6 +31,7 @@ class Environment:
     environ: Mapping[str, str]
     values: dict[str, EnvValue] = field(default_factory=dict)
     secrets: dict[str, Secret] = field(default_factory=dict)
+    of_ranks: bool = True
 
     def put(self, name: str, value: str, origin: str) -> None:
         """Set a value over an earlier one. Raises InputError."""
@@ -40,7 +42,7 @@ class Environment:
             raise InputError(
                 f"cannot use {origin}: {name}: it holds a NUL or is longer than {VALUE_LIMIT} characters"
             )
-        if looks_secret(name) or resolved.secret or name in self.secrets:
+        if looks_secret(name) or resolved.secret or url_password(found) or name in self.secrets:
             self.secrets[name] = Secret(found, origin)
             self.values[name] = EnvValue("", origin, secret=True)
             return
@@ -107,5 +109,5 @@ class Environment:
             raise InputError(
                 f"cannot use {origin}: {name[:80]!r} is no name of a variable (letters, digits and _)"
             )
-        if name in PER_RANK or name.startswith(PREFIX):
+        if self.of_ranks and (name in PER_RANK or name.startswith(PREFIX)):
             raise InputError(f"cannot use {origin}: {name} is set by phalanx for each rank; leave it out")

@@ -15,6 +15,7 @@ from phalanx.protocol.messages import Runtime
 
 from ..workflow.distributed import distributed_of
 from ..workflow.errors import InputError
+from ..workflow.secrecy import secrets_within
 from .container import container_of, image_of, runtime_of
 from .env import Environment
 from .gpus import gpus_of
@@ -172,7 +173,7 @@ def plan_of_cases(
         schema=PLAN_SCHEMA,
         run_id=inputs.run_id,
         name=inputs.name or (cases[0].name if cases else "image"),
-        argv=mask_argv(inputs.argv, secrets),
+        argv=mask_argv(inputs.argv, _all_secrets(inputs, secrets)),
         cwd=inputs.cwd,
         target=placement.target,
         images=images,
@@ -190,6 +191,14 @@ def plan_of_cases(
             )
         ),
     )
+
+
+def _all_secrets(inputs: RunInputs, secrets: Secrets) -> Secrets:
+    """Those that the cases get, and whatever else the context says that no file may hold."""
+    said = {
+        name: Secret(text, "additional context") for name, text in secrets_within(inputs.context.document)
+    }
+    return Secrets({**said, **secrets})
 
 
 def _why_not_run(case: CasePlan) -> str:

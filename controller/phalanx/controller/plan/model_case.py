@@ -29,7 +29,7 @@ from .launchers import check_devices, launcher_column, launcher_of, put_interfac
 from .model import CasePlan, EnvValue, ResultRule, StepPlan
 from .placement import Placement
 from .quantities import duration
-from .secrets import Secrets, looks_secret
+from .secrets import Secret, Secrets, looks_secret
 
 #: Seconds that a model may take when neither card nor command line says (madengine's figure).
 MODEL_TIMEOUT_S = 7200.0
@@ -201,7 +201,22 @@ def _environment(
         environment.put_options([text], f"{card.where}: additional_docker_run_options -e")
     add_context(environment, context)
     add_asked(environment, inputs, ambient=True)
+    _add_required(environment, inputs, model)
     return environment
+
+
+def _add_required(environment: Environment, inputs: RunInputs, model: SelectedModel) -> None:
+    """Secrets that the manifest asks for and nothing else gives, from the login node's environment."""
+    image = model.image
+    for name in image.secrets if image else ():
+        if name in environment.values:
+            continue
+        if name not in inputs.environ:
+            raise InputError(
+                f"cannot run {model.card.name}: it needs the secret {name}, which no manifest holds; set the "
+                f"variable {name}, or say --secret {name}=file:PATH"
+            )
+        environment.put_secret(name, Secret(inputs.environ[name], f"env:{name}"))
 
 
 def add_context(environment: Environment, context: Context) -> None:
@@ -215,8 +230,6 @@ def add_context(environment: Environment, context: Context) -> None:
 
 def add_asked(environment: Environment, inputs: RunInputs, *, ambient: bool) -> None:
     """What the command line asks for; ``ambient`` adds MAD_SECRETS* of the login node's environment."""
-    from .secrets import Secret
-
     if ambient:
         for name, value in inputs.environ.items():
             if "MAD_SECRETS" in name and looks_secret(name):

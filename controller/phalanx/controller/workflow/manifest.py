@@ -19,8 +19,12 @@ from .wording import kind_of
 NAME = "build_manifest.json"
 #: Version of what phalanx adds to madengine's form; madengine's own files have none.
 SCHEMA = 1
+#: Keys of ``context`` that chose Dockerfiles and that nobody has said.
+ASSUMED = "context_assumed"
+#: Names of secrets that a run needs: of all models at the top, of one in its entry.
+REQUIRED = "secrets_required"
 #: Keys that a manifest's model has besides those of its card.
-_ADDED = ("image", "docker_image", "prebuilt", "built_on_compute")
+_ADDED = ("image", "docker_image", "prebuilt", "built_on_compute", REQUIRED)
 #: Keys of ``deployment_config`` that are keys of an additional context.
 _DEPLOYMENT = (
     "slurm", "k8s", "kubernetes", "distributed", "vllm", "sglang", "launcher", "multi_node_args", "env_vars",
@@ -32,6 +36,7 @@ _DEPLOYMENT = (
 class ManifestEntry:
     """One image for one model. ``reference``: how an engine or registry calls it. ``image_id``: which image
     that was when it was built, "" when that is not known. ``columns``: what a row says of the image.
+    ``secrets``: names whose values the model needs and no file holds.
     """
 
     key: str
@@ -40,6 +45,7 @@ class ManifestEntry:
     image_id: str = ""
     gpu_vendor: str = ""
     gpu_architecture: str = ""
+    secrets: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -84,11 +90,7 @@ def parse_manifest(document: Any, name: str) -> Manifest:
         for key in models
         if key not in images
     ]
-    failed = (
-        document.get("summary", {}).get("failed_builds", [])
-        if isinstance(document.get("summary"), dict)
-        else []
-    )
+    failed = _failed(document.get("summary"))
     warnings += [
         f"{name}: {one.get('model')} was not built and is not run" for one in failed if isinstance(one, dict)
     ]
@@ -126,7 +128,7 @@ def _entry(key: str, image: Mapping[str, Any], model: Mapping[str, Any], where: 
 
     local, registry = image.get("local_image"), text("registry_image")
     if local:
-        reference = local if isinstance(local, str) else text("docker_image") or key
+        reference = text("docker_image") or (local if isinstance(local, str) else key)
     else:
         reference = registry or text("docker_image") or key
     return ManifestEntry(
@@ -136,6 +138,7 @@ def _entry(key: str, image: Mapping[str, Any], model: Mapping[str, Any], where: 
         image_id=text("image_id"),
         gpu_vendor=text("gpu_vendor"),
         gpu_architecture=text("gpu_architecture"),
+        secrets=_secrets(model, where),
         columns={
             "docker_file": text("dockerfile"),
             "base_docker": text("base_docker"),
@@ -148,6 +151,7 @@ def _entry(key: str, image: Mapping[str, Any], model: Mapping[str, Any], where: 
 def _context(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The two blocks as one additional context; what is empty was not said."""
     found: dict[str, Any] = {}
+    assumed = document.get(ASSUMED) or []
     for block, keys in (("context", None), ("deployment_config", _DEPLOYMENT)):
         said = document.get(block)
         if said is None:
@@ -158,14 +162,19 @@ def _context(document: Mapping[str, Any], name: str) -> dict[str, Any]:
             {
                 key: value
                 for key, value in said.items()
-                if (keys is None or key in keys) and value not in ("", {}, [], None)
+                if (key not in assumed if keys is None else key in keys) and value not in ("", {}, [], None)
             }
         )
     return found
 
 
+def _failed(summary: Any) -> list[Any]:
+    found = summary.get("failed_builds") if isinstance(summary, dict) else None
+    return found if isinstance(found, list) else []
+
+
 def _secrets(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    found = document.get("secrets_required", [])
+    found = document.get(REQUIRED, [])
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise InputError(
             f"cannot read {name}: secrets_required: expected a list of names, found {kind_of(found)}"

@@ -25,9 +25,10 @@ def models_of(
     entries, notes = _fitting(manifest, context)
     if tags:
         found = choose([entry.card for entry in entries], tags)
-        taken = {(choice.card.source, choice.card.index) for choice in found.choices}
-        entries = [entry for entry in entries if (entry.card.source, entry.card.index) in taken]
+        taken = {choice.card.source for choice in found.choices}
+        entries = [entry for entry in entries if entry.card.source in taken]
         notes += found.notes
+    _refuse_several(manifest, entries)
     return tuple(_selected(manifest, entry, places) for entry in entries), tuple(notes)
 
 
@@ -47,7 +48,6 @@ def _fitting(manifest: Manifest, context: Context) -> tuple[list[ManifestEntry],
             kept.append(entry)
     if not kept:
         raise InputError(f"cannot run {manifest.path}: no image fits: {'; '.join(notes)}")
-    _refuse_several(manifest, kept)
     return kept, notes
 
 
@@ -72,10 +72,25 @@ def _refuse_several(manifest: Manifest, entries: Sequence[ManifestEntry]) -> Non
 
 def _selected(manifest: Manifest, entry: ManifestEntry, places: Sequence[Path]) -> SelectedModel:
     origin = f"{manifest.path}: built_images.{entry.key}"
-    image = ModelImage(entry.reference, origin, entry.image_id, entry.columns, entry.gpu_vendor)
+    image = ModelImage(
+        reference=entry.reference,
+        origin=origin,
+        image_id=entry.image_id,
+        columns=entry.columns,
+        gpu_vendor=entry.gpu_vendor,
+        key=entry.key,
+        secrets=entry.secrets,
+    )
     return locate(_place(entry, places), entry.card, image)
 
 
 def _place(entry: ManifestEntry, places: Sequence[Path]) -> Path:
     """The first folder that has the model's scripts; the first of all when none has, for the error."""
-    return next((place for place in places if (place / entry.card.scripts).exists()), places[0])
+    return next((place for place in places if _exists(place / entry.card.scripts)), places[0])
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file system takes
+        return False

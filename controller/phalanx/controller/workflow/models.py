@@ -29,10 +29,11 @@ PROGRAMS = {".sh": "bash", ".slurm": "bash", ".py": "python3"}
 
 @dataclass(frozen=True, slots=True)
 class ModelImage:
-    """The image that a manifest has for a model, and where it says so.
+    """The image that was or will be built for a model, and where that is said.
 
-    ``image_id``: which image that was when it was built, "" when that is not known. ``columns``: what a row
-    says of it. ``gpu_vendor``: whose GPUs it is for, "" for anyone's.
+    ``key``: by which name a build or a manifest has it. ``image_id``: which image that was when it was built,
+    "" when that is not known. ``columns``: what a row says of it. ``gpu_vendor``: whose GPUs it is for, ""
+    for anyone's. ``secrets``: names whose values the model needs and the manifest does not hold.
     """
 
     reference: str
@@ -40,6 +41,8 @@ class ModelImage:
     image_id: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     gpu_vendor: str = ""
+    key: str = ""
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,16 @@ def locate(project: Path, card: ModelCard, image: ModelImage | None = None) -> S
     program = PROGRAMS.get(relative.suffix)
     folder, script = (relative.parent, relative.name) if program else (relative, "run.sh")
     path = project / folder / script
-    if not path.is_file():
+    if not _is_file(path):
         raise InputError(f"cannot use {card.where}: scripts: there is no file {folder / script} in {project}")
     return SelectedModel(card, str((project / folder).absolute()), (program or "bash", script), image)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def folders(project: Path) -> list[str]:

@@ -1,8 +1,13 @@
-"""Which names are names of secrets. A value under such a name, or from such a variable, is shown nowhere."""
+"""Which names are names of secrets, and where in a document such values stand.
+
+A value under such a name, from such a variable, or with a password in its URL, is shown and written nowhere.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 _LOOKS_SECRET = re.compile(
     r"MAD_SECRETS|PASSWORD|PASSWD|(^|_)SECRET(_|$)|(^|_)TOKEN$|CREDENTIAL|(API|ACCESS|PRIVATE|SECRET|AUTH)_?KEY",
@@ -13,3 +18,42 @@ _LOOKS_SECRET = re.compile(
 def looks_secret(name: str) -> bool:
     """Whether a variable of this name is treated as a secret without being told so."""
     return _LOOKS_SECRET.search(name) is not None
+
+
+_URL_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:(?P<password>[^/\s@]+)@", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+
+
+def url_password(text: str) -> str:
+    """The password in a URL (``https://user:password@host``), "" without one."""
+    found = _URL_PASSWORD.search(text)
+    return found["password"] if found else ""
+
+
+def secrets_within(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Name and text of every secret in a document, however deep. A whole placeholder is none."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from secrets_within(part, str(key))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from secrets_within(part, name)
+    elif value is not None and not isinstance(value, bool) and not _PLACEHOLDER.fullmatch(str(value)):
+        if looks_secret(name) and str(value):
+            yield name, str(value)
+        elif password := url_password(str(value)):
+            yield name, password
+
+
+def without_secrets(value: Any) -> Any:
+    """The document without the keys whose values are secrets."""
+    if isinstance(value, Mapping):
+        return {
+            key: without_secrets(part)
+            for key, part in value.items()
+            if isinstance(part, (Mapping, list, tuple))
+            or not any(True for _ in secrets_within(part, str(key)))
+        }
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(part) for part in value]
+    return value
