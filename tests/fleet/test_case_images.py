@@ -77,20 +77,22 @@ def test_every_container_is_started_from_the_image_of_its_case() -> None:
     assert [known.id_of(world.plan, f"case{n}") for n in range(4)] == [first, second] * 2
 
 
-def test_one_that_cannot_be_had_fails_its_cases_and_no_other() -> None:
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_one_that_cannot_be_had_fails_its_cases_and_no_other(lacking: int) -> None:
     world = two_images(4)
-    world.nowhere = {"image:2"}
+    world.nowhere = {f"image:{lacking}"}
     finished = world.run()
-    why = "not run: the image image:2 could not be brought to every node: nobody has image:2"
+    why = f"not run: the image image:{lacking} could not be brought to every node: nobody has image:{lacking}"
     assert verdicts(world) == {
-        "case0": ("SUCCESS", ""),
-        "case1": ("FAILURE", why),
-        "case2": ("SUCCESS", ""),
-        "case3": ("FAILURE", why),
+        f"case{number}": ("FAILURE", why) if number % 2 == lacking - 1 else ("SUCCESS", "")
+        for number in range(4)
     }
     assert (finished.state, finished.exit_code) == ("failed", Exit.RUN)
-    assert finished.reason == "failed: case1, case3"
-    assert world.engine.images.id_of(world.plan, "case1") == ""
+    failed = ("case0, case2", "case1, case3")[lacking - 1]
+    assert finished.reason == f"failed: {failed}"
+    assert world.engine.images.id_of(world.plan, f"case{lacking - 1}") == ""
+    requests = [event for event in world.of(ev.ImageRequested) if event.case]
+    assert len(requests) == 1, "what could not be brought is not tried again for the next case"
 
 
 def test_one_that_takes_too_long_is_waited_for_no_longer_than_an_image_may_take() -> None:

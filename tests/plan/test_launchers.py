@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from phalanx.controller.plan.describe import describe
 from phalanx.controller.plan.launch_table import ROWS
 from phalanx.controller.plan.make import plan_for_command, plan_for_tags
 from phalanx.controller.plan.model import CasePlan, SlurmOptions
+from phalanx.controller.workflow.context import load_context
 from phalanx.controller.workflow.errors import InputError
+from phalanx.controller.workflow.layers import Layer
 from phalanx.protocol.messages import Runtime
 
 from .making import command, models
@@ -122,7 +125,8 @@ def test_launcher_variables_reach_the_container_on_every_target() -> None:
 
 def test_several_nodes_give_slow_ones_time_and_name_the_interfaces() -> None:
     context = '{"multi_node_args": {"NNODES": 2, "NCCL_SOCKET_IFNAME": "ib0"}}'
-    values = env(plan_for_tags(models({"distributed": {"launcher": "torchrun"}}, context=context)).cases[0])
+    given = models({"distributed": {"launcher": "torchrun"}}, context=context, target="slurm", image="x")
+    values = env(plan_for_tags(given).cases[0])
     assert values["TORCH_ELASTIC_RDZV_TIMEOUT"] == "3600"
     assert values["NCCL_SOCKET_IFNAME"] == "ib0"
     assert "TORCH_ELASTIC_RDZV_TIMEOUT" not in case("torchrun").env
@@ -168,16 +172,21 @@ def test_only_launchers_without_sizes_go_on_with_fewer_nodes(launcher: str) -> N
         case(launcher, 4, min_nodes=3)
 
 
-def test_the_command_line_decides_on_nodes_and_says_so_while_files_must_agree() -> None:
+def test_the_later_word_on_nodes_holds_and_says_so_while_one_file_must_agree_with_itself() -> None:
     two = {"distributed": {"launcher": "torchrun", "nnodes": 2}}
     plan = plan_for_tags(models(two, nodes=4))
     assert plan.warnings == (
-        "models.json: [0] (m0): distributed.nnodes asks for 2 nodes and gives way to --nodes 4",
+        "models.json: [0] (m0): distributed.nnodes asks for 2 nodes and gives way to 4 (--nodes)",
     )
-    with pytest.raises(
-        InputError, match=r"distributed.nnodes asks for 2 nodes, and the run has 3 .*slurm.nodes"
-    ):
-        plan_for_tags(models(two, context='{"slurm": {"nodes": 3}}', image="x"))
+    by_context = plan_for_tags(models(two, context='{"slurm": {"nodes": 3}}', image="x"))
+    assert by_context.target.nodes == 3
+    assert "gives way to 3 (--additional-context: slurm.nodes)" in " ".join(by_context.warnings)
+    both = {"distributed": {"launcher": "torchrun", "nnodes": 2}, "slurm": {"nodes": 3}}
+    with pytest.raises(InputError, match=r"distributed.nnodes asks for 2 nodes, and the run has 3"):
+        plan_for_tags(models(both, target="slurm", image="x"))
+    local = plan_for_tags(models(two))
+    assert local.target.nodes == 1
+    assert "asks for 2 nodes, and this machine is one; say -N 2" in local.warnings[0]
 
 
 def test_more_processes_than_gpus_are_refused_and_fewer_are_the_users_choice() -> None:
@@ -331,7 +340,9 @@ def test_odd_text_in_any_field_is_kept_as_it_is_or_refused_by_its_place(evil: st
     values = case("vllm", context=context, card=blocks)
     for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "X"):
         assert (values.env[name].value, values.env[name].template) == (evil, False)
-    for block in ({"env": {evil: "1"}}, {"distributed_executor_backend": evil}, {evil: 1}):
+    unknown = plan_for_tags(models({"distributed": {"launcher": "vllm"}, "n_gpus": "8", "vllm": {evil: 1}}))
+    assert any(f"vllm.{evil}: it is not a known key" in words for words in unknown.warnings)
+    for block in ({"env": {evil: "1"}}, {"distributed_executor_backend": evil}):
         with pytest.raises(InputError, match=r"^cannot use models.json: .0. .m0.: vllm"):
             case("vllm", card={"vllm": block})
 
@@ -341,6 +352,99 @@ def test_a_placeholder_in_a_blocks_variables_is_treated_as_in_all_others() -> No
     assert values["A"] == "x"
     with pytest.raises(InputError, match=r"vllm.env.A: A holds the placeholder"):
         case("vllm", card={"vllm": {"env": {"A": "x${HERE}"}}}, environ={"HERE": "x"})
+
+
+def test_what_the_command_line_says_of_the_network_goes_over_card_and_manifest() -> None:
+    card = {
+        "distributed": {"launcher": "torchrun"},
+        "env_vars": {"NCCL_SOCKET_IFNAME": "eth0"},
+        "n_gpus": "8",
+    }
+    context = '{"slurm": {"network_interface": "ib0"}}'
+    values = env(plan_for_tags(models(card, context=context, image="x")).cases[0])
+    assert (values["NCCL_SOCKET_IFNAME"], values["GLOO_SOCKET_IFNAME"]) == ("ib0", "ib0")
+    below = [
+        Layer("m.json", {"env_vars": {"NCCL_SOCKET_IFNAME": "eth0"}, "docker_env_vars": {"MASTER_PORT": "1"}})
+    ]
+    said = load_context(
+        '{"slurm": {"network_interface": "ib0"}, "distributed": {"port": 31000}}', below=below
+    )
+    plan = plan_for_tags(replace(models(card, image="x"), context=said))
+    assert env(plan.cases[0])["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert plan.cases[0].master_port == 31000
+    assert "MASTER_PORT" not in plan.cases[0].env
+
+
+def test_placeholders_of_cards_are_refused_where_nobody_looks_them_up() -> None:
+    for card in (
+        {"distributed": {"launcher": "primus", "primus": {"cli_extra": "${HF_TOKEN}"}}},
+        {"slurm": {"partition": "${PART}"}},
+        {"distributed": {"launcher": "torchrun", "backend": "x${A}"}},
+    ):
+        with pytest.raises(InputError, match=r"is not looked up here|holds the placeholder"):
+            plan_for_tags(models({**card, "n_gpus": "1"}, target="slurm", image="x"))
+
+
+def test_a_cards_slurm_block_is_read_as_a_contexts() -> None:
+    card = {
+        "distributed": {"launcher": "torchrun"},
+        "slurm": {
+            "gpus_per_node": 8,
+            "nodelist": ["n1", "n2"],
+            "time": None,
+            "exclusive": "true",
+            "partiton": "x",
+        },
+    }
+    plan = plan_for_tags(models(card, target="slurm", image="x"))
+    slurm = plan.target.slurm
+    assert (slurm.nodelist, slurm.time, slurm.exclusive, slurm.gpus_per_node) == ("n1,n2", "", True, "8")
+    assert "--nproc_per_node=8" in env(plan.cases[0])[RUNNER]
+    assert any("slurm.partiton is not a known key" in words for words in plan.warnings)
+
+
+def test_models_that_say_nothing_of_nodes_are_told_when_another_decides() -> None:
+    plan = plan_for_tags(models({"nnodes": 2}, {}, {}, target="slurm", image="x"))
+    assert any(
+        "asks for 2 nodes, and m1, m2 run on as many; say -N COUNT" in words for words in plan.warnings
+    )
+
+
+def test_a_shared_job_that_asks_for_no_gpus_is_told() -> None:
+    shared = SlurmOptions(partition="p", exclusive=False)
+    plan = plan_for_tags(models({"n_gpus": "8"}, slurm=shared, image="x"))
+    assert any(
+        "the job asks for no GPUs" in words and "--gpus-per-node 8" in words for words in plan.warnings
+    )
+    asks = SlurmOptions(partition="p", exclusive=False, gres="gpu:8")
+    assert not plan_for_tags(models({"n_gpus": "8"}, slurm=asks, image="x")).warnings
+
+
+def test_a_launcher_that_is_off_forms_nothing() -> None:
+    card = {"n_gpus": "8", "distributed": {"launcher": "vllm", "enabled": "false"}}
+    assert RUNNER not in plan_for_tags(models(card)).cases[0].env
+
+
+def test_no_column_of_a_row_holds_a_secret() -> None:
+    plan = plan_for_tags(
+        models({"additional_docker_run_options": "-e HF_TOKEN=canary --ipc host"}, image="x")
+    )
+    assert plan.cases[0].columns["additional_docker_run_options"] == "-e HF_TOKEN --ipc host"
+    assert b"canary" not in to_json(plan)
+
+
+def test_words_of_another_tool_in_a_launch_block_are_a_warning_where_tools_write() -> None:
+    below = [Layer("m.json", {"vllm": {"gpu_memory_utilization": 0.9}})]
+    card = {"n_gpus": "8", "distributed": {"launcher": "vllm", "foo": 1}}
+    plan = plan_for_tags(replace(models(card), context=load_context(below=below)))
+    assert any(
+        "m.json: vllm.gpu_memory_utilization: it is not a known key" in words for words in plan.warnings
+    )
+    assert any("distributed.foo: it is not a known key" in words for words in plan.warnings)
+    said = '{"vllm": {"gpu_memory_utilization": 0.9}}'
+    with pytest.raises(InputError, match="gpu_memory_utilization: it is not a known key"):
+        plan_for_tags(models(card, context=said))
+    plan_for_tags(replace(models(card), context=load_context(said, unknown_keys="warn")))
 
 
 def test_the_interface_of_the_cluster_is_for_the_cluster() -> None:

@@ -75,8 +75,10 @@ def test_the_number_of_nodes_comes_from_the_last_that_says_one() -> None:
     context = '{"slurm": {"nodes": 3}}'
     image = {"image": "x"}
     assert plan_for_tags(models()).origins["target.nodes"] == "default"
-    assert plan_for_tags(models(card)).target.nodes == 2
-    assert plan_for_tags(models(card, context='{"distributed": {"nnodes": 5}}')).target.nodes == 5
+    assert plan_for_tags(models(card)).target.nodes == 1, "several agents on one machine have to be asked for"
+    assert plan_for_tags(models(card, target="slurm", **image)).target.nodes == 2
+    more = {"context": '{"distributed": {"nnodes": 5}}', "target": "slurm"}
+    assert plan_for_tags(models(card, **more, **image)).target.nodes == 5
     by_context = plan_for_tags(models(card, context=context, **image))
     assert by_context.target.nodes == 3
     assert by_context.origins["target.nodes"] == "--additional-context: slurm.nodes"
@@ -339,7 +341,7 @@ def test_scripts_get_the_mad_variables_that_make_sense() -> None:
         "MAD_COLLECT_METRICS": "{ON_FIRST_NODE}",
         "MAD_MULTI_NODE_RUNNER": "torchrun --nnodes={NNODES} --nproc_per_node=4 --node_rank={NODE_RANK} "
         "--master_addr={MASTER_ADDR} --master_port={MASTER_PORT}",
-        "MAD_TOTAL_NODES": "2",
+        "MAD_TOTAL_NODES": "{NNODES}",
         "MAD_GPU_VENDOR": "AMD",
         "MAD_GUEST_OS": "UBUNTU",
         "MAD_RUNTIME_NGPUS": "4",

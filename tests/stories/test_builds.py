@@ -13,7 +13,7 @@ import pytest
 from tests.builds.making import AMD, NVIDIA, card, project
 from tests.lab.docker import engine_socket
 from tests.lab.image import NAME as BASE
-from tests.stories.cluster import Cluster
+from tests.stories.cluster import Cluster, command_line, until
 from tests.stories.program import Phalanx
 from tests.stories.registry import PASSWORD, USER, registry
 
@@ -226,20 +226,29 @@ def test_a_secret_is_in_no_log_manifest_history_layer_or_argument(
     for path in folder.rglob("*"):
         if path.is_file() and path.name != "models.json":
             assert CANARY not in path.read_text(), path
-    assert manifest(folder)["secrets_required"] == ["HF_TOKEN", "CARD_TOKEN"]
+    assert manifest(folder)["secrets_required"] == ["HF_TOKEN"]
+    assert manifest(folder)["built_models"]["ci-plain_plain"]["secrets_required"] == ["CARD_TOKEN"]
 
 
-def test_ctrl_c_ends_every_build_and_leaves_nothing_running(
-    cluster: Cluster, engine: Phalanx, place: Path
-) -> None:
-    files = {"docker/dummy.Dockerfile": AMD + FROM + "RUN echo begun; sleep 300\n"}
+@pytest.mark.parametrize("buildkit", ["1", "0"])
+def test_ctrl_c_ends_every_build(cluster: Cluster, engine: Phalanx, place: Path, buildkit: str) -> None:
+    """The engine ends the step; the BuildKit of Docker 20.10 now and then lets it run to its end."""
+    files = {"docker/dummy.Dockerfile": AMD + FROM + "RUN echo begun; sleep 314\n"}
     folder = project(place / "project", [card()], files)
-    run = engine.start("build", "--tags", "all", "--live-output", folder=folder)
+    env = {"DOCKER_BUILDKIT": buildkit}
+    run = engine.start("build", "--tags", "all", "--live-output", folder=folder, env=env)
     run.wait_output("begun")
     run.process.send_signal(2)
     run.ends(130, within=15)
     assert not (folder / "build_manifest.json").exists()
-    assert not list(Path("/dev/shm").glob("phalanx-build-*"))
+    if buildkit == "0":
+        until(lambda: not steps_on(cluster, "n1"), 10.0, "the step has ended")
+    cluster.lab.exec("n1", ["pkill", "-KILL", "-f", "sleep 314"])
+    until(lambda: not steps_on(cluster, "n1"), 10.0, "the step is gone")
+
+
+def steps_on(cluster: Cluster, node: str) -> list[int]:
+    return [pid for pid in cluster.processes(node) if "sleep 314" in " ".join(command_line(pid))]
 
 
 def test_no_engine_is_said_before_anything_is_written(engine: Phalanx, place: Path) -> None:

@@ -34,7 +34,7 @@ def project(folder: Path, **card: object) -> Path:
 def test_every_node_starts_its_share_of_the_same_launch(local: Phalanx, place: Path) -> None:
     given = {"distributed": {"launcher": "torchrun", "nproc_per_node": 2, "nnodes": 2}, "n_gpus": "0"}
     folder = project(place / "project", **given)
-    run = local.run("run", "--tags", "told", "-e", "BRACES={NODE_RANK} {P}", folder=folder)
+    run = local.run("run", "--tags", "told", "-N", "2", "-e", "BRACES={NODE_RANK} {P}", folder=folder)
     for rank, node in enumerate(("local1", "local2")):
         said = run.log(node, next((run.folder / "logs" / node).glob("*.out")).name).decode()
         match = re.search(r"^runner (.+) --master_addr=(\S+) --master_port=(\d+)$", said, re.MULTILINE)

@@ -16,10 +16,13 @@ from .instructions import RequestImage
 
 @dataclass(slots=True)
 class CaseImages:
-    """``ids``: of the images that are on every node, by reference; ``wanted``: the request for the image of
-    the case that is due; ``queued``: that it has to wait for its turn."""
+    """``ids``: of the images that are on every node, by reference; ``failed``: why others could not be
+    brought, which is not tried again for the next case; ``wanted``: the request for the image of the case
+    that is due; ``queued``: that it has to wait for its turn.
+    """
 
     ids: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     wanted: ImageRequested | None = None
     queued: bool = False
 
@@ -40,9 +43,13 @@ class CaseImages:
         self.wanted = None
         if isinstance(event, ImageReady):
             self.ids[wanted.reference] = event.image_id
+        else:
+            self.failed[wanted.reference] = event.reason
         return wanted
 
-
-def why_not_brought(failed: ImageFailed) -> str:
-    """Why a case was not run, in the words of its row."""
-    return f"not run: the image {failed.reference} could not be brought to every node: {failed.reason}"
+    def why_not(self, case: CasePlan) -> str:
+        """Why a case cannot run, in the words of its row; "" when its image can still be had."""
+        image = case.container.image
+        if image not in self.failed:
+            return ""
+        return f"not run: the image {image} could not be brought to every node: {self.failed[image]}"

@@ -18,7 +18,7 @@ from phalanx.protocol.schema import as_words
 from ..exits import Exit, RankEnd
 from ..plan.model import Plan
 from .bringing import Bringing, cannot_bring
-from .case_images import CaseImages, why_not_brought
+from .case_images import CaseImages
 from .caseflow import CaseFlow, Failure
 from .events import (
     AgentDraining,
@@ -321,8 +321,6 @@ class Engine:
         wanted = self.images.answered(event)
         if wanted is None or self.phase is not Phase.RUNNING:
             return []
-        if isinstance(event, ImageFailed):
-            return [self._not_run(wanted.case, why_not_brought(event))]
         return self._start_case(now)
 
     # --- preparation and cases
@@ -331,11 +329,14 @@ class Engine:
         preparation = self.preparation
         if preparation is None or self.phase is not Phase.PREPARING:
             return []
-        if preparation.trouble is not None:
-            return self._end(preparation.trouble)
-        if not preparation.done:
+        trouble = preparation.trouble
+        if trouble is not None and (trouble.exit_code != Exit.IMAGE or len(self.plan.images) < 2):
+            return self._end(trouble)
+        if trouble is not None:  # of several images the first: the cases of the others run
+            self.images.failed[self.plan.images[0].reference] = trouble.reason
+        elif not preparation.done:
             return []
-        if preparation.image_id:
+        if preparation.image_id and trouble is None:
             self.images.ids[self.plan.images[0].reference] = preparation.image_id
         self._advance("prepared")
         return [DropTimer("facts"), DropTimer("prepare"), *self._start_case(now)]
@@ -347,6 +348,8 @@ class Engine:
         gone = tuple(node for node in self.nodes if node not in self.roster.present)
         if self.verdict is not None or self.cancel_level or gone:
             return [self._not_run(case.name, why_not_run(bool(self.cancel_level), self.verdict, gone))]
+        if why := self.images.why_not(case):
+            return [self._not_run(case.name, why)]
         if (lacked := self.images.lacked(case, self.nodes)) is not None:
             return [lacked]
         self._next_case += 1

@@ -252,7 +252,17 @@ class Imaging:
         else:
             self.images[event.node] = event.image_id
             self.ready.add(event.node)
-        return [*self._replan(), *self._finished()]
+        # One more that has it changes nobody's parents, unless slow ones have waited for it: a plan anew for
+        # each node would cost its square.
+        again = event.node in self.failed or self._last_of_the_fast()
+        return [*(self._replan() if again else []), *self._finished()]
+
+    def _last_of_the_fast(self) -> bool:
+        """Whether nodes wait for the end of all others, and that is now."""
+        routes = self.plan.routes if self.plan is not None else {}
+        waiting = [node for node, route in routes.items() if route.pendant and node not in self.ready]
+        busy = any(not route.pendant and node not in self.ready for node, route in routes.items())
+        return bool(waiting) and not busy
 
     def _on_slow(self, event: SlowNodes) -> list[Instruction]:
         self.slow = set(event.nodes)

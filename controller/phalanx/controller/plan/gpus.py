@@ -86,11 +86,17 @@ def _count(context: Context, card: ModelCard | None, asked: str) -> tuple[int, s
         (asked, "--gpus-per-node"),
         (alias, context.origin(context.gpu_count_key)),
         (block, context.origin("slurm.gpus_per_node")),
+        (_of_card(card), f"{card.where}: slurm.gpus_per_node" if card else ""),
         (card.n_gpus if card else "", f"{card.where}: n_gpus" if card else ""),
     ):
         if text:
             return whole_number(text.rpartition(":")[2], origin, ALL, MOST_GPUS), origin
     return 0, "default"
+
+
+def _of_card(card: ModelCard | None) -> str:
+    value = card.slurm.get("gpus_per_node") if card else None
+    return "" if value is None else str(value)
 
 
 def _indexes(context: Context) -> tuple[int, ...]:

@@ -96,7 +96,7 @@ def checked(shape: Shape) -> None:
             f"it needs at least {row.fewest_nodes} nodes ({row.why}), and the run has {shape.nodes} "
             f"({shape.nodes_origin}); say -N {row.fewest_nodes} or more"
         )
-    if said.nnodes and said.nnodes != shape.nodes and shape.nodes_origin != "--nodes":
+    if said.nnodes and said.nnodes != shape.nodes and _same_source(said.origin("nnodes"), shape.nodes_origin):
         raise shape.refuse(
             f"{said.origin('nnodes')} asks for {said.nnodes} nodes, and the run has {shape.nodes} "
             f"({shape.nodes_origin}); make them equal, or say -N COUNT"
@@ -109,6 +109,11 @@ def checked(shape: Shape) -> None:
         )
     if check := _CHECKS.get(row.name):
         check(shape)
+
+
+def _same_source(one: str, other: str) -> bool:
+    """Whether two origins are of one card or one context: such words contradict; else the later one holds."""
+    return one.rpartition(": ")[0] in (other, other.rpartition(": ")[0])
 
 
 def check_processes(shape: Shape) -> None:

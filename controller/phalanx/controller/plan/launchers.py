@@ -63,7 +63,7 @@ def shape_of(
     launcher = launcher_of(inputs, said)
     ranks = inputs.ranks_per_node or 1
     placement.warnings.extend(_unused(launcher, said))
-    if launcher is None and (ranks > 1 or not (gpus.count or said.nproc_per_node)):
+    if launcher is None and (ranks > 1 or not said.enabled or not (gpus.count or said.nproc_per_node)):
         return None
     shape = Shape(
         card.name,
@@ -119,7 +119,8 @@ def _fits(inputs: RunInputs, shape: Shape, placement: Placement) -> None:
     checked(shape)
     if said.nnodes and said.nnodes != shape.nodes:
         placement.warnings.append(
-            f"{said.origin('nnodes')} asks for {said.nnodes} nodes and gives way to --nodes {shape.nodes}"
+            f"{said.origin('nnodes')} asks for {said.nnodes} nodes and gives way to {shape.nodes} "
+            f"({shape.nodes_origin})"
         )
 
 
@@ -141,13 +142,21 @@ def put_launch(environment: Environment, shape: Shape) -> None:
                     environment.put(name, value, said.origin(f"{block}.env.{name}"))
 
 
-def put_interfaces(environment: Environment, said: Distributed, target: str) -> None:
-    """The network interfaces of NCCL and gloo, by the files' words. Raises InputError."""
+def put_interfaces(environment: Environment, said: Distributed, target: str, where: str = "") -> None:
+    """The network interfaces of NCCL and gloo, by the files' words. Raises InputError.
+
+    ``where``: of the card, when only what is not from it is to be put: that goes over the card's variables.
+    """
+
+    def put(name: str, value: str, origin: str) -> None:
+        if not where or not origin.startswith(where):
+            environment.put_literal(name, value, origin)
+
     if said.interface and target == "slurm":
         for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
-            environment.put_literal(name, said.interface, said.origin("interface"))
+            put(name, said.interface, said.origin("interface"))
     for name, value in said.env.items():
-        environment.put_literal(name, value, said.origin(f"env.{name}"))
+        put(name, value, said.origin(f"env.{name}"))
 
 
 def _put(

@@ -27,6 +27,7 @@ from .inputs import RunInputs
 from .launch_shape import Shape
 from .launchers import check_devices, launcher_column, launcher_of, put_interfaces, put_launch, shape_of
 from .model import CasePlan, EnvValue, ResultRule, StepPlan
+from .option_secrets import open_options
 from .placement import Placement
 from .quantities import duration
 from .secrets import Secret, Secrets, looks_secret
@@ -59,6 +60,7 @@ def model_case(
     placement.origins[f"cases.{name}.runtime"] = why
     built_for = model.image.gpu_vendor if model.image else ""
     gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node, built_for)
+    _warn_of_no_gpus(inputs, placement, gpus)
     shape = shape_of(inputs, card, placement, gpus, said, image)
     environment = _environment(inputs, model, placement, gpus, said, shape)
     check_devices(environment, launcher)
@@ -82,6 +84,18 @@ def model_case(
         needs_image=image if head_only else "",
         roles=shape.roles if shape else {},
     ), secrets
+
+
+def _warn_of_no_gpus(inputs: RunInputs, placement: Placement, gpus: Gpus) -> None:
+    """A shared allocation that asks for no GPUs has none, whatever the model counts on."""
+    slurm = placement.target.slurm
+    if placement.target.kind != "slurm" or slurm.job_id or slurm.exclusive or not gpus.count:
+        return
+    if not slurm.gpus_per_node and not slurm.gres:
+        placement.warnings.append(
+            f"the job asks for no GPUs, and models count on them ({gpus.origin}); say --gpus-per-node "
+            f"{gpus.known or 'COUNT'}, or --exclusive"
+        )
 
 
 def _on_the_head(inputs: RunInputs) -> tuple[Runtime, str]:
@@ -187,6 +201,7 @@ def _environment(
     for name, value in _mad_values(inputs, model, placement, gpus).items():
         environment.put(name, value, "phalanx")
     environment.put_template("MAD_NODE_RANK", "{NODE_RANK}", "phalanx")
+    environment.put_template("MAD_TOTAL_NODES", "{NNODES}", "phalanx")
     environment.put_template("MAD_COLLECT_METRICS", "{ON_FIRST_NODE}", "phalanx")
     put_interfaces(environment, said, placement.target.kind)
     if shape is not None:
@@ -199,6 +214,7 @@ def _environment(
         card.additional_docker_run_options, f"{card.where}: additional_docker_run_options"
     ).env:
         environment.put_options([text], f"{card.where}: additional_docker_run_options -e")
+    put_interfaces(environment, said, placement.target.kind, card.where)
     add_context(environment, context)
     add_asked(environment, inputs, ambient=True)
     _add_required(environment, inputs, model)
@@ -249,7 +265,6 @@ def _mad_values(inputs: RunInputs, model: SelectedModel, placement: Placement, g
         "JENKINS_BUILD_NUMBER": inputs.environ.get("BUILD_NUMBER", "") or "0",
         "MAD_DEPLOYMENT_TYPE": target.kind,
         "MAD_IN_SLURM_JOB": "1" if target.kind == "slurm" else "",
-        "MAD_TOTAL_NODES": str(target.nodes),
         "MAD_GPU_VENDOR": gpus.vendor,
         "MAD_GUEST_OS": context.guest_os,
         "MAD_RUNTIME_NGPUS": str(known) if known else "",
@@ -276,7 +291,7 @@ def _columns(
         "docker_image": image,
         "deployment_type": placement.target.kind,
         "build_number": inputs.environ.get("BUILD_NUMBER", "") or "0",
-        "additional_docker_run_options": card.additional_docker_run_options,
+        "additional_docker_run_options": open_options(card.additional_docker_run_options),
     }
 
 

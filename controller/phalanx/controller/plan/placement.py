@@ -14,6 +14,7 @@ from typing import Literal
 from ..workflow.card import ModelCard
 from ..workflow.distributed import context_nodes
 from ..workflow.errors import InputError, did_you_mean
+from ..workflow.placeholders import refuse_placeholder
 from ..workflow.presets import Preset, preset_for
 from ..workflow.wording import kind_of
 from .inputs import RunInputs
@@ -25,6 +26,14 @@ TARGETS = ("local", "slurm")
 MOST_NODES = 100_000
 #: Options that only ask for an allocation, and say nothing inside one.
 _ASKING = tuple(name for name in SlurmOptions.__dataclass_fields__ if name not in ("job_id", "extra"))
+
+
+#: Keys that a card's slurm block may have.
+_OF_CARDS = (
+    *(field.name for field in dataclasses.fields(SlurmOptions) if field.name != "job_id"),
+    *("nodes", "output_dir", "modules", "network_interface", "shared_workspace", "results_dir"),
+    *("enable_node_check", "auto_cleanup_nodes", "verbose_node_check", "allow_submit_without_clean_nodes"),
+)
 
 
 @dataclass(slots=True)
@@ -47,7 +56,7 @@ def place(inputs: RunInputs) -> Placement:
     warnings: list[str] = []
     kind = _kind(inputs, origins)
     options = _slurm_options(inputs, origins, warnings) if kind == "slurm" else SlurmOptions()
-    nodes = _nodes(inputs, kind, options, origins)
+    nodes = _nodes(inputs, kind, options, origins, warnings)
     preset = preset_for(kind, nodes, inputs.context.gpu_vendor) if inputs.models else Preset()
     if kind == "slurm" and not options.job_id:
         options = _preset_options(options, preset, origins)
@@ -147,17 +156,39 @@ def _card_slurm(inputs: RunInputs, warnings: list[str]) -> tuple[str, dict[str, 
     if different:
         warnings.append(f"{where}: its slurm options are used for the whole run, not those of {different[0]}")
     found: dict[str, str | bool] = {}
+    unknown = [name for name in block if name not in _OF_CARDS and not name.startswith("_")]
+    warnings += [
+        f"{where}: slurm.{name} is not a known key and is not used{did_you_mean(name, _OF_CARDS)}"
+        for name in unknown
+    ]
     for name, value in block.items():
-        if name not in SlurmOptions.__dataclass_fields__ or name in ("job_id", "extra"):
+        if name not in SlurmOptions.__dataclass_fields__ or name in ("job_id", "extra") or value is None:
             continue
+        origin = f"{where}: slurm.{name}"
+        if name in ("nodelist", "exclude") and isinstance(value, list):
+            value = ",".join(str(one) for one in value)
+        if name == "exclusive" and str(value).lower() in ("true", "false"):
+            value = str(value).lower() == "true"
         if not isinstance(value, bool if name == "exclusive" else (str, int)):
-            raise InputError(f"cannot use {where}: slurm.{name}: found {kind_of(value)}")
+            raise InputError(f"cannot use {origin}: found {kind_of(value)}")
+        if isinstance(value, str):
+            refuse_placeholder(value, origin)
         found[name] = value if isinstance(value, bool) else str(value)
     return where, found
 
 
-def _nodes(inputs: RunInputs, kind: str, options: SlurmOptions, origins: dict[str, str]) -> int:
+def _nodes(
+    inputs: RunInputs, kind: str, options: SlurmOptions, origins: dict[str, str], warnings: list[str]
+) -> int:
     count, origin = _asked_nodes(inputs, kind, bool(options.job_id))
+    if kind == "local" and count > 1 and inputs.nodes is None:
+        # Several agents of one machine share its GPUs: that is for trying things out, and has to be said.
+        warnings.append(
+            f"{origin} asks for {count} nodes, and this machine is one; say -N {count} to try it here"
+        )
+        count, origin = 1, "default"
+    elif inputs.nodes is None:
+        warnings += _carried_along(inputs, count, origin)
     origins["target.nodes"] = origin
     if not 1 <= count <= MOST_NODES:
         raise InputError(f"cannot use {origin}: expected 1 to {MOST_NODES} nodes, found {count}")
@@ -165,6 +196,16 @@ def _nodes(inputs: RunInputs, kind: str, options: SlurmOptions, origins: dict[st
     if held and count > held:
         raise InputError(f"cannot use {count} nodes ({origin}): allocation {options.job_id} has {held}")
     return count
+
+
+def _carried_along(inputs: RunInputs, count: int, origin: str) -> list[str]:
+    """Models that say nothing of nodes and run on as many as another asks for."""
+    cards = [model.card for model in inputs.models]
+    if count < 2 or origin not in [card.where for card in cards]:
+        return []
+    silent = [card.name for card in cards if not card_nodes(card)]
+    shown = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
+    return [f"{origin} asks for {count} nodes, and {shown} run on as many; say -N COUNT"] if silent else []
 
 
 def _asked_nodes(inputs: RunInputs, kind: str, in_allocation: bool) -> tuple[int, str]:

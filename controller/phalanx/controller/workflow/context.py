@@ -76,6 +76,7 @@ class Context:
     document: Mapping[str, Any] = field(default_factory=dict, compare=False)
     origins: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    lenient: frozenset[str] = frozenset()
 
     def origin(self, path: str) -> str:
         """Where the value at a key path is from: ``ctx.json: slurm.nodes``."""
@@ -135,7 +136,8 @@ def load_context(
     for layer in said:
         replacing(above, _checked(layer, environ or {}, unknown_keys))
     over(merged, above)
-    return _typed(merged)
+    lenient = (layer.source for layer in (*below, *said) if layer.generated or unknown_keys == "warn")
+    return replace(_typed(merged), lenient=frozenset(lenient))
 
 
 def _literal(text: str) -> Any:

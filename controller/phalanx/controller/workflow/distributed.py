@@ -8,6 +8,7 @@ known is refused: one that silently does nothing costs a night. ``null`` is: not
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from .card import ModelCard
 from .context import Context
 from .errors import InputError, did_you_mean
+from .placeholders import refuse_placeholder
 from .wording import kind_of
 
 #: Larger numbers are mistyped ones: nodes of a cluster, GPUs or processes of a node, tokens of a context.
@@ -118,7 +120,7 @@ _DISTRIBUTED: _Block = {
     "vllm_disagg": _split("vllm_disagg"),
     "primus": {
         "config_path": _Key("primus.config_path", "text"),
-        "cli_extra": _Key("primus.cli_extra", "text"),
+        "cli_extra": _Key("primus.cli_extra", "words"),
         "backend": _Key("primus.backend", "text"),
     },
 }
@@ -172,7 +174,7 @@ def distributed_of(card: ModelCard | None, context: Context) -> Distributed:
     found: dict[str, tuple[Any, str]] = {}
     warnings: list[str] = []
     for origin_of, name, value, block in _layers(card, context):
-        _read(value, block, name, origin_of, found, warnings)
+        _read(value, block, name, origin_of, partial(_lenient, card, context), found, warnings)
     values = {path: value for path, (value, _) in found.items()}
     if values.get("launcher") and not values.get("enabled", True):
         warnings.append(f"{found['enabled'][1]} is false: {values['launcher']} forms no ranks")
@@ -225,6 +227,14 @@ def _of_card(card: ModelCard, path: str) -> str:
     return f"{card.where}: {path}"
 
 
+def _lenient(card: ModelCard | None, context: Context, origin: str) -> bool:
+    """Whether an unknown key there is a warning: in cards, which tools share; in what a tool has written; and
+    where the user wants it so."""
+    return (card is not None and origin.startswith(card.where)) or origin.partition(": ")[
+        0
+    ] in context.lenient
+
+
 def _interface_of(slurm: Any) -> dict[str, Any]:
     """The one key of a slurm block that is about ranks; the others are read elsewhere."""
     return {"network_interface": slurm.get("network_interface")} if isinstance(slurm, Mapping) else {}
@@ -249,6 +259,7 @@ def _read(
     block: _Block,
     path: str,
     origin_of: _OriginOf,
+    lenient: Callable[[str], bool],
     found: dict[str, tuple[Any, str]],
     warnings: list[str],
 ) -> None:
@@ -257,16 +268,13 @@ def _read(
         return
     if not isinstance(value, Mapping):
         raise _wrong(origin_of(path), "an object", value)
-    for name in value:
-        if name not in block and not str(name).startswith("_"):
-            words = f"it is not a known key{did_you_mean(str(name), block)}"
-            raise InputError(f"cannot use {origin_of(f'{path}.{name}')}: {words}")
+    warnings += _unknown(value, block, path, origin_of, lenient)
     for name, key in block.items():
         part, origin = value.get(name), origin_of(f"{path}.{name}")
         if part is None or part == "":
             continue
         if not isinstance(key, _Key):
-            _read(part, key, f"{path}.{name}", origin_of, found, warnings)
+            _read(part, key, f"{path}.{name}", origin_of, lenient, found, warnings)
         elif key.kind == "unused":
             warnings.append(f"{origin} is not used: every node gets its own from phalanx")
         elif key.kind == "variables":
@@ -275,19 +283,41 @@ def _read(
             found[key.path] = _value(part, key, origin), origin
 
 
+def _unknown(
+    value: Mapping[str, Any], block: _Block, path: str, origin_of: _OriginOf, lenient: Callable[[str], bool]
+) -> list[str]:
+    """A line for each unknown key. Raises InputError where they are errors."""
+    found = []
+    for name in value:
+        if name not in block and not str(name).startswith("_"):
+            origin = origin_of(f"{path}.{name}")
+            words = f"it is not a known key{did_you_mean(str(name), block)}"
+            if not lenient(origin):
+                raise InputError(f"cannot use {origin}: {words}")
+            found.append(f"{origin}: {words}; it is not used")
+    return found
+
+
 def _value(value: Any, key: _Key, origin: str) -> int | bool | str:
     if key.kind == "number":
         return _number(value, key.high, origin)
     if key.kind == "flag":
-        if not isinstance(value, bool):
+        if str(value).lower() not in ("true", "false"):
             raise _wrong(origin, "true or false", value)
-        return value
+        return str(value).lower() == "true"
+    if (
+        key.kind == "words"
+        and isinstance(value, (list, tuple))
+        and all(isinstance(one, str) for one in value)
+    ):
+        value = shlex.join(value)
     if not isinstance(value, str):
         raise _wrong(origin, "text", value)
     if len(value) > LONGEST_TEXT or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
         raise InputError(
             f"cannot use {origin}: it holds a control character or is longer than {LONGEST_TEXT} characters"
         )
+    refuse_placeholder(value, origin)
     return value
 
 
@@ -296,7 +326,8 @@ def _number(value: Any, high: int, origin: str) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
         number = int(value)
     else:
-        number = value if isinstance(value, int) and not isinstance(value, bool) else 0
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        number = int(value) if whole and not isinstance(value, bool) else 0
     if not 1 <= number <= high:
         raise _wrong(origin, f"a whole number from 1 to {high}", value)
     return number

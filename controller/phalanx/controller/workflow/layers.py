@@ -29,7 +29,19 @@ SAME = (
     ("distributed.launcher", "launcher.type", "multi_node_args.RUNNER"),
     ("distributed.nproc_per_node", "launcher.nproc_per_node", "multi_node_args.MAD_RUNTIME_NGPUS"),
     ("gpus_per_node", "gpu_count", "n_gpus", "num_gpus", "ngpus", "slurm.gpus_per_node"),
-    ("distributed.port", "distributed.master_port", "launcher.master_port", "multi_node_args.MASTER_PORT"),
+    (
+        *(
+            "distributed.port",
+            "distributed.master_port",
+            "launcher.master_port",
+            "multi_node_args.MASTER_PORT",
+        ),
+        *("env_vars.MASTER_PORT", "docker_env_vars.MASTER_PORT"),
+    ),
+    (
+        *("slurm.network_interface", "env_vars.NCCL_SOCKET_IFNAME", "docker_env_vars.NCCL_SOCKET_IFNAME"),
+        *("env_vars.GLOO_SOCKET_IFNAME", "docker_env_vars.GLOO_SOCKET_IFNAME"),
+    ),
     ("MAD_CONTAINER_IMAGE", "docker_env_vars.MAD_CONTAINER_IMAGE"),
     ("gen_sys_env_details", "generate_sys_env_details"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .context import Context
@@ -25,8 +26,8 @@ def models_of(
     entries, notes = _fitting(manifest, context)
     if tags:
         found = choose([entry.card for entry in entries], tags)
-        taken = {choice.card.source for choice in found.choices}
-        entries = [entry for entry in entries if entry.card.source in taken]
+        by_place = {entry.card.source: entry for entry in entries}
+        entries = [replace(by_place[choice.card.source], card=choice.finished()) for choice in found.choices]
         notes += found.notes
     _refuse_several(manifest, entries)
     return tuple(_selected(manifest, entry, places) for entry in entries), tuple(notes)

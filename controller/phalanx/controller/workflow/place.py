@@ -43,7 +43,12 @@ def read_text(path: Path, shown: str = "", limit: int = FILE_LIMIT) -> str:
 def parse_json(text: str, name: str) -> Any:
     """The value of a JSON text. Raises InputError that says line and column."""
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        if "\\ud" in text.lower():
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError as error:
+        raise InputError(f"cannot read {name}: it holds half a character (a lone surrogate)") from error
     except json.JSONDecodeError as error:
         raise InputError(
             f"cannot read {name}: line {error.lineno} column {error.colno}: {error.msg}"

@@ -55,6 +55,13 @@ def resolve_shown(text: str, environ: Mapping[str, str], where: str) -> str:
     return found.text
 
 
+def refuse_placeholder(text: str, where: str) -> None:
+    """For texts that are read as they stand: raises InputError for a placeholder, whole or within."""
+    if _WHOLE.fullmatch(text):
+        raise InputError(f"cannot use {where}: {text} is not looked up here; write it out, or say it with -c")
+    refuse_within(text, where)
+
+
 def refuse_within(text: str, where: str, name: str = "it") -> None:
     """Raises InputError for a text with a placeholder in it; its default may be a secret and is not shown."""
     if found := _WITHIN.search(text):
