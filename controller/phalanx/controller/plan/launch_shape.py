@@ -149,6 +149,27 @@ def values_of(shape: Shape) -> dict[str, str]:
     return values
 
 
+#: By the name in a row's text, the key path of the value that a user may have given for it.
+_PATHS = {
+    "P": "nproc_per_node", "BACKEND": "backend", "PREFILL": "sglang_disagg.prefill",
+    "DECODE": "sglang_disagg.decode", "PRIMUS_CONFIG_PATH": "primus.config_path",
+    "PRIMUS_CLI_EXTRA": "primus.cli_extra", "PRIMUS_BACKEND": "primus.backend",
+}  # fmt: skip
+_SERVING_PATHS = {
+    "TP": "tensor", "PP": "pipeline", "DP": "data", "EP": "expert", "DP_ATTENTION": "attention",
+    "MAX_MODEL_LEN": "max_model_len", "EXECUTOR": "executor",
+}  # fmt: skip
+
+
+def origin_of(shape: Shape, text: str) -> str:
+    """Where a variable's value is from when it is just one that somebody has said; "" when it is not."""
+    name = text[1:-1] if text.startswith("{") and text.endswith("}") else ""
+    path = _PATHS.get(name, "")
+    if name in _SERVING_PATHS and shape.launcher.name in _SERVING:
+        path = f"{_SERVING[shape.launcher.name]}.{_SERVING_PATHS[name]}"
+    return shape.said.origins.get(path, "")
+
+
 def _number(value: int) -> str:
     return str(value) if value > 0 else ""
 

@@ -17,7 +17,7 @@ from ..workflow.errors import InputError, did_you_mean
 from .env import Environment
 from .gpus import Gpus
 from .inputs import RunInputs
-from .launch_shape import Shape, check_processes, checked, values_of
+from .launch_shape import Shape, check_processes, checked, origin_of, values_of
 from .launch_table import BY_NAME, NONE_NAMED, ROWS, SHARED, UNNAMED, Launcher, Variable
 from .placement import Placement
 from .templates import NAMES, names_in, render
@@ -134,7 +134,7 @@ def put_launch(environment: Environment, shape: Shape) -> None:
     for variable in variables:
         text = variable.one if shape.nodes == 1 else variable.many
         if text and all(values.get(name, "?") for name in names_in(text)):
-            _put(environment, variable, text, values, origin)
+            _put(environment, variable, text, values, origin_of(shape, text) or origin)
     if named:
         for block, serving in (("vllm", said.vllm), ("sglang", said.sglang)):
             if row.name.startswith(block):
