@@ -120,6 +120,31 @@ def test_a_folder_of_tools_is_a_build_context_with_either_builder(
         assert "mounts the secret MAD_SECRETS_X, which takes BuildKit" in run.stderr
 
 
+def test_a_batch_builds_what_is_new_and_records_the_others(
+    cluster: Cluster, engine: Phalanx, place: Path
+) -> None:
+    files = {"docker/dummy.ubuntu.amd.Dockerfile": AMD + FROM + "RUN echo new > /said\n"}
+    folder = project(place / "project", [card("new"), card("kept"), card("given")], files)
+    batch = [
+        {"model_name": "new", "build_new": True},
+        {"model_name": "kept"},
+        {"model_name": "given", "registry_image": "registry.invalid/given:1"},
+    ]
+    (folder / "batch.json").write_text(json.dumps(batch))
+    refused = engine.run("build", "--batch-manifest", "batch.json", "--tags", "new", folder=folder, code=4)
+    assert "the batch says which models" in refused.stderr
+    engine.run("build", "--batch-manifest", "batch.json", folder=folder)
+    found = manifest(folder)["built_images"]
+    assert (
+        cluster.lab.image_id("n1", "ci-new_dummy.ubuntu.amd") == found["ci-new_dummy.ubuntu.amd"]["image_id"]
+    )
+    assert said_in(cluster, "ci-new_dummy.ubuntu.amd") == "new\n"
+    kept, given = found["ci-kept_dummy.ubuntu.amd"], found["ci-given_dummy.ubuntu.amd"]
+    assert (kept["registry_image"], kept["registry"]) == ("dockerhub/ci-kept_dummy.ubuntu.amd", "dockerhub")
+    assert given["registry_image"] == "registry.invalid/given:1"
+    assert not cluster.lab.image_id("n1", "ci-kept_dummy.ubuntu.amd"), "it is recorded, not built"
+
+
 def test_a_build_that_fails_is_told_with_its_log_and_the_others_are_built(
     cluster: Cluster, engine: Phalanx, place: Path
 ) -> None:
