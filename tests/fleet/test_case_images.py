@@ -209,6 +209,22 @@ def test_a_case_that_waits_for_what_a_person_wants_goes_on_or_ends_with_it(end: 
     assert answers(world)[FIRST_OF_CASES] == ("image.failed" if cancelled else "image.ready")
 
 
+def test_a_case_that_waits_for_a_persons_image_ends_when_one_of_its_nodes_is_lost() -> None:
+    world = two_images()
+
+    def ask() -> None:
+        world.transfer_s = 10_000.0
+        world.record(ev.ImageRequested(2, "other:1", "", ("n0", "n1")))
+
+    when(world, ev.StepBegun, ask, case="case0")
+    when(world, ev.ImageRequested, lambda: world.happen(ev.AgentLost("n2", "power"), 5.0), case="case1")
+    world.run()
+    status, why = verdicts(world)["case1"]
+    assert (status, "n2 was lost" in why) == ("FAILURE", True)
+    (failed,) = [event for event in world.of(ev.ImageFailed) if event.request == FIRST_OF_CASES]
+    assert failed.reason == "n2 was lost"
+
+
 def test_an_old_log_tells_no_case_of_a_request() -> None:
     line = (
         b'{"v":1,"seq":3,"ts":"2026-01-01T00:00:00.000Z","type":"image.requested","run":"r",'

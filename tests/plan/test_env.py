@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from phalanx.controller.plan.codec import to_json
 from phalanx.controller.plan.describe import describe
 from phalanx.controller.plan.make import plan_for_command, plan_for_tags, secrets_of
-from phalanx.controller.plan.secrets import looks_secret, read_secrets
+from phalanx.controller.plan.secrets import Secret, Secrets, looks_secret, mask_argv, read_secrets
 from phalanx.controller.workflow.errors import InputError
 
 from .making import command, models
@@ -129,6 +129,14 @@ def test_a_context_with_a_secret_is_masked_whole_in_the_stored_command_line() ->
     plan = plan_for_command(command(context=context, argv=("phalanx", "--additional-context", context)))
     assert plan.argv == ("phalanx", "--additional-context", "••••")
     assert secrets_of(command(context=context)).values_by_name() == {"X_TOKEN": "ab"}
+
+
+def test_a_context_that_names_the_variable_of_a_secret_is_shown() -> None:
+    secrets = Secrets({"HF_TOKEN": Secret("canary-1", "env:HF_TOKEN")})
+    said = '{"docker_env_vars": {"HF_TOKEN": "${MY_TOKEN}"}}'
+    assert mask_argv(["-c", said], secrets) == ("-c", said)
+    both = said.replace("}}", '}, "x": "canary-1"}')
+    assert "canary-1" not in "".join(mask_argv(["-c", both], secrets))
 
 
 @pytest.mark.parametrize(

@@ -420,6 +420,12 @@ def test_a_shared_job_that_asks_for_no_gpus_is_told() -> None:
     assert not plan_for_tags(models({"n_gpus": "8"}, slurm=asks, image="x")).warnings
 
 
+def test_what_no_message_can_carry_is_refused_when_it_is_planned() -> None:
+    card = {"n_gpus": "8", "distributed": {"launcher": "deepspeed"}}
+    with pytest.raises(InputError, match=r"launcher deepspeed: .* is longer than 131072 characters"):
+        plan_for_tags(models(card, nodes=5000, target="slurm", image="x"))
+
+
 def test_a_launcher_that_is_off_forms_nothing() -> None:
     card = {"n_gpus": "8", "distributed": {"launcher": "vllm", "enabled": "false"}}
     assert RUNNER not in plan_for_tags(models(card)).cases[0].env

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..exits import Exit
 from ..plan.model import CasePlan, Plan
 from .events import ImageFailed, ImageReady, ImageRequested
-from .instructions import RequestImage
+from .instructions import Instruction, Record, RequestImage
 
 
 @dataclass(slots=True)
@@ -46,6 +47,14 @@ class CaseImages:
         else:
             self.failed[wanted.reference] = event.reason
         return wanted
+
+    def lost(self, node: str) -> list[Instruction]:
+        """A node is lost: a case that still waits for its turn waits no longer."""
+        wanted = self.wanted
+        if wanted is None or not self.queued or node not in wanted.nodes:
+            return []
+        self.queued = False
+        return [Record(ImageFailed(wanted.request, wanted.reference, f"{node} was lost", Exit.RUN))]
 
     def why_not(self, case: CasePlan) -> str:
         """Why a case cannot run, in the words of its row; "" when its image can still be had."""

@@ -252,7 +252,7 @@ class Engine:
             return [self._explain()]
         if self.phase is Phase.IDLE:
             return self._end(Trouble(f"{event.node} was lost: {event.detail}", Exit.RUN))
-        return self._fleet_gone()
+        return [*self.images.lost(event.node), *self._fleet_gone()]
 
     def _on_left(self, event: AgentLeft, now: float) -> list[Instruction]:
         self.roster.apply(event)

@@ -38,10 +38,7 @@ class Environment:
         self._check(name, origin)
         resolved = resolve(value, self.environ, origin, name)
         found = resolved.text
-        if "\0" in found or len(found) > VALUE_LIMIT:
-            raise InputError(
-                f"cannot use {origin}: {name}: it holds a NUL or is longer than {VALUE_LIMIT} characters"
-            )
+        self._fits(name, found, origin)
         if looks_secret(name) or resolved.secret or url_password(found) or name in self.secrets:
             self.secrets[name] = Secret(found, origin)
             self.values[name] = EnvValue("", origin, secret=True)
@@ -51,11 +48,13 @@ class Environment:
     def put_literal(self, name: str, value: str, origin: str) -> None:
         """A value that is made here: nothing in it stands for anything else."""
         self._check(name, origin)
+        self._fits(name, value, origin)
         self.values[name] = EnvValue(value, origin)
 
     def put_template(self, name: str, text: str, origin: str) -> None:
         """A text of the launch table whose names are filled in for each node."""
         self._check(name, origin)
+        self._fits(name, text, origin)
         self.values[name] = EnvValue(text, origin, template=True)
 
     def put_all(self, values: Mapping[str, str], origin: str) -> None:
@@ -103,6 +102,12 @@ class Environment:
                 f"cannot use {len(self.values)} environment variables: {COUNT_LIMIT} are the most"
             )
         return dict(self.values), Secrets(self.secrets)
+
+    def _fits(self, name: str, value: str, origin: str) -> None:
+        if "\0" in value or len(value) > VALUE_LIMIT:
+            raise InputError(
+                f"cannot use {origin}: {name}: it holds a NUL or is longer than {VALUE_LIMIT} characters"
+            )
 
     def _check(self, name: str, origin: str) -> None:
         if not _NAME.fullmatch(name) or len(name) > NAME_LIMIT:

@@ -108,9 +108,19 @@ def _mask_argument(argument: str, secrets: Secrets) -> str:
         for prefix in (f"{name}=", f"-e{name}=", f"--env={name}="):
             if argument.startswith(prefix):
                 return prefix + MASK
+        if _is_placeholder(name, argument) and secret.value not in argument:
+            continue  # it says from which variable, which is no secret
         if name in argument and ("{" in argument or 0 < len(secret.value) < MASKABLE):
             return MASK  # a context with the value, however it is quoted; or a value too short to be found
     return secrets.mask(argument)
+
+
+def _is_placeholder(name: str, argument: str) -> bool:
+    """Whether a context gives the variable as ``"NAME": "${OTHER}"``, however it is quoted, and only so."""
+    return (
+        argument.count(name) == 1
+        and re.search(rf"""["']{re.escape(name)}["']\s*:\s*["']\$\{{\w+\}}["']""", argument) is not None
+    )
 
 
 def _in_json(value: str) -> str:
