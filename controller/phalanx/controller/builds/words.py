@@ -117,9 +117,9 @@ def outcome_line(one: Built, style: Style) -> str:
     """How one image became."""
     took = duration(one.duration_s)
     if one.error:
-        return f"{style.mark('failed')} {one.build.image}  {one.error}"
+        return f"{style.mark('failed')} {one.build.image}  {_safe(one.error)}"
     if one.push_error:
-        why = f"cannot push {one.build.pushed}: {one.push_error}"
+        why = _safe(f"cannot push {one.build.pushed}: {one.push_error}")
         return f"{style.mark('failed')} {one.build.image}  built in {took}; {why}"
     pushed = f"  pushed as {one.build.pushed}" if one.build.pushed else ""
     return f"{style.mark('done')} {one.build.image}  {took}  {short_image(one.image_id)}{pushed}"
@@ -129,9 +129,9 @@ def ending(plan: BuildPlan, outcomes: Sequence[Built], total_s: float, style: St
     """The last lines: what failed, and what there is now."""
     bad = [one for one in outcomes if one.error or one.push_error]
     lines = [outcome_line(one, style) for one in bad]
-    lines += [f"{style.mark('failed')} {one.model}  {one.error}" for one in plan.unbuilt]
+    lines += [f"{style.mark('failed')} {_safe(one.model)}  {_safe(one.error)}" for one in plan.unbuilt]
     failed = len(bad) + len(plan.unbuilt)
     good = len(outcomes) - len(bad) + len(plan.given)
     counted = f"{plural(good, 'image')} ready" + (f", {failed} failed" if failed else "")
     lines.append(f"{counted} {style.dot} {duration(total_s)} {style.dot} {plan.manifest}")
-    return [_safe(line) for line in lines]
+    return lines
