@@ -60,7 +60,7 @@ def test_verbs_are_completed_in_their_order(phalanx: Phalanx) -> None:
 
 
 def test_options_of_each_verb_are_completed(phalanx: Phalanx) -> None:
-    assert completed(phalanx, "run", "--ta") == ["--tags", "--target"]
+    assert completed(phalanx, "run", "--ta") == ["--tags", "--target-archs", "--target"]
     assert completed(phalanx, "run", "--target", "") == ["local", "slurm"]
     for verb in VERBS:
         assert "--help" in completed(phalanx, verb, "--")
