@@ -12,7 +12,7 @@ from .credentials import HUB_KEY
 from .entries import entry, open_env
 from .inputs import BuildInputs
 from .model import GivenImage
-from .naming import image_name
+from .naming import image_name, numbered
 
 AUTO = "auto"
 SELF_MANAGED = ("slurm_multi", "slurm-multi")
@@ -53,12 +53,8 @@ def distinct_keys(given: Sequence[GivenImage], taken: Iterable[str]) -> list[Giv
     """The same, each under a key of its own: a model that is chosen with different arguments is two."""
     known, found = set(taken), []
     for one in given:
-        key, number = one.key, 1
-        while key in known:
-            number += 1
-            key = f"{one.key}_{number}"
-        known.add(key)
-        found.append(replace(one, key=key))
+        number = numbered(one.key, known)
+        found.append(replace(one, key=f"{one.key}_{number}") if number > 1 else one)
     return found
 
 

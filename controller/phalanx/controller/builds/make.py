@@ -25,7 +25,7 @@ from .entries import entry
 from .given import batch_images, distinct_keys, given_images, images_differ
 from .inputs import BatchEntry, BuildInputs
 from .model import BuildArg, BuildPlan, ImageBuild, Unbuilt
-from .naming import checked_pushed, checked_registry, image_name, log_name, pushed_name
+from .naming import checked_pushed, checked_registry, image_name, log_name, numbered, pushed_name
 from .recorded import assumed, recorded_context, recorded_deployment, secrets_required
 
 ARCH = "MAD_SYSTEM_GPU_ARCHITECTURE"
@@ -313,14 +313,14 @@ def _distinct(builds: list[ImageBuild]) -> list[ImageBuild]:
     taken: set[str] = set()
     found: list[ImageBuild] = []
     for build in builds:
-        name, number = build.image, 1
-        while name in taken:
-            number += 1
-            name = f"{build.image}_{number}"
-        taken.add(name)
+        number = numbered(build.image, taken)
         if number > 1:
             stem = build.log.removesuffix(".build.live.log")
-            pushed = f"{build.pushed}_{number}" if build.pushed else ""
-            build = replace(build, image=name, log=f"{stem}_{number}.build.live.log", pushed=pushed)
+            build = replace(
+                build,
+                image=f"{build.image}_{number}",
+                log=f"{stem}_{number}.build.live.log",
+                pushed=build.pushed and f"{build.pushed}_{number}",
+            )
         found.append(build)
     return found

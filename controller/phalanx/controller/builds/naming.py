@@ -43,6 +43,15 @@ def checked_registry(registry: str, origin: str) -> str:
     return word
 
 
+def numbered(name: str, taken: set[str]) -> int:
+    """1 when nobody has the name yet, else what has to follow it: 2 for ``<name>_2``. Takes it."""
+    number = 1
+    while (f"{name}_{number}" if number > 1 else name) in taken:
+        number += 1
+    taken.add(f"{name}_{number}" if number > 1 else name)
+    return number
+
+
 def on_hub(registry: str) -> bool:
     """Whether a registry is Docker Hub, or a part of it (``docker.io/team``)."""
     return registry.partition("/")[0] in ("", *_HUB_HOSTS)
