@@ -251,6 +251,11 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.json"]
 
 
+def test_a_manifest_that_is_not_there_yet_says_who_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read m\.json: no such file; phalanx build --tags"):
+        read_manifest(tmp_path / "m.json", "m.json")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

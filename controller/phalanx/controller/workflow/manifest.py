@@ -66,6 +66,8 @@ class Manifest:
 def read_manifest(path: Path, shown: str = "") -> Manifest:
     """The manifest in a file. Raises InputError that names the key."""
     name = shown or str(path)
+    if not path.exists():
+        raise InputError(f"cannot read {name}: no such file; phalanx build --tags TAG,... writes one")
     return parse_manifest(read_json(path, name), name)
 
 
