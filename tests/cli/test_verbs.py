@@ -414,6 +414,31 @@ def test_doctor_is_calm_where_there_is_neither_slurm_nor_docker(phalanx: Phalanx
     assert {one["name"]: one["level"] for one in document["findings"]}["slurm"] == "absent"
 
 
+@pytest.mark.parametrize(
+    ("client", "level", "words"),
+    [
+        ("", "absent", "no docker client; --build-on-compute needs none here"),
+        ('echo "  --secret stringArray"', "ready", "docker build with BuildKit"),
+        ('[ "$DOCKER_BUILDKIT" = 0 ] && echo "  --secret stringArray"', "warn", "with the classic builder"),
+        ("echo --tag", "warn", "docker build with the classic builder: it mounts no secrets"),
+        ("echo 'unknown command: build' >&2; exit 1", "warn", "does not work: unknown command: build"),
+    ],
+)
+def test_doctor_tells_what_builds_here(
+    phalanx: Phalanx, tmp_path: Path, client: str, level: str, words: str
+) -> None:
+    if client:
+        program = tmp_path / "docker"
+        program.write_text(f"#!/bin/sh\n{client}\n")
+        program.chmod(0o755)
+    env = {"PATH": str(tmp_path), "DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    done = phalanx("doctor", "--json", env=env)
+    assert done.code == 0
+    found = {one["name"]: one for one in json.loads(done.out)["findings"]}["builds"]
+    assert found["level"] == level
+    assert words in found["words"]
+
+
 def test_help_answers_before_one_notices() -> None:
     """At most 150 ms beyond the interpreter; three times that here, where the machine may be busy."""
 

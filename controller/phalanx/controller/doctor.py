@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from phalanx.controller.builds.argv import HELP_ARGV, PROGRAM, builder_of
 from phalanx.controller.runs.words import size
 from phalanx.protocol.release import VERSION
 
@@ -28,6 +29,9 @@ LOW_DISK = 1_000_000_000
 DOCKER_SOCKET = "/var/run/docker.sock"
 #: Slurm releases whose srun has --overlap (20.11).
 OLDEST_SLURM = (20, 11)
+
+#: What a client builds with.
+BUILDKIT, CLASSIC = "BuildKit", "classic builder"
 
 
 class Level(Enum):
@@ -52,7 +56,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What was found on this machine; "" for absent. ``engines``: kind to version, or "!" and why not."""
+    """What was found on this machine; "" for absent. ``engines``: kind to version, or "!" and why not;
+    ``builder``: what the client builds with, "!" and why not."""
 
     version: str = ""
     python: tuple[int, ...] = sys.version_info[:3]
@@ -62,6 +67,7 @@ class Probes:
     job_id: str = ""
     ssh: str = ""
     engines: Mapping[str, str] = field(default_factory=dict)
+    builder: str = ""
     runs: str = ""
     runs_error: str = ""
     runs_free: int = 0
@@ -73,6 +79,7 @@ def findings(probes: Probes) -> list[Finding]:
     found = [_python(probes), Finding("Targets", "local", Level.READY, "agents on this machine")]
     found.append(_slurm(probes))
     found += _engines(probes)
+    found.append(_builds(probes))
     found += [_runs(probes), _sockets(probes)]
     return found
 
@@ -119,6 +126,25 @@ def _engines(probes: Probes) -> list[Finding]:
     return found
 
 
+def _builds(probes: Probes) -> Finding:
+    section, name = "Containers", "builds"
+    if not probes.builder:
+        return Finding(
+            section, name, Level.ABSENT, f"no {PROGRAM} client; --build-on-compute needs none here"
+        )
+    if probes.builder.startswith("!"):
+        return Finding(section, name, Level.WARN, probes.builder[1:], f"see what {PROGRAM} build --help says")
+    if probes.builder != BUILDKIT:
+        return Finding(
+            section,
+            name,
+            Level.WARN,
+            f"{PROGRAM} build with the {probes.builder}: it mounts no secrets",
+            "install the client's buildx plugin if a Dockerfile mounts one",
+        )
+    return Finding(section, name, Level.READY, f"{PROGRAM} build with {BUILDKIT}")
+
+
 def _runs(probes: Probes) -> Finding:
     if probes.runs_error:
         return Finding(
@@ -155,6 +181,7 @@ def probe(runs: Path, environ: Mapping[str, str] = os.environ) -> Probes:
         job_id=environ.get("SLURM_JOB_ID", ""),
         ssh=shutil.which("ssh") or "",
         engines={"docker": _docker(environ), "podman": _podman(environ)},
+        builder=_builder(environ),
         runs=str(runs),
         runs_error=runs_error,
         runs_free=free,
@@ -193,6 +220,26 @@ def _podman(environ: Mapping[str, str]) -> str:
         if version:
             return version
     return ""
+
+
+def _builder(environ: Mapping[str, str]) -> str:
+    """What the client builds with, asked as a build asks it."""
+    if shutil.which(PROGRAM, path=environ.get("PATH")) is None:
+        return ""
+    words = ""
+    for wanted in ("0",) if environ.get("DOCKER_BUILDKIT") == "0" else ("1", "0"):
+        env = {**environ, "DOCKER_BUILDKIT": wanted}
+        try:
+            done = subprocess.run(
+                HELP_ARGV, env=env, capture_output=True, text=True, timeout=COMMAND_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"!cannot run {PROGRAM}: {getattr(error, 'strerror', None) or error}"
+        if done.returncode == 0:
+            mounts = wanted == "1" and builder_of("", done.stdout).buildkit
+            return BUILDKIT if mounts else CLASSIC
+        words = next(iter(done.stderr.strip().splitlines()), f"it ended with {done.returncode}")
+    return f"!{PROGRAM} build does not work: {words}"
 
 
 def _engine_version(path: str) -> str:
