@@ -52,7 +52,6 @@ class Dockerfile:
     bases: tuple[str, ...]
     sources: frozenset[str]
     gpu_vendor: str
-    text: str
     passed_over: str = ""
 
     def starts_from(self, values: Mapping[str, str]) -> tuple[str, ...]:
@@ -112,7 +111,7 @@ def read_dockerfile(project: Path, path: str) -> Dockerfile:
         text = read_text(project / path, path, MOST_BYTES)
     except InputError as error:
         words = str(error).removeprefix(f"cannot read {path}: ")
-        return Dockerfile(path, None, {}, frozenset(), frozenset(), (), frozenset(), "", "", words)
+        return Dockerfile(path, None, {}, frozenset(), frozenset(), (), frozenset(), "", words)
     return parse_dockerfile(text, path)
 
 
@@ -146,7 +145,6 @@ def parse_dockerfile(text: str, path: str) -> Dockerfile:
         bases=tuple(base for base in bases if base.lower() not in {*stages, "scratch", "", TOOLS}),
         sources=frozenset(sources),
         gpu_vendor=_vendor(path, text),
-        text=text,
         passed_over="it has no '# CONTEXT {...}' line among its first five" if header is None else "",
     )
 
@@ -162,7 +160,7 @@ def with_tools_stage(text: str, image: str) -> str:
     It stands just before the first FROM: ARG lines above it stay global, parser directives stay first.
     """
     lines = text.splitlines(keepends=True)
-    for number, _, word, _ in _instructions(text):
+    for number, word, _ in _instructions(text):
         if word == "FROM":
             return "".join((*lines[:number], f"FROM {image} AS {TOOLS}\n", *lines[number:]))
     return text
@@ -170,12 +168,12 @@ def with_tools_stage(text: str, image: str) -> str:
 
 def instructions(text: str) -> Iterator[tuple[str, str]]:
     """``("RUN", "make all")`` for each instruction, continued lines joined, comments left out."""
-    for _, _, word, rest in _instructions(text):
+    for _, word, rest in _instructions(text):
         yield word, rest
 
 
-def _instructions(text: str) -> Iterator[tuple[int, int, str, str]]:
-    """First line (from 0), line after the last, instruction, rest. Here-documents are read as lines."""
+def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
+    """First line (from 0), instruction, rest. Here-documents are read as lines."""
     escape = "`" if re.match(r"\s*#\s*escape\s*=\s*`", text) else "\\"
     joined, first = "", 0
     for number, line in enumerate(text.splitlines()):
@@ -190,7 +188,7 @@ def _instructions(text: str) -> Iterator[tuple[int, int, str, str]]:
         found = _INSTRUCTION.match(joined + stripped)
         joined = ""
         if found:
-            yield first, number + 1, found[1].upper(), found[2].strip()
+            yield first, found[1].upper(), found[2].strip()
 
 
 def _declared(rest: str) -> dict[str, str | None]:

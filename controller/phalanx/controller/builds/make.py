@@ -18,6 +18,7 @@ from ..plan.secrets import Secret, Secrets
 from ..workflow.card import ModelCard
 from ..workflow.context import build_defaults
 from ..workflow.errors import DiscoveryError, InputError
+from ..workflow.manifested import ARCH
 from ..workflow.place import inside
 from .credentials import missing_credentials
 from .dockerfiles import BASE, TOOLS_FOLDER, Dockerfile, fits
@@ -28,7 +29,6 @@ from .model import BuildArg, BuildPlan, ImageBuild, Unbuilt
 from .naming import checked_pushed, checked_registry, image_name, log_name, numbered, pushed_name
 from .recorded import assumed, recorded_context, recorded_deployment, secrets_required
 
-ARCH = "MAD_SYSTEM_GPU_ARCHITECTURE"
 MARK_OF_SECRETS = "MAD_SECRETS"
 _ARCH = re.compile(r"[a-z0-9]+(?:[_.-][a-z0-9]+)*")
 
@@ -99,8 +99,9 @@ def _of_model(
     secrets: dict[str, Secret],
 ) -> list[ImageBuild]:
     """The images of one model: one for each Dockerfile that fits, times architectures. Raises InputError."""
-    if why := _why_none(inputs, card):
-        raise InputError(f"cannot build {card.where}: {why}")
+    fitting = _fitting(inputs, card)
+    if not fitting:
+        raise InputError(f"cannot build {card.where}: {_why_none(inputs, card)}")
     warnings += [
         f"{one.path}: {one.passed_over}, and is not built"
         for one in inputs.dockerfiles[card.dockerfile]
@@ -109,7 +110,7 @@ def _of_model(
     folder = _folder(card)
     return [
         replace(_image(inputs, card, dockerfile, folder, arch, registry, warnings, secrets), number=number)
-        for dockerfile in _fitting(inputs, card)
+        for dockerfile in fitting
         for arch in archs
     ]
 
@@ -120,13 +121,11 @@ def _fitting(inputs: BuildInputs, card: ModelCard) -> list[Dockerfile]:
 
 
 def _why_none(inputs: BuildInputs, card: ModelCard) -> str:
-    """Why no Dockerfile of the model fits, "" when one does."""
+    """Why no Dockerfile of the model fits, when none does."""
     if not card.dockerfile:
         return "it names no dockerfile; add one, or say --use-image IMAGE"
     if card.dockerfile in inputs.unreadable:
         return inputs.unreadable[card.dockerfile]
-    if _fitting(inputs, card):
-        return ""
     found, facts = inputs.dockerfiles[card.dockerfile], facts_of(inputs)
     if not found:
         return (

@@ -13,8 +13,7 @@ from typing import Any
 from ..workflow.context import Context, build_defaults
 from ..workflow.secrecy import secrets_within, without_secrets
 
-#: Keys of a manifest's context that are there always, and those that are there when they were said.
-ALWAYS = ("docker_env_vars", "docker_mounts", "docker_build_arg", "gpu_vendor", "guest_os", "docker_gpus")
+#: Keys of a manifest's context that are there when they were said.
 WHEN_SAID = ("tools", "pre_scripts", "post_scripts", "encapsulate_script")
 DEPLOYMENT = ("slurm", "k8s", "kubernetes", "distributed", "vllm", "sglang", "launcher", "multi_node_args")
 #: A path that is right on the machine of the build only (madengine leaves it out as well).

@@ -12,7 +12,7 @@ from ..runs.words import Style, clip, duration, plural, short_image
 from .argv import Builder, shown_command
 from .manifest import Built
 from .model import BuildPlan, ImageBuild
-from .work import Told
+from .work import Told, failures
 
 #: The client that a plan assumes: one that can do everything.
 ASSUMED = Builder("?", buildkit=True, named_contexts=True)
@@ -127,7 +127,7 @@ def outcome_line(one: Built, style: Style) -> str:
 
 def ending(plan: BuildPlan, outcomes: Sequence[Built], total_s: float, style: Style) -> list[str]:
     """The last lines: what failed, and what there is now."""
-    bad = [one for one in outcomes if one.error or one.push_error]
+    bad = failures(outcomes)
     lines = [outcome_line(one, style) for one in bad]
     lines += [f"{style.mark('failed')} {_safe(one.model)}  {_safe(one.error)}" for one in plan.unbuilt]
     failed = len(bad) + len(plan.unbuilt)

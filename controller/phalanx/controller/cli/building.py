@@ -195,15 +195,13 @@ def built_for_run(build: PlannedBuild, given: Mapping[str, Any]) -> Manifest:
 def _shown(plan: BuildPlan, given: Mapping[str, Any], style: Style) -> Iterator[Any]:
     """What is told, on this terminal: a live area, plain lines, or nothing."""
     from phalanx.controller.builds.words import Progress, told_line
+    from phalanx.controller.runs.live import resolved
 
     how = given["progress"]
     if given["quiet"] or how == "quiet":
         yield lambda told: None
         return
-    if how == "auto":
-        dumb = os.environ.get("TERM", "dumb") == "dumb"
-        how = "tty" if sys.stderr.isatty() and not dumb and not os.environ.get("CI") else "plain"
-    area = _Area(Progress(plan), style, live=how == "tty", whole=given["live_output"])
+    area = _Area(Progress(plan), style, live=resolved(how) == "tty", whole=given["live_output"])
 
     def tell(told: Told) -> None:
         line = told_line(told, style)

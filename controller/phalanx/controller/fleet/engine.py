@@ -336,7 +336,7 @@ class Engine:
             self.images.failed[self.plan.images[0].reference] = trouble.reason
         elif not preparation.done:
             return []
-        if preparation.image_id and trouble is None:
+        elif preparation.image_id:
             self.images.ids[self.plan.images[0].reference] = preparation.image_id
         self._advance("prepared")
         return [DropTimer("facts"), DropTimer("prepare"), *self._start_case(now)]

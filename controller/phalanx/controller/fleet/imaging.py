@@ -105,9 +105,7 @@ class Imaging:
     def _choose_source(self) -> list[Instruction]:
         image, wanted = self.image, self.image.image_id
         holders = [
-            node
-            for node in self.nodes
-            if self.images[node] and self.images[node] == (wanted or self.images[node])
+            node for node in self.nodes if (had := self.images[node]) and (not wanted or had == wanted)
         ]
         same = len(set(self.images.values())) == 1 and len(holders) == len(self.nodes)
         if same and not image.archive:

@@ -123,7 +123,7 @@ class Sources:
         None when it has none, or another than the one of the id ``wanted``.
         """
         known = await id_on_login(reference)
-        if not known or known != (wanted or known):
+        if not known or (wanted and known != wanted):
             return None
         shared = shared_place(self.environ, reference)
         if shared is not None and (same := await self._same(reference, shared, known)) is not None:

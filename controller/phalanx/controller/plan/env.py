@@ -45,17 +45,14 @@ class Environment:
             return
         self.values[name] = EnvValue(found, origin)
 
-    def put_literal(self, name: str, value: str, origin: str) -> None:
-        """A value that is made here: nothing in it stands for anything else."""
+    def put_literal(self, name: str, value: str, origin: str, *, template: bool = False) -> None:
+        """A value that is made here: nothing in it stands for anything of the environment.
+
+        ``template``: it has names in it that are filled in for each node.
+        """
         self._check(name, origin)
         self._fits(name, value, origin)
-        self.values[name] = EnvValue(value, origin)
-
-    def put_template(self, name: str, text: str, origin: str) -> None:
-        """A text of the launch table whose names are filled in for each node."""
-        self._check(name, origin)
-        self._fits(name, text, origin)
-        self.values[name] = EnvValue(text, origin, template=True)
+        self.values[name] = EnvValue(value, origin, template=template)
 
     def put_all(self, values: Mapping[str, str], origin: str) -> None:
         """A block of a file; ``origin`` is its key path."""

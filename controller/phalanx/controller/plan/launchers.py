@@ -57,10 +57,15 @@ def launcher_column(launcher: Launcher | None, *, docker: bool) -> str:
 
 
 def shape_of(
-    inputs: RunInputs, card: ModelCard, placement: Placement, gpus: Gpus, said: Distributed, image: str
+    inputs: RunInputs,
+    card: ModelCard,
+    placement: Placement,
+    gpus: Gpus,
+    said: Distributed,
+    launcher: Launcher | None,
+    image: str,
 ) -> Shape | None:
     """The checked sizes of the launch, None when nothing is to be formed. Raises InputError."""
-    launcher = launcher_of(inputs, said)
     ranks = inputs.ranks_per_node or 1
     placement.warnings.extend(_unused(launcher, said))
     if launcher is None and (ranks > 1 or not said.enabled or not (gpus.count or said.nproc_per_node)):
@@ -164,10 +169,8 @@ def _put(
 ) -> None:
     """Only text of the table is a template: a value that came from a user is never looked into."""
     filled = render(text, values)
-    if names_in(text) & NAMES.keys():
-        environment.put_template(variable.name, filled, origin)
-    else:
-        environment.put_literal(variable.name, filled, origin)
+    template = bool(names_in(text) & NAMES.keys())
+    environment.put_literal(variable.name, filled, origin, template=template)
 
 
 def check_devices(environment: Environment, launcher: Launcher | None) -> None:

@@ -61,7 +61,7 @@ def model_case(
     built_for = model.image.gpu_vendor if model.image else ""
     gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node, built_for)
     _warn_of_no_gpus(inputs, placement, gpus)
-    shape = shape_of(inputs, card, placement, gpus, said, image)
+    shape = shape_of(inputs, card, placement, gpus, said, launcher, image)
     environment = _environment(inputs, model, placement, gpus, said, shape)
     check_devices(environment, launcher)
     env, secrets = environment.finished()
@@ -200,9 +200,9 @@ def _environment(
         environment.put(name, str(value), origin)
     for name, value in _mad_values(inputs, model, placement, gpus).items():
         environment.put(name, value, "phalanx")
-    environment.put_template("MAD_NODE_RANK", "{NODE_RANK}", "phalanx")
-    environment.put_template("MAD_TOTAL_NODES", "{NNODES}", "phalanx")
-    environment.put_template("MAD_COLLECT_METRICS", "{ON_FIRST_NODE}", "phalanx")
+    environment.put_literal("MAD_NODE_RANK", "{NODE_RANK}", "phalanx", template=True)
+    environment.put_literal("MAD_TOTAL_NODES", "{NNODES}", "phalanx", template=True)
+    environment.put_literal("MAD_COLLECT_METRICS", "{ON_FIRST_NODE}", "phalanx", template=True)
     put_interfaces(environment, said, placement.target.kind)
     if shape is not None:
         put_launch(environment, shape)

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from ..workflow.secrecy import secrets_within
+from ..workflow.secrecy import holds_secret
 
 #: Options after which the next word goes to the environment, clusters of short ones (``-te``) included.
 _GIVES = re.compile(r"-[A-Za-z]*e|--env")
@@ -37,7 +37,7 @@ def _given(text: str) -> Iterator[tuple[str, bool, tuple[str, str]]]:
     for word, before in zip(words, ["", *words], strict=False):
         value = _value(word, before)
         name, equals, said = value.partition("=")
-        hidden = bool(equals) and any(True for _ in secrets_within(said, name))
+        hidden = bool(equals) and holds_secret(said, name)
         yield name, hidden, (word, value)
 
 

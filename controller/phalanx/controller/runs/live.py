@@ -187,11 +187,17 @@ def _encode(lines: list[str]) -> bytes:
     return "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
 
 
+def resolved(progress: str) -> str:
+    """What ``--progress`` means on this terminal: auto is tty or plain."""
+    if progress != "auto":
+        return progress
+    dumb = os.environ.get("TERM", "dumb") == "dumb"
+    return "tty" if sys.stderr.isatty() and not dumb and not os.environ.get("CI") else "plain"
+
+
 def choose(progress: str, writer: Writer, style: Style, now: Callable[[], float]) -> Screen:
     """The screen for ``--progress``: auto, tty, plain, json or quiet."""
-    if progress == "auto":
-        dumb = os.environ.get("TERM", "dumb") == "dumb"
-        progress = "tty" if sys.stderr.isatty() and not dumb and not os.environ.get("CI") else "plain"
+    progress = resolved(progress)
     if progress == "tty":
         return Tty(writer, style, now, shared=sys.stdout.isatty())
     return {"plain": Plain, "json": Jsonl}.get(progress, Screen)(writer, style, now)

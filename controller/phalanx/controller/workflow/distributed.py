@@ -18,7 +18,7 @@ from .card import ModelCard
 from .context import Context
 from .errors import InputError, did_you_mean
 from .placeholders import refuse_placeholder
-from .wording import kind_of
+from .wording import below, kind_of
 
 #: Larger numbers are mistyped ones: nodes of a cluster, GPUs or processes of a node, tokens of a context.
 MOST_NODES, MOST_PROCESSES, MOST_TOKENS = 100_000, 1024, 1_000_000_000
@@ -180,12 +180,12 @@ def distributed_of(card: ModelCard | None, context: Context) -> Distributed:
         warnings.append(f"{found['enabled'][1]} is false: {values['launcher']} forms no ranks")
     return Distributed(
         **{name: values[name] for name in _PLAIN if name in values},
-        sglang_disagg=Split(**_under(values, "sglang_disagg")),
-        vllm_disagg=Split(**_under(values, "vllm_disagg")),
-        primus=Primus(**_under(values, "primus")),
+        sglang_disagg=Split(**below(values, "sglang_disagg")),
+        vllm_disagg=Split(**below(values, "vllm_disagg")),
+        primus=Primus(**below(values, "primus")),
         vllm=Serving(**_serving(values, "vllm")),
         sglang=Serving(**_serving(values, "sglang")),
-        env=_under(values, "env"),
+        env=below(values, "env"),
         origins={path: origin for path, (_, origin) in found.items()},
         warnings=tuple(warnings),
     )
@@ -240,17 +240,10 @@ def _interface_of(slurm: Any) -> dict[str, Any]:
     return {"network_interface": slurm.get("network_interface")} if isinstance(slurm, Mapping) else {}
 
 
-def _under(values: Mapping[str, Any], stem: str) -> dict[str, Any]:
-    """The values below a path, by what follows it."""
-    return {
-        path.removeprefix(f"{stem}."): value for path, value in values.items() if path.startswith(f"{stem}.")
-    }
-
-
 def _serving(values: Mapping[str, Any], stem: str) -> dict[str, Any]:
     """The same, with the variables of the block in a table of their own."""
-    flat = _under(values, stem)
-    env = _under(flat, "env")
+    flat = below(values, stem)
+    env = below(flat, "env")
     return {**{name: value for name, value in flat.items() if not name.startswith("env.")}, "env": env}
 
 

@@ -45,14 +45,18 @@ def secrets_within(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield name, password
 
 
+def holds_secret(value: Any, name: str = "") -> bool:
+    """Whether there is a secret in a document, or in what stands under a name."""
+    return any(True for _ in secrets_within(value, name))
+
+
 def without_secrets(value: Any) -> Any:
     """The document without the keys whose values are secrets."""
     if isinstance(value, Mapping):
         return {
             key: without_secrets(part)
             for key, part in value.items()
-            if isinstance(part, (Mapping, list, tuple))
-            or not any(True for _ in secrets_within(part, str(key)))
+            if isinstance(part, (Mapping, list, tuple)) or not holds_secret(part, str(key))
         }
     if isinstance(value, (list, tuple)):
         return [without_secrets(part) for part in value]

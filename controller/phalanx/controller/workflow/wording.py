@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InputError, did_you_mean
 from .secrecy import looks_secret
@@ -35,6 +35,14 @@ _BRANCHES = {"str", "int", "float", "bool"}
 #: Blocks whose values are shown nowhere by an error.
 _ENVIRONMENTS = {"docker_env_vars", "env_vars", "docker_build_arg"}
 KeyPath = tuple[int | str, ...]
+Value = TypeVar("Value")
+
+
+def below(values: Mapping[str, Value], stem: str) -> dict[str, Value]:
+    """Of values by key path those below one, by what follows it."""
+    return {
+        path.removeprefix(f"{stem}."): value for path, value in values.items() if path.startswith(f"{stem}.")
+    }
 
 
 def key_path(location: Sequence[int | str]) -> str:

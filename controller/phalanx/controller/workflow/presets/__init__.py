@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..place import read_json
+from ..wording import below
 
 _HERE = Path(__file__).parent
 
@@ -25,11 +26,7 @@ class Preset:
 
     def block(self, name: str) -> dict[str, tuple[Any, str]]:
         """The values of one block, by key."""
-        return {
-            path.removeprefix(f"{name}."): value
-            for path, value in self.values.items()
-            if path.startswith(f"{name}.")
-        }
+        return below(self.values, name)
 
 
 def preset_for(target: str, nodes: int, vendor: str) -> Preset:
