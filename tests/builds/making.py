@@ -11,7 +11,7 @@ from phalanx.controller.builds.credentials import read_credentials
 from phalanx.controller.builds.inputs import BuildInputs, read_dockerfiles, read_facts, tools_here
 from phalanx.controller.workflow.context import load_context
 from phalanx.controller.workflow.models import discover
-from phalanx.controller.workflow.tags import select
+from phalanx.controller.workflow.tags import choose
 
 AMD = "# CONTEXT {'gpu_vendor': 'AMD', 'guest_os': 'UBUNTU'}\n"
 NVIDIA = "# CONTEXT {'gpu_vendor': 'NVIDIA', 'guest_os': 'UBUNTU'}\n"
@@ -32,7 +32,7 @@ def project(folder: Path, cards: Sequence[Mapping[str, Any]], files: Mapping[str
 
 def inputs(folder: Path, *tags: str, context: Any = None, **more: Any) -> BuildInputs:
     """The inputs of a build in a project: ``all`` when no tag is said."""
-    cards = select(discover(folder), tags or ("all",))
+    cards = [choice.finished() for choice in choose(discover(folder), tags or ("all",)).choices]
     environ = more.pop("environ", {})
     dockerfiles, unreadable = read_dockerfiles(folder, cards)
     values: dict[str, Any] = {

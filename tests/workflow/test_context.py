@@ -129,7 +129,11 @@ def test_what_a_later_part_acts_on_is_typed() -> None:
     assert context.data == {"d": {"nas": DataSource("/n", mirror="true", read_write=True)}}
     assert context.error_scan == ErrorScan(False, ("(", "x"), ("ok",))
     assert (context.rocenv_mode, context.system_details, context.rocm_path) == ("full", False, "/opt/rocm")
-    assert context.facts == {"host_os": "HOST_UBUNTU"}
+    assert {
+        name: context.document[name]
+        for name in ("ctx_test", "host_os", "numa_balancing")
+        if name in context.document
+    } == {"host_os": "HOST_UBUNTU"}
     assert context.slurm is not None
     assert (context.slurm.modules, context.slurm.enable_node_check) == (("rocm",), False)
     assert context.blocks["distributed"]["sglang_disagg"] == {"prefill_nodes": 1}

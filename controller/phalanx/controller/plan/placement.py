@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..workflow.card import ModelCard
-from ..workflow.distributed import context_nodes
+from ..workflow.distributed import MOST_NODES, context_nodes
 from ..workflow.errors import InputError, did_you_mean
 from ..workflow.placeholders import refuse_placeholder
 from ..workflow.presets import Preset, preset_for
@@ -22,8 +22,6 @@ from .model import SlurmOptions, TargetPlan
 from .quantities import whole_number
 
 TARGETS = ("local", "slurm")
-#: More nodes than any cluster has; a larger number is a mistyped one.
-MOST_NODES = 100_000
 #: Options that only ask for an allocation, and say nothing inside one.
 _ASKING = tuple(name for name in SlurmOptions.__dataclass_fields__ if name not in ("job_id", "extra"))
 

@@ -26,8 +26,6 @@ GUESTS = ("UBUNTU", "CENTOS")
 BLOCKS = ("distributed", "launcher", "vllm", "sglang", "multi_node_args")
 #: Where a count of GPUs may be given at the top, first found first.
 GPU_COUNT_KEYS = ("gpus_per_node", "gpu_count", "n_gpus", "num_gpus", "ngpus")
-#: What the CONTEXT line of a Dockerfile may ask for besides vendor and guest.
-FACTS = ("ctx_test", "host_os", "numa_balancing")
 UnknownKeys = Literal["error", "warn"]
 
 
@@ -37,7 +35,7 @@ class Context:
 
     ``mounts`` is container path to host path, as in madengine. ``deploy``: "local", "slurm" or "".
     ``blocks``: how ranks are formed (``BLOCKS``), as it was given; ``document``: the whole, as it was given,
-    without comments and with ``deployment_config`` folded in. ``facts``: those of ``FACTS`` that were given.
+    without comments and with ``deployment_config`` folded in.
     Placeholders are resolved, save in environments (``docker_env``, ``env``, ``build_args``, those of tools),
     whose values may be secrets: whoever puts one into a process resolves it with ``placeholders.resolve``.
     """
@@ -71,7 +69,6 @@ class Context:
     rocenv_mode: str = ""
     rocm_path: str = ""
     debug: bool = False
-    facts: Mapping[str, str] = field(default_factory=dict)
     blocks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     document: Mapping[str, Any] = field(default_factory=dict, compare=False)
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -231,7 +228,6 @@ def _typed(merged: Merged) -> Context:
         rocenv_mode=said.rocenv_mode or "",
         rocm_path=said.MAD_ROCM_PATH or "",
         debug=said.debug,
-        facts={name: str(getattr(said, name)) for name in FACTS if getattr(said, name) != ""},
         blocks={name: values[name] for name in BLOCKS if values.get(name) is not None},
         document=values,
         origins=origins,

@@ -17,10 +17,6 @@ from .context_schema import (
 )
 from .wording import KeyPath, explain, place_of, unknown_key
 
-_INNER: Mapping[str, tuple[type[BaseModel], Sequence[str]]] = {
-    "slurm": (Slurm, UNUSED_SLURM),
-}
-
 
 def check(source: str, values: dict[str, Any]) -> None:
     """Raises InputError for values of one source that the schema does not take."""
@@ -50,10 +46,9 @@ def unused(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
     """Keys that are accepted and do nothing here, by source; one that asks for nothing is no news."""
     found: dict[str, list[str]] = {}
     for key, value in values.items():
-        if key in _INNER:
-            model, names = _INNER[key]
-            for part in _asking(model, value or {}, names):
-                path = f"{key}.{part}"
+        if key == "slurm":
+            for part in _asking(Slurm, value or {}, UNUSED_SLURM):
+                path = f"slurm.{part}"
                 found.setdefault(origins.get(path, origins[key]), []).append(path)
         elif _asking(ContextInput, {key: value}, UNUSED):
             found.setdefault(origins[key], []).append(key)

@@ -13,10 +13,9 @@ from typing import Any
 
 from .errors import InputError
 from .placeholders import refuse_within, resolve_shown
+from .secrecy import ENVIRONMENTS
 from .wording import key_path, kind_of
 
-#: Environments: their values may be secrets, so whoever puts them into a process resolves them.
-ENVIRONMENTS = ("docker_env_vars", "env_vars", "docker_build_arg")
 #: Texts that are looked for in logs as they stand.
 LITERAL = ("log_error_patterns", "log_error_benign_patterns")
 #: Blocks of a manifest of which a higher layer replaces the keys that it gives, not the whole.

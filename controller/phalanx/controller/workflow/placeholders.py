@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .errors import InputError
-from .secrecy import looks_secret
+from .secrecy import PLACEHOLDER, looks_secret
 
-_WHOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _WITHIN = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)((?::?[-=+?]|[#%/^,@\[])[^}]*)?\}")
 
 
@@ -35,7 +34,7 @@ def resolve(text: str, environ: Mapping[str, str], where: str, name: str = "it")
 
     Raises InputError for a placeholder whose variable is not set, or that stands within a longer text.
     """
-    whole = _WHOLE.fullmatch(text)
+    whole = PLACEHOLDER.fullmatch(text)
     if whole is None:
         refuse_within(text, where, name)
         return Resolved(text)
@@ -57,7 +56,7 @@ def resolve_shown(text: str, environ: Mapping[str, str], where: str) -> str:
 
 def refuse_placeholder(text: str, where: str) -> None:
     """For texts that are read as they stand: raises InputError for a placeholder, whole or within."""
-    if _WHOLE.fullmatch(text):
+    if PLACEHOLDER.fullmatch(text):
         raise InputError(f"cannot use {where}: {text} is not looked up here; write it out, or say it with -c")
     refuse_within(text, where)
 

@@ -21,7 +21,11 @@ def looks_secret(name: str) -> bool:
 
 
 _URL_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:(?P<password>[^/\s@]+)@", re.IGNORECASE)
-_PLACEHOLDER = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+#: A whole text that stands for a variable; its name is the group.
+PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+#: Blocks that are environments: their values may be secrets, so errors show none of them, and whoever puts
+#: them into a process resolves them.
+ENVIRONMENTS = ("docker_env_vars", "env_vars", "docker_build_arg")
 
 
 def url_password(text: str) -> str:
@@ -38,7 +42,7 @@ def secrets_within(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, (list, tuple)):
         for part in value:
             yield from secrets_within(part, name)
-    elif value is not None and not isinstance(value, bool) and not _PLACEHOLDER.fullmatch(str(value)):
+    elif value is not None and not isinstance(value, bool) and not PLACEHOLDER.fullmatch(str(value)):
         if looks_secret(name) and str(value):
             yield name, str(value)
         elif password := url_password(str(value)):

@@ -74,11 +74,6 @@ class Selection:
     notes: tuple[str, ...] = ()
 
 
-def select(cards: Sequence[ModelCard], values: Iterable[str]) -> list[ModelCard]:
-    """The cards that the tags choose, as they are to run. Raises as ``choose``."""
-    return [choice.finished() for choice in choose(cards, values).choices]
-
-
 def choose(cards: Sequence[ModelCard], values: Iterable[str]) -> Selection:
     """What the tags choose; a model chosen twice in just the same way once.
 

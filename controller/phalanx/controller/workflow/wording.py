@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InputError, did_you_mean
-from .secrecy import looks_secret
+from .secrecy import ENVIRONMENTS, looks_secret
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -32,8 +32,6 @@ _EXPECTED = {
 }
 #: Names that pydantic puts into a location for the branch of a union; they are no keys of the user.
 _BRANCHES = {"str", "int", "float", "bool"}
-#: Blocks whose values are shown nowhere by an error.
-_ENVIRONMENTS = {"docker_env_vars", "env_vars", "docker_build_arg"}
 KeyPath = tuple[int | str, ...]
 Value = TypeVar("Value")
 
@@ -137,7 +135,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 def _found(place: KeyPath, detail: ErrorDetails) -> str:
     """What was found; of a text that may be or hold a secret, only that it is one."""
-    may_be_secret = any(part in _ENVIRONMENTS or looks_secret(str(part)) for part in place)
+    may_be_secret = any(part in ENVIRONMENTS or looks_secret(str(part)) for part in place)
     if isinstance(detail["input"], str) and may_be_secret:
         return "text"
     return kind_of(detail["input"])
