@@ -83,3 +83,19 @@ def test_what_was_opened_beneath_is_closed_on_the_way(results: Path) -> None:
         with pytest.raises(OSError):
             open_beneath(results, name)
     assert descriptors() == before
+
+
+def test_files_of_the_folder_that_steps_run_in_are_named_as_steps_see_them(tmp_path: Path) -> None:
+    work, results = tmp_path / "work", tmp_path / "results"
+    for name in ("run_directory/perf.csv", "run_directory/sub/perf.csv", "perf.csv", "tool_output/perf.csv"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(name)
+    results.mkdir()
+    found = find_results(results, work, ("perf.csv",), LIMITS, "run_directory")
+    assert [(file.folder.name, file.name) for file in found.files] == [
+        ("run_directory", "perf.csv"),
+        ("run_directory", "sub/perf.csv"),
+        ("work", "tool_output/perf.csv"),
+    ]
+    plain = find_results(results, work, ("perf.csv",), LIMITS)
+    assert [file.name for file in plain.files][:2] == ["perf.csv", "run_directory/perf.csv"]

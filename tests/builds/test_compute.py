@@ -24,7 +24,7 @@ from phalanx.controller.fleet.events import CaseFinished, Event, FileCollected, 
 from phalanx.controller.fleet.workspace import pack
 from phalanx.controller.plan.codec import from_json, to_json
 from phalanx.controller.plan.inputs import RunInputs
-from phalanx.controller.plan.model import Plan
+from phalanx.controller.plan.model import Plan, Share
 from phalanx.controller.plan.secrets import Secrets
 from phalanx.controller.workflow.context import load_context
 
@@ -71,7 +71,8 @@ def test_each_recipe_is_a_case_and_no_secret_is_in_the_plan(tmp_path: Path) -> N
     assert [step.name for step in two.steps] == ["login", "tools", "build", "tag", "push", "clean"]
     assert {step.per for case in plan.cases for step in case.steps} == {"node"}
     assert [step.always for step in two.steps] == [False] * 5 + [True]
-    assert (one.workspace, one.collect, plan.output_csv) == ("/staged", ("image.iid",), "")
+    assert (one.workspace, one.collect) == ((Share("/staged"),), ("image.iid",))
+    assert plan.output_csv == ""
     document = to_json(plan)
     assert CANARY.encode() not in document
     assert from_json(document) == plan
@@ -110,7 +111,7 @@ def test_links_out_of_the_project_and_credentials_are_not_sent(tmp_path: Path) -
     stage(build, tmp_path / "staged", "phalanx-tools:1")
     names = {path.name for path in (tmp_path / "staged/docker").iterdir()}
     assert names == {"common", "more", "dummy.Dockerfile", "tools.Dockerfile", "within"}
-    pack(tmp_path / "staged", tmp_path / "sent.tar")
+    pack((Share(str(tmp_path / "staged")),), tmp_path / "sent.tar")
     assert CANARY.encode() not in (tmp_path / "sent.tar").read_bytes()
 
 

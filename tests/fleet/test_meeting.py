@@ -67,12 +67,12 @@ def test_the_users_meeting_point_goes_into_the_command_too() -> None:
 def test_braces_of_users_and_secrets_are_left_alone() -> None:
     env = {"A": EnvValue("{NODE_RANK} ${X}", "-e"), "S": EnvValue("", "env:S", secret=True)}
     case = dataclasses.replace(launched("torchrun", 2), env=env)
-    assert Meeting(("a", "b"), 1).rendered(case, 1) == {"A": "{NODE_RANK} ${X}"}
+    assert Meeting(("a", "b"), 1).rendered(case.env, 1) == {"A": "{NODE_RANK} ${X}"}
 
 
 def test_with_fewer_nodes_the_command_is_for_those_that_came() -> None:
     made = launched("torchrun", 3, min_nodes=2)
-    assert "--nnodes=2" in Meeting(("a", "b"), 1).rendered(made, 0)[RUNNER]
+    assert "--nnodes=2" in Meeting(("a", "b"), 1).rendered(made.env, 0)[RUNNER]
 
 
 def test_a_step_of_the_first_node_runs_there_alone() -> None:

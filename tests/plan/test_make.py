@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from phalanx.controller.plan.describe import describe
 from phalanx.controller.plan.make import plan_for_command, plan_for_tags
-from phalanx.controller.plan.model import SlurmOptions
+from phalanx.controller.plan.model import Share, SlurmOptions
 from phalanx.controller.workflow.errors import InputError
 from phalanx.protocol.messages import Runtime
 
@@ -29,7 +29,10 @@ def test_a_model_runs_its_script_with_its_arguments_split_and_not_through_a_shel
     plan = plan_for_tags(models({"args": "--name 'two words' $(touch X) ; x"}))
     [case] = plan.cases
     assert case.steps[0].argv == ("bash", "run.sh", "--name", "two words", "$(touch", "X)", ";", "x")
-    assert case.workspace == "/proj/scripts/m"
+    assert (case.workspace, case.container.workdir) == (
+        (Share("/proj/scripts/m", "run_directory"),),
+        "run_directory",
+    )
     assert plan.output_csv == "/proj/perf.csv"
     assert plan.exit_policy == "workflow"
 

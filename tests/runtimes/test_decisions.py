@@ -176,7 +176,7 @@ def test_a_specification_becomes_the_engine_s_json() -> None:
     spec = ContainerSpec(
         Runtime.DOCKER,
         image="x:1",
-        workdir="/w",
+        workdir="run_directory",
         user="1:2",
         ipc="host",
         mounts=(Mount("/data", "/data", True),),
@@ -189,7 +189,11 @@ def test_a_specification_becomes_the_engine_s_json() -> None:
     )
     body = container_config.container_config(spec, _given())
     host = body["HostConfig"]
-    assert (body["Image"], body["User"], body["WorkingDir"]) == ("sha256:ab", "1:2", "/w")
+    assert (body["Image"], body["User"], body["WorkingDir"]) == (
+        "sha256:ab",
+        "1:2",
+        "/myworkspace/run_directory",
+    )
     assert body["Entrypoint"] == ["/bin/sh", "/run/phalanx/supervise"]
     assert "Env" not in body
     assert "Privileged" not in host

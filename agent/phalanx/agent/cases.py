@@ -22,7 +22,7 @@ from phalanx.agent.logs import LogPump, Stream
 from phalanx.agent.pressure import Pressed
 from phalanx.agent.runtimes.base import CasePlaces, Ended, Owner, Place, Runtime, RuntimeUnavailable
 from phalanx.agent.workload import WorkloadServer, WorkloadUnavailable
-from phalanx.agent.workspace import WorkspaceError, unpack
+from phalanx.agent.workspace import WorkspaceError, make_folder, unpack
 from phalanx.protocol import messages as m
 from phalanx.protocol.messages import (
     NODE_LEVEL,
@@ -127,6 +127,7 @@ class Cases:
                 if archive is None:
                     raise BlobError("the workspace did not come before the case")
                 await asyncio.to_thread(unpack, archive, places.work)
+            make_folder(places.work, message.spec.workdir)
             api = None
             if message.case != HOST:
                 api = self.serve_api(message, places.socket)

@@ -62,14 +62,25 @@ class Found:
             self.left_out.append(words)
 
 
-def find_results(results: Path, work: Path, patterns: tuple[str, ...], limits: CollectLimits) -> Found:
-    """All regular files of ``results``, and those of ``work`` whose name or path matches a pattern."""
+def find_results(
+    results: Path, work: Path, patterns: tuple[str, ...], limits: CollectLimits, inner: str = ""
+) -> Found:
+    """All regular files of ``results``, and those of ``work`` whose name or path matches a pattern.
+
+    ``inner``: the folder of ``work`` in which steps run. Its files are named as steps see them, and come
+    before those beside it.
+    """
     found = Found()
     taken: set[str] = set()
-    for folder, wanted in ((results, None), (work, patterns)):
-        if wanted is not None and not wanted:
+    inside = work / inner
+    for folder, wanted, without in (
+        (results, None, None),
+        (inside, patterns, None),
+        (work, patterns, inside),
+    ):
+        if (wanted is not None and not wanted) or folder == without:
             continue
-        for name, about in _entries(folder):
+        for name, about in _entries(folder, without):
             if name in taken or (wanted is not None and not _matches(name, wanted)):
                 continue
             taken.add(name)
@@ -85,9 +96,9 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(base, one) or fnmatch.fnmatchcase(name, one) for one in patterns)
 
 
-def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _entries(folder: Path, without: Path | None) -> Iterator[tuple[str, os.stat_result]]:
     for root, folders, names in os.walk(folder, followlinks=False):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if without is None or Path(root, name) != without)
         for base in sorted(names):
             path = Path(root, base)
             try:

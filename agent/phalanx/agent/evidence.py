@@ -69,7 +69,12 @@ class Evidence:
             return
         places = case.places
         found = await asyncio.to_thread(
-            find_results, places.results, places.work, message.patterns, CollectLimits()
+            find_results,
+            places.results,
+            places.work,
+            message.patterns,
+            CollectLimits(),
+            case.message.spec.workdir,
         )
         offered = await self._offer(message, found)
         words = found.left_out[:MOST_WORDS]

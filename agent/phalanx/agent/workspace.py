@@ -34,6 +34,11 @@ def unpack(archive: Path, target: Path) -> None:
         raise WorkspaceError(f"the workspace is not a tar that can be read: {error}") from error
 
 
+def make_folder(work: Path, name: str) -> None:
+    """Make the folder of the workspace in which steps run. Raises WorkspaceError or OSError."""
+    (work / _inside(name)).mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
 def _unpack(tar: tarfile.TarFile, target: Path) -> None:
     total = 0
     about = os.statvfs(target)

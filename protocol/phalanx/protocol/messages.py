@@ -794,7 +794,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """Everything about the container of a case on one node, typed. Ignored parts are refused, not dropped."""
+    """Everything about the container of a case on one node, typed. Ignored parts are refused, not dropped.
+
+    ``workdir``: the folder of the workspace in which steps run, "" for the workspace itself.
+    """
 
     runtime: Runtime
     image: ImageRef = ""

@@ -66,7 +66,7 @@ def container_config(spec: ContainerSpec, given: Given) -> dict[str, Any]:
         "Entrypoint": ["/bin/sh", f"{INSIDE}/supervise"],
         "Cmd": [],
         "User": spec.user,
-        "WorkingDir": spec.workdir or INSIDE_WORK,
+        "WorkingDir": f"{INSIDE_WORK}/{spec.workdir}" if spec.workdir else INSIDE_WORK,
         "Labels": labels(given),
         "StopSignal": "SIGTERM",
         "Healthcheck": {"Test": ["NONE"]},

@@ -14,7 +14,7 @@ from phalanx.protocol.messages import ContainerSpec, Runtime
 from ..fleet.events import CaseFinished, FileCollected, RankExited, Recorded
 from ..plan.inputs import RunInputs
 from ..plan.make import plan_of_cases
-from ..plan.model import CasePlan, EnvValue, Plan, ResultRule, StepPlan
+from ..plan.model import CasePlan, EnvValue, Plan, ResultRule, Share, StepPlan
 from ..plan.model_case import case_name
 from ..plan.placement import place
 from ..plan.secrets import Secret, Secrets
@@ -123,7 +123,7 @@ def _case(
         steps=tuple(steps),
         container=ContainerSpec(Runtime.PROCESS, network=""),
         env=env,
-        workspace=folder,
+        workspace=(Share(folder),),
         collect=(IID,),
         result=ResultRule(require_performance=False),
         columns={"model": first.model},

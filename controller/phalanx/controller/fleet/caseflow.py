@@ -238,7 +238,8 @@ class CaseFlow:
         self._running = {node: set(self.ranks_of(node)) if per_rank else {NODE_LEVEL} for node in on}
         if not self._running:
             return self._steps_over()
-        secrets = {name: self.secret_of(name) for name, value in self.plan.env.items() if value.secret}
+        env = step.env if step.where == "host" else {**self.plan.env, **step.env}
+        secrets = {name: self.secret_of(name) for name, value in env.items() if value.secret}
         starts = [
             Tell(
                 (node,),
@@ -246,11 +247,12 @@ class CaseFlow:
                     self.plan.name,
                     step.name,
                     step.argv,
-                    self.meeting.rendered(self.plan, self._position[node]),
+                    self.meeting.rendered(env, self._position[node]),
                     secrets,
                     self.ranks_of(node) if per_rank else (),
                     step.deadline_s,
                     self.timing.stop_grace_s,
+                    step.where,
                 ),
             )
             for node in on

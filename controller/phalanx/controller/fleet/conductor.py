@@ -392,7 +392,7 @@ class Conductor:
         stage = self.run_dir / ".workspaces"
         stage.mkdir(mode=0o700, exist_ok=True)
         archive = stage / f"{secrets.token_hex(4)}.tar"
-        pack(Path(instruction.path), archive)
+        pack(instruction.shares, archive)
         return archive
 
     # --- cases

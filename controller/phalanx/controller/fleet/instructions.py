@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from phalanx.protocol.messages import Message
 
+from ..plan.model import Share
 from .events import OWN, Event
 
 
@@ -139,11 +140,11 @@ class ChangeParents(Instruction):
 class Ship(Instruction):
     """Bring a blob to these nodes; record image.fetched for each.
 
-    ``purpose``: "library" or "workspace". ``path``: what to ship of the login node.
+    ``purpose``: "library" or "workspace". ``shares``: what a workspace is made of.
     """
 
     purpose: str
-    path: str
+    shares: tuple[Share, ...]
     nodes: tuple[str, ...]
     request: int = OWN
 

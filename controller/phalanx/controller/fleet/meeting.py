@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..plan.model import CasePlan
+from ..plan.model import CasePlan, EnvValue
 from ..plan.templates import node_values, render
 from .roster import Roster
 
@@ -24,13 +25,13 @@ class Meeting:
         """What every rank is told."""
         return {"MASTER_ADDR": self.addresses[0], "MASTER_PORT": str(self.port)}
 
-    def rendered(self, case: CasePlan, rank: int) -> dict[str, str]:
-        """The environment of the case on the node of that rank, secrets left out.
+    def rendered(self, env: Mapping[str, EnvValue], rank: int) -> dict[str, str]:
+        """An environment on the node of that rank, secrets left out.
 
         A launcher's command agrees with what the script sees: a MASTER_ADDR or MASTER_PORT that the user set
         goes into both.
         """
-        plain = {name: value for name, value in case.env.items() if not value.secret}
+        plain = {name: value for name, value in env.items() if not value.secret}
         own = {name: plain[name].value for name in ("MASTER_ADDR", "MASTER_PORT") if name in plain}
         told = self.environment() | own
         values = node_values(rank, self.addresses, told["MASTER_ADDR"], told["MASTER_PORT"])

@@ -96,7 +96,7 @@ class Preparation:
             if event.node in self.library:
                 return self._unable(event.node, "the engine's client cannot be imported")
             self.library.add(event.node)
-            return [Ship("library", "", (event.node,), self.request)]
+            return [Ship("library", (), (event.node,), self.request)]
         self.runtime.add(event.node)
         if (wanted := self.plan.inventory) is not None:
             return [Tell((event.node,), ImagesQuery(1, wanted.reference, wanted.prune))]

@@ -12,7 +12,7 @@ from pathlib import Path
 from phalanx.protocol.messages import ContainerSpec, Mount, Runtime
 
 from ..logs.clean import clean
-from .model import CasePlan, EnvValue, Plan, TargetPlan
+from .model import CasePlan, EnvValue, Plan, Share, StepPlan, TargetPlan
 from .secrets import MASK
 from .templates import shown
 
@@ -179,8 +179,7 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     why = plan.origins.get(f"cases.{case.name}.runtime", "")
     yield from _line("runtime", [f"{case.container.runtime.value}{f'  ({why})' if why else ''}"])
     yield from _line("steps", _steps(plan, case))
-    if case.workspace:
-        yield from _line("workspace", [f"{case.workspace} → a copy on every node"])
+    yield from _line("workspace", map(_share, case.workspace))
     yield from _line("env", _env(case, plan.target.nodes))
     yield from _line("mounts", map(_mount, case.container.mounts))
     yield from _line("devices", [device.source for device in case.container.devices])
@@ -188,12 +187,23 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     yield from _line("results", [_results(case)])
 
 
+def _share(share: Share) -> str:
+    return f"{share.source} → {f'{share.target} of ' if share.target else ''}a workspace on every node"
+
+
 def _steps(plan: Plan, case: CasePlan) -> Iterator[str]:
     for step in case.steps:
         end = f"  within {_time(step.deadline_s)}" if step.deadline_s else ""
         origin = _from(plan, f"cases.{case.name}.timeout") if step.name == "main" and end else ""
         per = "on the first node" if step.per == "first" else f"per {step.per}"
-        yield f"{step.name}, once {per}: {shlex.join(step.argv)}{end}{origin}"
+        beside = ", beside the container" if step.where == "host" else ""
+        yield f"{step.name}, once {per}{beside}: {_argv(step)}{end}{origin}"
+
+
+def _argv(step: StepPlan) -> str:
+    """The command on one line: of a text of several lines, as phalanx's own steps have it, the first."""
+    words = [word if "\n" not in word else word.strip().split("\n")[0] + " …" for word in step.argv]
+    return shlex.join(words)
 
 
 def _env(case: CasePlan, nodes: int) -> Iterator[str]:

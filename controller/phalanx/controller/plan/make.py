@@ -22,7 +22,7 @@ from .gpus import gpus_of
 from .image import bulk_warnings, checked_reference, image_plan, image_plans, travel_plan
 from .inputs import RunInputs
 from .launchers import launcher_column
-from .model import PLAN_SCHEMA, CasePlan, ImagePlan, InventoryPlan, Plan, ResultRule, StepPlan, Timing
+from .model import PLAN_SCHEMA, CasePlan, ImagePlan, InventoryPlan, Plan, ResultRule, Share, StepPlan, Timing
 from .model_case import add_asked, add_context, case_name, master_port, model_case
 from .placement import Placement, place
 from .quantities import duration
@@ -130,7 +130,7 @@ def _command_case(inputs: RunInputs, placement: Placement) -> tuple[CasePlan, Se
         container=container,
         env=env,
         ranks_per_node=inputs.ranks_per_node or 1,
-        workspace=inputs.workspace,
+        workspace=(Share(inputs.workspace),) if inputs.workspace else (),
         result=ResultRule(require_performance=False),
         columns={
             "model": name,

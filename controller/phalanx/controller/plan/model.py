@@ -35,7 +35,9 @@ class StepPlan:
     """One command of a case.
 
     ``per``: once per rank, once per node, or once on the first node. ``deadline_s``: 0 for none. ``always``:
-    run it even after an earlier step failed (post-scripts, collection of diagnostics).
+    run it even after an earlier step failed (post-scripts, collection of diagnostics). ``env``: what this
+    step alone is told, over the environment of its case. ``where``: "host" runs beside the container, as the
+    agent itself and without the environment of the case.
     """
 
     name: str
@@ -43,6 +45,19 @@ class StepPlan:
     per: Literal["rank", "node", "first"] = "rank"
     deadline_s: float = 0.0
     always: bool = False
+    env: dict[str, EnvValue] = field(default_factory=dict)
+    where: Literal["case", "host"] = "case"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What every node gets a copy of: a file of the login node, or all that is in a folder of it.
+
+    ``target``: where it is in the workspace, "" for the content of the workspace itself.
+    """
+
+    source: str
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +77,8 @@ class ResultRule:
 class CasePlan:
     """What yields result rows: one model of a run, or one command.
 
-    ``workspace``: a folder of the login node whose content is the working directory on every node, or "".
+    ``workspace``: what is copied to every node; where two shares have the same file, the first counts. Steps
+    run in its root, or in the folder of it that ``container.workdir`` names.
     ``collect``: patterns of files to bring back, beside the results directory.
     ``columns``: what the row of perf.csv says about the model (name, args, tags, ...), by column name.
     ``needs_image``: an image that every node must have beside that of the container, or "".
@@ -74,7 +90,7 @@ class CasePlan:
     container: ContainerSpec
     env: dict[str, EnvValue] = field(default_factory=dict)
     ranks_per_node: int = 1
-    workspace: str = ""
+    workspace: tuple[Share, ...] = ()
     collect: tuple[str, ...] = ()
     result: ResultRule = ResultRule()
     columns: dict[str, str] = field(default_factory=dict)

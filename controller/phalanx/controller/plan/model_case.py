@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -26,7 +27,7 @@ from .gpus import Gpus, gpus_of
 from .inputs import RunInputs
 from .launch_shape import Shape
 from .launchers import check_devices, launcher_column, launcher_of, put_interfaces, put_launch, shape_of
-from .model import CasePlan, EnvValue, ResultRule, StepPlan
+from .model import CasePlan, EnvValue, ResultRule, Share, StepPlan
 from .option_secrets import open_options
 from .placement import Placement
 from .quantities import duration
@@ -36,6 +37,8 @@ from .secrets import Secret, Secrets, looks_secret
 MODEL_TIMEOUT_S = 7200.0
 #: Files that models and their tools leave beside their results.
 ARTEFACTS = ("*_profiler_output.csv", "*_output.csv", "*_trace.csv", "*_env.csv", "library_trace.csv")
+#: The folder of the workspace that has the model's scripts, and in which they run (madengine's name).
+MODEL_FOLDER = "run_directory"
 _SHELL_WORDS = {"&&", "||", ";", "|", "&", "<", ">", ">>"}
 
 
@@ -65,7 +68,10 @@ def model_case(
     environment = _environment(inputs, model, placement, gpus, said, shape)
     check_devices(environment, launcher)
     env, secrets = environment.finished()
-    container = container_of(inputs, card, runtime, image if runtime is Runtime.DOCKER else "", gpus)
+    container = replace(
+        container_of(inputs, card, runtime, image if runtime is Runtime.DOCKER else "", gpus),
+        workdir=MODEL_FOLDER,
+    )
     multiple = card.multiple_results
     return CasePlan(
         name=name,
@@ -73,7 +79,7 @@ def model_case(
         container=container,
         env=env,
         ranks_per_node=inputs.ranks_per_node or 1,
-        workspace=model.directory,
+        workspace=(Share(model.directory, MODEL_FOLDER),),
         collect=((multiple,) if multiple else ()) + ARTEFACTS,
         result=ResultRule(multiple_results=multiple, require_performance=True),
         columns={
