@@ -240,7 +240,8 @@ def test_every_card_makes_a_plan() -> None:
     plan = plan_for_tags(RunInputs(run_id="r", cwd="/", models=chosen, nodes=4))
     assert [case.name for case in plan.cases] == ["ring_allreduce", "hello", "fail_on_rank", "hog"]
     assert plan.warnings == ()
-    assert plan.cases[2].steps[0].argv == ("python3", "fail_on_rank.py", "--rank", "1", "--status", "7")
+    [main] = [step for step in plan.cases[2].steps if step.name == "main"]
+    assert main.argv == ("python3", "fail_on_rank.py", "--rank", "1", "--status", "7")
 
 
 def test_every_card_has_a_dockerfile_in_mad_form() -> None:

@@ -75,8 +75,8 @@ def test_complaints_of_nvidia_smi_are_no_gpus() -> None:
 
 def test_amd_smi_is_read_in_both_of_its_forms() -> None:
     expected = [
-        Seen(AMD, "AMD Instinct MI300X", "0000:05:00.0", 196592 * 2**20, "amd-smi", 0),
-        Seen(AMD, "AMD Instinct MI355X", "0000:15:00.0", 294896 * 2**20, "amd-smi", 1),
+        Seen(AMD, "AMD Instinct MI300X", "0000:05:00.0", 196592 * 2**20, "amd-smi", 0, "gfx942"),
+        Seen(AMD, "AMD Instinct MI355X", "0000:15:00.0", 294896 * 2**20, "amd-smi", 1, "gfx950"),
     ]
     assert amd.parse_amd_smi(json.dumps(AMD_SMI, indent=4)) == expected
     assert amd.parse_amd_smi("some warning\n" + json.dumps({"gpu_data": AMD_SMI})) == expected
@@ -137,8 +137,8 @@ def amd_node(root: Path) -> None:
 def test_sysfs_shows_amd_gpus_in_the_order_of_kfd(tmp_path: Path) -> None:
     amd_node(tmp_path)
     assert seen_in_sysfs(tmp_path) == [
-        Seen(AMD, "gfx90a", "0000:c4:00.0", 0, "pci"),
-        Seen(AMD, "AMD Instinct MI300X", "0000:05:00.0", 206141652992, "pci"),
+        Seen(AMD, "gfx90a", "0000:c4:00.0", 0, "pci", architecture="gfx90a"),
+        Seen(AMD, "AMD Instinct MI300X", "0000:05:00.0", 206141652992, "pci", architecture="gfx942"),
     ]
 
 

@@ -117,6 +117,8 @@ class World:
         #: images that nobody has, and how long one takes at most to get to a node, in seconds
         self.nowhere: set[str] = set()
         self.transfer_s = 1.0
+        #: the GPUs that the agent of a node tells of
+        self.gpus: dict[str, list[dict[str, str]]] = {}
         self._coming: dict[int, str] = {}
 
     # --- time
@@ -263,10 +265,9 @@ class World:
     def _judge(self, instruction: ins.JudgeCase) -> None:
         self.judged.append(instruction.case)
         end = instruction.outcome
-        status = "CANCELLED" if end.cancelled else "SUCCESS" if end.completed else "FAILURE"
-        self.happen(
-            ev.CaseFinished(instruction.case, status, end.failure, ({"status": status},)), self.soon()
-        )
+        status = "SUCCESS" if end.completed else "SKIPPED" if end.skipped else "FAILURE"
+        status, reason = "CANCELLED" if end.cancelled else status, end.failure or end.skipped
+        self.happen(ev.CaseFinished(instruction.case, status, reason, ({"status": status},)), self.soon())
 
     def _set_timer(self, name: str, seconds: float) -> None:
         mark = self.timers[name] = next(self._order)
@@ -307,7 +308,8 @@ class World:
     def _join(self, node: str, rank: int) -> None:
         if node not in self.dead:
             self.happen(ev.AgentJoined(node, rank, "one", f"10.0.0.{rank + 1}"))
-            self.happen(ev.AgentFacts(node, {"free_port": 29500}), self.soon())
+            facts = {"free_port": 29500, "gpus": self.gpus.get(node, [])}
+            self.happen(ev.AgentFacts(node, facts), self.soon())
 
     def die(self, node: str, detail: str = "connection broke") -> None:
         """The node falls silent and stays so."""

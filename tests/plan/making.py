@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from phalanx.controller.plan.inputs import RunInputs
+from phalanx.controller.plan.model import CasePlan, StepPlan
 from phalanx.controller.workflow.card import read_cards
 from phalanx.controller.workflow.context import load_context
 from phalanx.controller.workflow.models import SelectedModel
@@ -30,3 +31,8 @@ def models(*cards: dict[str, Any], context: str = "", **more: Any) -> RunInputs:
         for card in read_cards(entries, "models.json")
     )
     return inputs(context, models=chosen, **more)
+
+
+def main_of(case: CasePlan) -> StepPlan:
+    """The step of a case that runs its own script."""
+    return next(step for step in case.steps if step.name == "main")

@@ -20,7 +20,7 @@ from phalanx.controller.workflow.errors import InputError
 from phalanx.controller.workflow.layers import Layer
 from phalanx.protocol.messages import Runtime
 
-from .making import command, models
+from .making import command, main_of, models
 
 RUNNER = "MAD_MULTI_NODE_RUNNER"
 LAUNCHERS = [row.name for row in ROWS]
@@ -38,7 +38,7 @@ def env(made: CasePlan) -> dict[str, str]:
 
 def test_a_script_runs_once_per_node_and_the_runner_forms_the_ranks() -> None:
     made = case("torchrun", 2)
-    assert (made.ranks_per_node, made.steps[0].per) == (1, "rank")
+    assert (made.ranks_per_node, main_of(made).per) == (1, "rank")
     assert made.env[RUNNER].template
     assert made.env[RUNNER].origin == "launcher torchrun"
     assert env(case("torchrun"))[RUNNER] == "torchrun --standalone --nproc_per_node=8"
@@ -307,7 +307,7 @@ def test_slurm_multi_is_shown_with_its_image_for_all_nodes_and_not_run() -> None
     }
     plan = plan_for_tags(models(card, nodes=4, slurm=SlurmOptions(partition="p")))
     [made] = plan.cases
-    assert (made.container.runtime, made.steps[0].per) == (Runtime.PROCESS, "first")
+    assert (made.container.runtime, main_of(made).per) == (Runtime.PROCESS, "first")
     assert [image.reference for image in plan.images] == [made.columns["docker_image"]] == ["card:1"]
     values = env(made)
     assert (values["xP"], values["yD"], values["DOCKER_IMAGE_NAME"]) == ("7", "2", "card:1")

@@ -12,7 +12,7 @@ from phalanx.controller.plan.model import Share, SlurmOptions
 from phalanx.controller.workflow.errors import InputError
 from phalanx.protocol.messages import Runtime
 
-from .making import command, models
+from .making import command, main_of, models
 
 
 def test_a_command_is_one_case_with_one_step_and_no_value_is_required() -> None:
@@ -28,7 +28,7 @@ def test_a_command_is_one_case_with_one_step_and_no_value_is_required() -> None:
 def test_a_model_runs_its_script_with_its_arguments_split_and_not_through_a_shell() -> None:
     plan = plan_for_tags(models({"args": "--name 'two words' $(touch X) ; x"}))
     [case] = plan.cases
-    assert case.steps[0].argv == ("bash", "run.sh", "--name", "two words", "$(touch", "X)", ";", "x")
+    assert main_of(case).argv == ("bash", "run.sh", "--name", "two words", "$(touch", "X)", ";", "x")
     assert (case.workspace, case.container.workdir) == (
         (Share("/proj/scripts/m", "run_directory"),),
         "run_directory",
@@ -39,13 +39,13 @@ def test_a_model_runs_its_script_with_its_arguments_split_and_not_through_a_shel
 
 def test_arguments_of_the_context_replace_the_cards_which_the_row_keeps() -> None:
     plan = plan_for_tags(models({"args": "--a 1"}, context='{"model_args": "--b 2"}'))
-    assert plan.cases[0].steps[0].argv[2:] == ("--b", "2")
+    assert main_of(plan.cases[0]).argv[2:] == ("--b", "2")
     assert plan.cases[0].columns["args"] == "--a 1"
 
 
 def test_an_encapsulating_command_stands_in_front_and_may_not_need_a_shell() -> None:
     plan = plan_for_tags(models(context='{"encapsulate_script": "nice -n 5"}'))
-    assert plan.cases[0].steps[0].argv == ("nice", "-n", "5", "bash", "run.sh")
+    assert main_of(plan.cases[0]).argv == ("nice", "-n", "5", "bash", "run.sh")
     with pytest.raises(InputError, match="&& needs a shell"):
         plan_for_tags(models(context='{"encapsulate_script": "true && nice"}'))
 
@@ -63,7 +63,7 @@ def test_an_encapsulating_command_stands_in_front_and_may_not_need_a_shell() -> 
 )
 def test_the_deadline_of_a_model(card: dict[str, int], timeout: str, seconds: float, origin: str) -> None:
     plan = plan_for_tags(models(card, timeout=timeout))
-    assert plan.cases[0].steps[0].deadline_s == seconds
+    assert main_of(plan.cases[0]).deadline_s == seconds
     assert plan.origins["cases.m0.timeout"] == origin
 
 
@@ -283,9 +283,7 @@ def test_a_card_that_cannot_be_run_is_refused_by_its_field(
         plan_for_tags(models(card, context=context, image="x"))
 
 
-@pytest.mark.parametrize(
-    ("card", "words"), [({"url": "https://x/y"}, "url: cloning"), ({"data": "imagenet"}, "data: providing")]
-)
+@pytest.mark.parametrize(("card", "words"), [({"data": "imagenet"}, "data: providing")])
 def test_what_this_version_cannot_run_is_planned_and_refused_by_name(
     card: dict[str, object], words: str
 ) -> None:
@@ -346,6 +344,9 @@ def test_scripts_get_the_mad_variables_that_make_sense() -> None:
         "--master_addr={MASTER_ADDR} --master_port={MASTER_PORT}",
         "MAD_TOTAL_NODES": "{NNODES}",
         "MAD_GPU_VENDOR": "AMD",
+        "MAD_SYSTEM_GPU_ARCHITECTURE": "{SYSTEM_GPU_ARCHITECTURE}",
+        "MAD_SYSTEM_GPU_PRODUCT_NAME": "{SYSTEM_GPU_PRODUCT_NAME}",
+        "MAD_SYSTEM_NGPUS": "{SYSTEM_NGPUS}",
         "MAD_GUEST_OS": "UBUNTU",
         "MAD_RUNTIME_NGPUS": "4",
         "GPUS_PER_NODE": "4",

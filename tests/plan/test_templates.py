@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from phalanx.controller.fleet.hardware import Hardware
 from phalanx.controller.plan.launch_table import BY_NAME, ROWS, SHARED, UNNAMED
 from phalanx.controller.plan.templates import NAMES, names_in, node_values, render, shown
 
@@ -40,7 +41,7 @@ def test_rendering_never_fails(text: str, values: dict[str, str]) -> None:
 
 
 def test_all_names_can_be_filled_in_and_shown() -> None:
-    assert set(node_values(0, ADDRESSES, "a", "1")) == set(NAMES)
+    assert {*node_values(0, ADDRESSES, "a", "1"), *Hardware().values()} == set(NAMES)
     assert shown("{NNODES} {MASTER_PORT} {NODE_RANK}", 4, 0) == "4 <port> <per node>"
     assert shown("{MASTER_PORT} {MASTER_ENDPOINT}", 4, 7) == "7 <first node>:7"
 

@@ -36,7 +36,7 @@ def test_every_node_starts_its_share_of_the_same_launch(local: Phalanx, place: P
     folder = project(place / "project", **given)
     run = local.run("run", "--tags", "told", "-N", "2", "-e", "BRACES={NODE_RANK} {P}", folder=folder)
     for rank, node in enumerate(("local1", "local2")):
-        said = run.log(node, next((run.folder / "logs" / node).glob("*.out")).name).decode()
+        said = run.log(node, next((run.folder / "logs" / node).glob("rank*.out")).name).decode()
         match = re.search(r"^runner (.+) --master_addr=(\S+) --master_port=(\d+)$", said, re.MULTILINE)
         assert match is not None, said
         assert match[1] == f"torchrun --nnodes=2 --nproc_per_node=2 --node_rank={rank}"

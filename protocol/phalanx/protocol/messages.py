@@ -221,7 +221,10 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU as the node's own tools or sysfs name it; ``source`` says which."""
+    """One GPU as the node's own tools or sysfs name it; ``source`` says which.
+
+    ``architecture``: AMD's target such as "gfx942", "" where nobody says.
+    """
 
     index: U16
     vendor: Name
@@ -229,6 +232,7 @@ class Gpu:
     bus: Name
     memory_bytes: U63
     source: Name
+    architecture: Name = ""
 
 
 @dataclass(frozen=True, slots=True)

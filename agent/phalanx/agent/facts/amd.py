@@ -51,6 +51,7 @@ def parse_amd_smi(text: str) -> list[Seen]:
                 _bytes(vram.get("size"), default_unit="mb"),
                 "amd-smi",
                 entry["gpu"],
+                _target(_part(entry, "asic")),
             )
         )
     return found
@@ -77,6 +78,11 @@ def _model(asic: dict[str, Any], board: dict[str, Any]) -> str:
     if market and market != "AMD Radeon Graphics" and not market.startswith("0x"):
         return market
     return product or market or _known(asic.get("target_graphics_version"))
+
+
+def _target(asic: dict[str, Any]) -> str:
+    target = _known(asic.get("target_graphics_version"))
+    return target if target.startswith("gfx") else ""
 
 
 def _json_in(text: str) -> Any:

@@ -33,6 +33,7 @@ class Seen:
     memory_bytes: int
     source: str
     index: int | None = None
+    architecture: str = ""
 
 
 def bus_address(text: str) -> str:
@@ -65,6 +66,7 @@ def _filled(gpu: Seen, other: Seen | None) -> Seen:
         gpu.memory_bytes or other.memory_bytes,
         gpu.source,
         gpu.index,
+        gpu.architecture or other.architecture,
     )
 
 
@@ -83,6 +85,7 @@ def _numbered(gpus: Iterable[Seen]) -> Iterable[Gpu]:
             bus=gpu.bus,
             memory_bytes=min(max(gpu.memory_bytes, 0), _MOST_BYTES),
             source=gpu.source,
+            architecture=plain(gpu.architecture),
         )
 
 

@@ -43,7 +43,7 @@ def _on_the_bus(root: Path, targets: dict[str, str]) -> Iterator[Seen]:
         else:
             model = _nvidia_model(root, bus) or model
             memory = 0
-        yield Seen(vendor, model, bus, memory, "pci")
+        yield Seen(vendor, model, bus, memory, "pci", architecture=targets.get(bus, ""))
 
 
 def _nvidia_model(root: Path, bus: str) -> str:

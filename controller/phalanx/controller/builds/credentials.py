@@ -6,14 +6,14 @@ They are secrets from the moment they are read: no value is ever part of a plan,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..plan.secrets import Secret
+from ..plan.secrets import SECRET_LIMIT, Secret, Secrets
 from ..workflow.errors import InputError
-from ..workflow.place import parse_json, read_json
+from ..workflow.place import parse_json, read_json, read_text
 from ..workflow.wording import kind_of
 from .naming import on_hub
 
@@ -78,6 +78,32 @@ class CredentialBook:
             if not isinstance(value, (str, int, float)):
                 raise InputError(f"cannot use {origin}.{key}: expected text, found {_kind(value)}")
             yield name, Secret(str(value), f"{origin}.{key}")
+
+
+def run_credentials(
+    project: Path, creds: Iterable[str], environ: Mapping[str, str]
+) -> tuple[dict[str, Secrets], tuple[str, ...]]:
+    """What each ``cred`` of cards gives at a run, and words for those that nobody has. Raises InputError.
+
+    ``<cred>_SSH_KEY`` is the content of ``ssh_key_file``: nodes need not have that file.
+    """
+    wanted = tuple(dict.fromkeys(filter(None, creds)))
+    if not wanted:
+        return {}, ()
+    book = read_credentials(project, environ)
+    found = {
+        cred: Secrets(dict((*book.arguments(cred), *_key_of(book, cred, project))))
+        for cred in wanted
+        if cred in book.entries
+    }
+    return found, tuple(f"cred: {missing_credentials(cred)}" for cred in wanted if cred not in found)
+
+
+def _key_of(book: CredentialBook, cred: str, project: Path) -> Iterator[tuple[str, Secret]]:
+    origin = f"{book.origins.get(cred, FILE)}: {cred}.ssh_key_file"
+    if path := _text(book.entries[cred].get("ssh_key_file")):
+        file = project / Path(path).expanduser()
+        yield f"{cred}_SSH_KEY", Secret(read_text(file, f"{file} ({origin})", SECRET_LIMIT), origin)
 
 
 def missing_credentials(cred: str) -> str:

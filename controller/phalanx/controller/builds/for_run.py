@@ -67,5 +67,6 @@ def _image(build: ImageBuild) -> ModelImage:
         origin=f"{NAME}: built_images.{build.image}",
         columns=columns,
         gpu_vendor=build.gpu_vendor,
+        gpu_architecture=build.gpu_architecture,
         key=build.image,
     )

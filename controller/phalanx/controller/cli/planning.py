@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from phalanx.controller.cli.building import PlannedBuild
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.model import Plan, SlurmOptions
+    from phalanx.controller.workflow.context import Context
     from phalanx.controller.workflow.manifest import Manifest
 
 _SLURM = (
@@ -55,6 +56,8 @@ _AS_THEY_ARE = (
     "agent_python",
     "keep",
     "output_csv",
+    "skip_model_run",
+    "run_on_skipped",
 )
 _OF_SYNC = ("image_archive", "bulk_security", "bulk_rate", "join_timeout", "advertise", "agent_python")
 _TIMING = {
@@ -165,20 +168,28 @@ def _timed(plan: Plan, given: Mapping[str, Any]) -> Plan:
 
 def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunInputs, PlannedBuild | None]:
     """The options as inputs of a plan, and the build that has to come first. Raises InputError."""
+    from phalanx.controller.builds.credentials import run_credentials
     from phalanx.controller.cli.choosing import choose_models
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.secrets import read_secrets
+    from phalanx.controller.workflow.scripts import find_scripts
 
     nodes, ranks_per_node = shape(given.get("nodes"), given.get("ntasks"), given.get("ntasks_per_node"))
     chosen = choose_models(given, environ)
+    context = chosen.context
+    project = Path(chosen.models[0].project) if chosen.models else Path.cwd()
+    credentials, lacking = run_credentials(project, (one.card.cred for one in chosen.models), environ)
     inputs = RunInputs(
         run_id=new_run_id(run_name(given)),
         cwd=str(Path.cwd()),
         argv=("phalanx", *sys.argv[1:]),
         environ=dict(environ),
         models=chosen.models,
-        notes=chosen.notes,
-        context=chosen.context,
+        notes=(*chosen.notes, *lacking),
+        context=context,
+        pre_scripts=find_scripts(context.pre_scripts, (project,), _place_of(context, "pre_scripts")),
+        post_scripts=find_scripts(context.post_scripts, (project,), _place_of(context, "post_scripts")),
+        credentials=credentials,
         target=given["target"] or "",
         nodes=nodes,
         ranks_per_node=ranks_per_node,
@@ -189,6 +200,11 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
         **{name: given[name] for name in _AS_THEY_ARE},
     )
     return inputs, chosen.build
+
+
+def _place_of(context: Context, key: str) -> Callable[[int], str]:
+    """Where an entry of a list of the context is said."""
+    return lambda number: f"{context.origin(key)}[{number}]"
 
 
 def slurm_options(given: Mapping[str, Any]) -> SlurmOptions:

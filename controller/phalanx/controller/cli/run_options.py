@@ -143,6 +143,13 @@ PLACE: tuple[Callable[[Any], Any], ...] = (
     click.option("--shm-size", default="", metavar="SIZE"),
     click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]"),
     click.option("--timeout", default="", metavar="TIME", help="End the model script after this long."),
+    click.option("--skip-model-run", is_flag=True, help="Do everything but the model's own script."),
+    click.option(
+        "--disable-skip-gpu-arch",
+        "run_on_skipped",
+        is_flag=True,
+        help="Run models also on GPUs that their skip_gpu_arch names.",
+    ),
     click.option("--keep", is_flag=True, help="Keep nodes and agents afterwards, for phalanx exec."),
 )
 

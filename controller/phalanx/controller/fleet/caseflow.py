@@ -23,6 +23,7 @@ from phalanx.protocol.messages import (
 )
 
 from ..exits import RankEnd
+from ..plan.gpus import with_gpus
 from ..plan.model import CasePlan, StepPlan, Timing
 from .events import (
     AgentLost,
@@ -197,6 +198,9 @@ class CaseFlow:
 
     def _open_message(self, node: str) -> CaseOpen:
         spec = replace(self.plan.container, image_id=self.image_id)
+        if self.plan.gpus is not None:
+            vendor = self.meeting.hardware_at(self._position[node]).vendor
+            spec = with_gpus(spec, replace(self.plan.gpus, vendor=vendor))
         env = {
             "PHALANX_NNODES": str(len(self.nodes)),
             "NNODES": str(len(self.nodes)),
@@ -370,6 +374,7 @@ class CaseFlow:
             seconds=0.0,
             failed_node=failure.node if failure else "",
             failed_rank=failure.rank if failure else NODE_LEVEL,
+            skipped=self.plan.skip,
         )
 
     def _on_finished(self, event: CaseFinished) -> list[Instruction]:

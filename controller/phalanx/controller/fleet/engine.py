@@ -45,6 +45,7 @@ from .events import (
     SpawnEnded,
     SpawnSaid,
 )
+from .hardware import hardware_of, unfit
 from .instructions import (
     AllocateNodes,
     AskScheduler,
@@ -350,6 +351,9 @@ class Engine:
             return [self._not_run(case.name, why_not_run(bool(self.cancel_level), self.verdict, gone))]
         if why := self.images.why_not(case):
             return [self._not_run(case.name, why)]
+        have = [(node, hardware_of(self.roster.nodes[node].facts)) for node in self.nodes]
+        if why := unfit(case.runs_on, have):
+            return [self._not_run(case.name, "", why)]
         if (lacked := self.images.lacked(case, self.nodes)) is not None:
             return [lacked]
         self._next_case += 1
@@ -454,11 +458,12 @@ class Engine:
         out = [self._not_run(case.name, why) for case in rest]
         return out if self._unjudged else self._finish()
 
-    def _not_run(self, case: str, why: str) -> Instruction:
-        """The next case, which never started, still gets its row."""
+    def _not_run(self, case: str, why: str, skipped: str = "") -> Instruction:
+        """The next case, which never started, still gets its row: a failure, or skipped, with the reason."""
         self._next_case += 1
         self._unjudged.add(case)
-        return JudgeCase(case, CaseEnding(self.nodes, 0, False, why, bool(self.cancel_level), 0.0))
+        ended = CaseEnding(self.nodes, 0, False, why, bool(self.cancel_level), 0.0, skipped=skipped)
+        return JudgeCase(case, ended)
 
     def _finish(self) -> list[Instruction]:
         self._advance("finished")

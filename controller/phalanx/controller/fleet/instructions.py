@@ -151,7 +151,7 @@ class Ship(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class CaseEnd:
-    """How a case went on the nodes, before its results are looked at."""
+    """How a case went on the nodes, before its results are looked at. ``skipped``: why it did not run."""
 
     nodes: tuple[str, ...]
     ranks: int
@@ -162,6 +162,7 @@ class CaseEnd:
     failed_node: str = ""
     failed_rank: int = -1
     machine_names: tuple[str, ...] = field(default_factory=tuple)
+    skipped: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..plan.model import CasePlan, EnvValue
 from ..plan.templates import node_values, render
+from .hardware import Hardware, hardware_of
 from .roster import Roster
 
 #: The port when nobody said one and the first node told of none: torchrun's.
@@ -16,10 +17,15 @@ HERE = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """Addresses in node rank order, and the port on the first node."""
+    """Addresses in node rank order, and the port on the first node. ``hardware``: what each node has."""
 
     addresses: tuple[str, ...]
     port: int = DEFAULT_PORT
+    hardware: tuple[Hardware, ...] = ()
+
+    def hardware_at(self, rank: int) -> Hardware:
+        """What the node of that rank has, as far as that is known."""
+        return self.hardware[rank] if rank < len(self.hardware) else Hardware()
 
     def environment(self) -> dict[str, str]:
         """What every rank is told."""
@@ -29,19 +35,22 @@ class Meeting:
         """An environment on the node of that rank, secrets left out.
 
         A launcher's command agrees with what the script sees: a MASTER_ADDR or MASTER_PORT that the user set
-        goes into both.
+        goes into both. What nobody knows of a node is absent rather than empty.
         """
         plain = {name: value for name, value in env.items() if not value.secret}
         own = {name: plain[name].value for name in ("MASTER_ADDR", "MASTER_PORT") if name in plain}
         told = self.environment() | own
         values = node_values(rank, self.addresses, told["MASTER_ADDR"], told["MASTER_PORT"])
-        return {
+        values |= self.hardware_at(rank).values()
+        made = {
             name: render(value.value, values) if value.template else value.value
             for name, value in plain.items()
         }
+        return {name: text for name, text in made.items() if text or not plain[name].template}
 
 
 def meeting_of(case: CasePlan, roster: Roster, nodes: tuple[str, ...]) -> Meeting:
     """The meeting of a case on these nodes of the roster."""
     port = case.master_port or (roster.nodes[nodes[0]].facts or {}).get("free_port") or DEFAULT_PORT
-    return Meeting(tuple(roster.address(node) or HERE for node in nodes), int(port))
+    hardware = tuple(hardware_of(roster.nodes[node].facts) for node in nodes)
+    return Meeting(tuple(roster.address(node) or HERE for node in nodes), int(port), hardware)

@@ -20,8 +20,8 @@ from phalanx.protocol.messages import NODE_LEVEL
 LOGS = "logs"
 #: Steps that ``phalanx exec`` adds: it has shown their output itself, and they are nobody's verdict.
 EXEC_STEP = "exec-"
-#: What a node writes down about itself after a failure.
-DIAGNOSTICS = "diagnostics"
+#: What is written down about a node: before the model's steps, and after a failure.
+OF_NODES = frozenset({"facts", "diagnostics"})
 _FILE = re.compile(r"(?:(?P<step>.+)\.)?rank(?P<rank>\d+)\.(?P<output>out|err)")
 _NODE_FILE = re.compile(r"(?P<step>.+)\.(?P<output>out|err)")
 
@@ -60,8 +60,8 @@ class Selection:
 
 
 def aside(step: str) -> bool:
-    """Whether a step's output is no part of what the run says: that of exec, and the node's diagnostics."""
-    return step.startswith(EXEC_STEP) or step == DIAGNOSTICS
+    """Whether a step's output is no part of what the run says: that of exec, and what is told of nodes."""
+    return step.startswith(EXEC_STEP) or step in OF_NODES
 
 
 #: Every source.

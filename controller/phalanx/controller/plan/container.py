@@ -15,7 +15,7 @@ from ..workflow.models import SelectedModel
 from ..workflow.placeholders import resolve_shown
 from . import quantities
 from .docker_options import DockerOptions, parse_docker_options
-from .gpus import Gpus
+from .gpus import Gpus, with_gpus
 from .image import checked_reference
 from .inputs import RunInputs
 from .mounts import checked, device_option, distinct, mount_option
@@ -71,22 +71,22 @@ def container_of(
         return ContainerSpec(Runtime.PROCESS, network="", limits=_limits(inputs, DockerOptions()))
     origin = f"{card.where}: additional_docker_run_options" if card else ""
     options = parse_docker_options(card.additional_docker_run_options if card else "", origin)
-    amd = gpus.vendor == "AMD" and bool(gpus.count)
     devices = [device_option(text, "--device") for text in inputs.devices]
-    return ContainerSpec(
+    spec = ContainerSpec(
         runtime=Runtime.DOCKER,
         image=image,
         user=options.user,
         network=options.network or "host",
-        ipc=options.ipc or ("host" if gpus.count and gpus.vendor else ""),
+        ipc=options.ipc,
         mounts=_mounts(inputs, options, origin),
-        devices=tuple(dict.fromkeys((*gpus.devices(), *options.devices, *devices))),
-        cap_add=_merged(("SYS_PTRACE",) if amd else (), options.cap_add),
-        security_opt=_merged(("seccomp=unconfined",) if amd else (), options.security_opt),
-        group_add=_merged(("video",) if amd else (), options.group_add),
-        gpus=gpus.request() or options.gpus,
+        devices=tuple(dict.fromkeys((*options.devices, *devices))),
+        cap_add=options.cap_add,
+        security_opt=options.security_opt,
+        group_add=options.group_add,
+        gpus=options.gpus,
         limits=_limits(inputs, options),
     )
+    return with_gpus(spec, gpus)
 
 
 def _mounts(inputs: RunInputs, options: DockerOptions, origin: str) -> tuple[Mount, ...]:
@@ -134,7 +134,3 @@ def _refuse_container_options(inputs: RunInputs) -> None:
     if inputs.context.mounts:
         origin = inputs.context.origin("docker_mounts")
         raise InputError(f"cannot use {origin} without a container: name an image with --image")
-
-
-def _merged(base: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*base, *more)))

@@ -1,14 +1,15 @@
 """GPUs of a case on one node: how many, and what a container needs to see them.
 
 Nothing is detected here: the login node need not have what the nodes have. GPUs are given to a container when
-the context names the vendor and something asks for GPUs.
+something asks for them and it is known whose they are: from the context or the image, or else from the node.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from phalanx.protocol.messages import Device
+from phalanx.protocol.messages import ContainerSpec, Device, Runtime
 
 from ..workflow.card import ModelCard
 from ..workflow.context import Context
@@ -54,6 +55,29 @@ class Gpus:
         if self.count == ALL and not self.indexes:
             return "all"
         return ",".join(str(index) for index in self.indexes or range(self.count))
+
+
+def with_gpus(spec: ContainerSpec, gpus: Gpus) -> ContainerSpec:
+    """A container that has these GPUs, and what their drivers ask for beside the devices."""
+    if spec.runtime is not Runtime.DOCKER or not gpus.vendor or not gpus.count:
+        return spec
+    amd = gpus.vendor == "AMD"
+    return replace(
+        spec,
+        ipc=spec.ipc or "host",
+        devices=_merged(gpus.devices(), spec.devices),
+        cap_add=_merged(("SYS_PTRACE",) if amd else (), spec.cap_add),
+        security_opt=_merged(("seccomp=unconfined",) if amd else (), spec.security_opt),
+        group_add=_merged(("video",) if amd else (), spec.group_add),
+        gpus=gpus.request() or spec.gpus,
+    )
+
+
+_T = TypeVar("_T")
+
+
+def _merged(base: tuple[_T, ...], more: tuple[_T, ...]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys((*base, *more)))
 
 
 def gpus_of(context: Context, card: ModelCard | None, asked: str, image_vendor: str = "") -> Gpus:

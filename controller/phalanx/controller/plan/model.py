@@ -12,6 +12,8 @@ from typing import Literal
 
 from phalanx.protocol.messages import ContainerSpec
 
+from .gpus import Gpus
+
 #: Version of plan.json. 1: first version.
 PLAN_SCHEMA = 1
 
@@ -74,6 +76,18 @@ class ResultRule:
 
 
 @dataclass(frozen=True, slots=True)
+class RunsOn:
+    """On which GPUs a case runs: it is skipped where a node is known to have others. "" and (): on any.
+
+    ``skip``: architectures on which it does not run.
+    """
+
+    vendor: str = ""
+    architecture: str = ""
+    skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CasePlan:
     """What yields result rows: one model of a run, or one command.
 
@@ -83,6 +97,8 @@ class CasePlan:
     ``columns``: what the row of perf.csv says about the model (name, args, tags, ...), by column name.
     ``needs_image``: an image that every node must have beside that of the container, or "".
     ``roles``: which node ranks ("0", "1-3") each role of the launcher has, for those that have any.
+    ``gpus``: those that a node's container is given once it is known whose the node has; None when the plan
+    knows. ``skip``: why the model's own script is not run, "" when it is.
     """
 
     name: str
@@ -97,6 +113,9 @@ class CasePlan:
     master_port: int = 0
     needs_image: str = ""
     roles: dict[str, str] = field(default_factory=dict)
+    runs_on: RunsOn = RunsOn()
+    gpus: Gpus | None = None
+    skip: str = ""
 
     @property
     def image(self) -> str:

@@ -7,7 +7,6 @@ splits words and never pass through one, so nothing in a card is executed but th
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -19,7 +18,6 @@ from ..workflow.distributed import Distributed, distributed_of
 from ..workflow.errors import InputError
 from ..workflow.models import SelectedModel
 from ..workflow.place import inside
-from ..workflow.placeholders import refuse_within
 from .container import container_of, image_of, runtime_of
 from .docker_options import parse_docker_options
 from .env import Environment
@@ -27,18 +25,25 @@ from .gpus import Gpus, gpus_of
 from .inputs import RunInputs
 from .launch_shape import Shape
 from .launchers import check_devices, launcher_column, launcher_of, put_interfaces, put_launch, shape_of
-from .model import CasePlan, EnvValue, ResultRule, Share, StepPlan
+from .model import CasePlan, EnvValue, ResultRule, RunsOn, StepPlan
+from .model_steps import SSH_KEY, Around, around_model
 from .option_secrets import open_options
 from .placement import Placement
 from .quantities import duration
 from .secrets import Secret, Secrets, looks_secret
+from .words import split_words
 
 #: Seconds that a model may take when neither card nor command line says (madengine's figure).
 MODEL_TIMEOUT_S = 7200.0
 #: Files that models and their tools leave beside their results.
 ARTEFACTS = ("*_profiler_output.csv", "*_output.csv", "*_trace.csv", "*_env.csv", "library_trace.csv")
-#: The folder of the workspace that has the model's scripts, and in which they run (madengine's name).
-MODEL_FOLDER = "run_directory"
+#: What scripts are told of the node that they run on; what the context says goes over it.
+_SYSTEM = {
+    "MAD_GPU_VENDOR": "{SYSTEM_GPU_VENDOR}",
+    "MAD_SYSTEM_NGPUS": "{SYSTEM_NGPUS}",
+    "MAD_SYSTEM_GPU_ARCHITECTURE": "{SYSTEM_GPU_ARCHITECTURE}",
+    "MAD_SYSTEM_GPU_PRODUCT_NAME": "{SYSTEM_GPU_PRODUCT_NAME}",
+}
 _SHELL_WORDS = {"&&", "||", ";", "|", "&", "<", ">", ">>"}
 
 
@@ -65,21 +70,24 @@ def model_case(
     gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node, built_for)
     _warn_of_no_gpus(inputs, placement, gpus)
     shape = shape_of(inputs, card, placement, gpus, said, launcher, image)
+    around = around_model(card, model.directory, inputs.pre_scripts, inputs.post_scripts, inputs.credentials)
     environment = _environment(inputs, model, placement, gpus, said, shape)
     check_devices(environment, launcher)
     env, secrets = environment.finished()
     container = replace(
         container_of(inputs, card, runtime, image if runtime is Runtime.DOCKER else "", gpus),
-        workdir=MODEL_FOLDER,
+        workdir=around.folder,
     )
     multiple = card.multiple_results
+    main = _main_step(inputs, model, placement, name, "first" if head_only else "rank")
+    steps = (*around.before, *(() if inputs.skip_model_run else (main,)), *around.after)
     return CasePlan(
         name=name,
-        steps=(_main_step(inputs, model, placement, name, "first" if head_only else "rank"),),
+        steps=tuple(replace(one, per="first") for one in steps) if head_only else steps,
         container=container,
         env=env,
         ranks_per_node=inputs.ranks_per_node or 1,
-        workspace=(Share(model.directory, MODEL_FOLDER),),
+        workspace=around.shares,
         collect=((multiple,) if multiple else ()) + ARTEFACTS,
         result=ResultRule(multiple_results=multiple, require_performance=True),
         columns={
@@ -89,7 +97,23 @@ def model_case(
         master_port=master_port(inputs, env, said.port),
         needs_image=image if head_only else "",
         roles=shape.roles if shape else {},
-    ), secrets
+        runs_on=_runs_on(inputs, model),
+        gpus=gpus if gpus.count and not gpus.vendor and container.image else None,
+        skip="--skip-model-run" if inputs.skip_model_run else "",
+    ), Secrets({**secrets, **_of_steps(around, inputs.credentials.get(card.cred, Secrets()))})
+
+
+def _runs_on(inputs: RunInputs, model: SelectedModel) -> RunsOn:
+    """For which GPUs the model's image is, and those on which the card does not want to run."""
+    image = model.image
+    skip = () if inputs.run_on_skipped else tuple(filter(None, model.card.skip_gpu_arch.split(",")))
+    return RunsOn(image.gpu_vendor if image else "", image.gpu_architecture if image else "", skip)
+
+
+def _of_steps(around: Around, credentials: Secrets) -> dict[str, Secret]:
+    """The secrets that only steps around the model are given."""
+    names = {name for step in around.before for name, value in step.env.items() if value.secret}
+    return {name: secret for name, secret in credentials.items() if name in names}
 
 
 def _warn_of_no_gpus(inputs: RunInputs, placement: Placement, gpus: Gpus) -> None:
@@ -140,16 +164,11 @@ def master_port(inputs: RunInputs, env: dict[str, EnvValue], stated: int) -> int
 def _refuse_unsupported(model: SelectedModel, placement: Placement) -> None:
     """Fields without which the model would not run, or run something else."""
     card = model.card
-    if card.url:
-        placement.refusals.append(f"cannot run {card.where}: url: cloning a repository is not supported yet")
     if card.data:
         placement.refusals.append(f"cannot run {card.where}: data: providing data sets is not supported yet")
     multiple = card.multiple_results
     if multiple and inside(PurePosixPath(), multiple) is None:
         raise InputError(f"cannot run {card.where}: multiple_results: {multiple!r} leaves the model's folder")
-    for field, value in (("skip_gpu_arch", card.skip_gpu_arch), ("cred", card.cred)):
-        if value:
-            placement.warnings.append(f"{card.where}: this version does not act on {field}")
     placement.warnings.extend(card.warnings())
 
 
@@ -160,23 +179,13 @@ def _argv(inputs: RunInputs, model: SelectedModel) -> tuple[str, ...]:
         if said is None
         else (said, inputs.context.origin("model_args"))
     )
-    prefix = _split(inputs.context.encapsulate, inputs.context.origin("encapsulate_script"))
+    prefix = split_words(inputs.context.encapsulate, inputs.context.origin("encapsulate_script"))
     if operators := _SHELL_WORDS.intersection(prefix):
         raise InputError(
             f"cannot use {inputs.context.origin('encapsulate_script')}: {min(operators)} needs a shell; "
             "it may only be a command that runs the script"
         )
-    return (*prefix, *model.program, *_split(args, origin))
-
-
-def _split(text: str, origin: str) -> list[str]:
-    if "\0" in text:
-        raise InputError(f"cannot use {origin}: it holds a NUL")
-    refuse_within(text, origin)
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise InputError(f"cannot use {origin}: {str(error).lower()} in {text!r}") from error
+    return (*prefix, *model.program, *split_words(args, origin))
 
 
 def _deadline(inputs: RunInputs, model: SelectedModel, placement: Placement, name: str) -> float:
@@ -204,6 +213,11 @@ def _environment(
     environment = Environment(inputs.environ)
     for name, (value, origin) in placement.preset.block("env_vars").items():
         environment.put(name, str(value), origin)
+    for name, template in _SYSTEM.items():
+        environment.put_literal(name, template, "phalanx", template=True)
+    if gpus.known is None:
+        for name in ("MAD_RUNTIME_NGPUS", "GPUS_PER_NODE"):
+            environment.put_literal(name, "{SYSTEM_NGPUS}", "phalanx", template=True)
     for name, value in _mad_values(inputs, model, placement, gpus).items():
         environment.put(name, value, "phalanx")
     environment.put_literal("MAD_NODE_RANK", "{NODE_RANK}", "phalanx", template=True)
@@ -221,6 +235,9 @@ def _environment(
     ).env:
         environment.put_options([text], f"{card.where}: additional_docker_run_options -e")
     put_interfaces(environment, said, placement.target.kind, card.where)
+    for name, secret in inputs.credentials.get(card.cred, Secrets()).items():
+        if name != f"{card.cred}_{SSH_KEY}":
+            environment.put_secret(name, secret)
     add_context(environment, context)
     add_asked(environment, inputs, ambient=True)
     _add_required(environment, inputs, model)

@@ -20,6 +20,10 @@ NAMES = {
     "MASTER_PORT": "<port>",
     "MASTER_ENDPOINT": "<first node>:<port>",
     "ON_FIRST_NODE": "<true on the first node, else false>",
+    "SYSTEM_GPU_VENDOR": "<whose GPUs the node has>",
+    "SYSTEM_NGPUS": "<GPUs of the node>",
+    "SYSTEM_GPU_ARCHITECTURE": "<architecture of its GPUs>",
+    "SYSTEM_GPU_PRODUCT_NAME": "<name of its GPUs>",
 }
 _PLACE = re.compile(r"\{([A-Z][A-Z0-9_]*)\}")
 

@@ -48,6 +48,7 @@ def outcome_of(
     return CaseOutcome(
         failure=end.failure,
         cancelled=end.cancelled,
+        skipped=end.skipped,
         nodes=end.nodes,
         job_id=circumstances.job_id,
         seconds=circumstances.seconds,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from phalanx.controller.logs.clean import clean, cut
-from phalanx.controller.logs.paths import MAIN_STEP, StreamName, log_path
+from phalanx.controller.logs.paths import DIAGNOSTICS, MAIN_STEP, StreamName, log_path
 from phalanx.controller.logs.reader import tail_offset
-from phalanx.controller.logs.sources import DIAGNOSTICS
 from phalanx.controller.runs.directory import RunDirectory
 from phalanx.controller.runs.model import Failure, Fault, RunView
 from phalanx.protocol.messages import NODE_LEVEL

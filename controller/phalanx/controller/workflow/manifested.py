@@ -79,6 +79,7 @@ def _selected(manifest: Manifest, entry: ManifestEntry, places: Sequence[Path]) 
         image_id=entry.image_id,
         columns=entry.columns,
         gpu_vendor=entry.gpu_vendor,
+        gpu_architecture=entry.gpu_architecture,
         key=entry.key,
         secrets=entry.secrets,
     )

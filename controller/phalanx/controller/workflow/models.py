@@ -32,8 +32,9 @@ class ModelImage:
     """The image that was or will be built for a model, and where that is said.
 
     ``key``: by which name a build or a manifest has it. ``image_id``: which image that was when it was built,
-    "" when that is not known. ``columns``: what a row says of it. ``gpu_vendor``: whose GPUs it is for, ""
-    for anyone's. ``secrets``: names whose values the model needs and the manifest does not hold.
+    "" when that is not known. ``columns``: what a row says of it. ``gpu_vendor`` and ``gpu_architecture``:
+    which GPUs it is for, "" for any. ``secrets``: names whose values the model needs and the manifest does
+    not hold.
     """
 
     reference: str
@@ -41,6 +42,7 @@ class ModelImage:
     image_id: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     gpu_vendor: str = ""
+    gpu_architecture: str = ""
     key: str = ""
     secrets: tuple[str, ...] = ()
 
@@ -50,12 +52,14 @@ class SelectedModel:
     """A model to run: its card (tag arguments appended), the folder of its scripts, what runs in there.
 
     ``directory`` is absolute; ``program`` is argv without the model's arguments. ``image``: of a manifest.
+    ``project``: the folder that the card's paths are relative to.
     """
 
     card: ModelCard
     directory: str
     program: tuple[str, ...]
     image: ModelImage | None = None
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ def locate(project: Path, card: ModelCard, image: ModelImage | None = None) -> S
     path = project / folder / script
     if not _is_file(path):
         raise InputError(f"cannot use {card.where}: scripts: there is no file {folder / script} in {project}")
-    return SelectedModel(card, str((project / folder).absolute()), (program or "bash", script), image)
+    directory = str((project / folder).absolute())
+    return SelectedModel(card, directory, (program or "bash", script), image, str(project.absolute()))
 
 
 def _is_file(path: Path) -> bool:

@@ -1,0 +1,78 @@
+"""What GPUs a node has, from its facts: whose, how many, of which architecture. Pure.
+
+A GPU that only the PCI bus shows has no driver that works, and is not counted; AMD's are an exception, whose
+driver says what they are without any tool. An architecture is AMD's target ("gfx942"); for NVIDIA, as in
+madengine, the product's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..plan.model import RunsOn
+
+_VENDORS = {"amd": "AMD", "nvidia": "NVIDIA"}
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The GPUs of a node, all of one vendor; ``vendor`` "" when it has none or nothing is known."""
+
+    vendor: str = ""
+    count: int = 0
+    architecture: str = ""
+    product: str = ""
+
+    def values(self) -> dict[str, str]:
+        """For templates of a plan (``plan/templates.py``); "" for what is not known."""
+        return {
+            "SYSTEM_GPU_VENDOR": self.vendor,
+            "SYSTEM_NGPUS": str(self.count) if self.count else "",
+            "SYSTEM_GPU_ARCHITECTURE": self.architecture,
+            "SYSTEM_GPU_PRODUCT_NAME": self.product,
+        }
+
+
+def hardware_of(facts: Mapping[str, Any] | None) -> Hardware:
+    """The GPUs in the facts of a node as its agent sent them."""
+    usable = [gpu for gpu in (facts or {}).get("gpus") or () if _usable(gpu)]
+    if not usable:
+        return Hardware()
+    vendor = usable[0]["vendor"]
+    own = [gpu for gpu in usable if gpu["vendor"] == vendor]
+    product = str(own[0].get("model") or "")
+    architecture = next((str(gpu["architecture"]) for gpu in own if gpu.get("architecture")), "")
+    if not architecture and vendor == "nvidia":
+        architecture = product
+    return Hardware(_VENDORS[vendor], len(own), architecture, product)
+
+
+def _usable(gpu: Mapping[str, Any]) -> bool:
+    by_driver = gpu.get("vendor") == "amd" and bool(gpu.get("architecture"))
+    return gpu.get("vendor") in _VENDORS and (gpu.get("source") != "pci" or by_driver)
+
+
+def unfit(wanted: RunsOn, nodes: Sequence[tuple[str, Hardware]]) -> str:
+    """Why a case is skipped on these nodes, "" when it is not. What is not known keeps nobody off."""
+    for name, has in nodes:
+        if wanted.vendor and has.vendor and has.vendor != wanted.vendor:
+            return f"its image is for GPUs of {wanted.vendor}, and {name} has {has.vendor}"
+        if not has.architecture:
+            continue
+        if wanted.architecture and not is_architecture(wanted.architecture, has):
+            return f"its image is for {wanted.architecture}, and {name} has {has.architecture}"
+        for one in wanted.skip:
+            if is_architecture(one, has):
+                return f"skip_gpu_arch names {one}, and {name} has {has.architecture}"
+    return ""
+
+
+def is_architecture(name: str, has: Hardware) -> bool:
+    """Whether a node is of this architecture: AMD's by its target, NVIDIA's by a word of its name."""
+    if has.vendor == "NVIDIA":
+        words = re.split(r"[\s\-_/]+", has.architecture.casefold())
+        return name.casefold() in (has.architecture.casefold(), *words)
+    return name.partition(":")[0].casefold() == has.architecture.casefold()
