@@ -5,6 +5,7 @@
 
 ``protocol.md``: every frame kind with its cap, every message with its fields and limits.
 ``context.md``: the keys of an additional context and the presets, from their schema and their files.
+``tools.md``: the form of a tools file and the tools that come with phalanx, from their schema and their data.
 ``states.md``: each state machine as a diagram, from its table of transitions and the comments of its Enum.
 """
 
@@ -23,7 +24,11 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any
 
-from phalanx.controller.workflow import context_schema, presets
+from phalanx.controller.plan.tools import stack
+from phalanx.controller.workflow import context_schema, presets, tools_schema
+from phalanx.controller.workflow.context import Context
+from phalanx.controller.workflow.context_parts import Tool
+from phalanx.controller.workflow.tools import chosen, definitions
 from phalanx.protocol import VERSION, VERSION_MIN, schema
 from phalanx.protocol.frames import CAPS
 from phalanx.protocol.messages import MESSAGES, Kind, Message
@@ -318,7 +323,103 @@ def context_page() -> str:
     return "\n".join([*parts, *rows])
 
 
-PAGES = {"context.md": context_page, "protocol.md": protocol_page, "states.md": states_page}
+TOOLS = """\
+# Tools
+
+Profilers and tracers around a model's script. A context asks for them, each by name:
+
+```
+phalanx run --tags llama -c '{"tools": [{"name": "rocprofv3_memory"}, {"name": "gpu_info_power_profiler"}]}'
+```
+
+- `cmd` of an entry stands instead of the tool's own, `env_vars` goes over its variables one by one. A
+  name that is not known is refused with the nearest, and so is one that is there twice.
+- For tools A, B: pre-scripts of B, then of A, the user's `pre_scripts`, the system's details; then `cmd_B
+  cmd_A script`; then the user's `post_scripts`, those of A, those of B. The same command stands there
+  once. All of it is made anew for each model.
+- Scripts are paths of the project, or of what phalanx brings below `scripts/common`; they run as
+  `bash NAME ARGS` in the model's folder.
+- A command is code, and needs a shell when it says so (`echo x &&`, `$RANK`, quotes). The words of the
+  script never pass through that shell: it gets them as arguments.
+- Before a model runs, each node looks in its own container for the programs that the tools need. One that
+  is not there is refused by the names of tool and program; what the submission host has does not count,
+  and no tool is left out or renamed in silence.
+
+## The tools file
+
+`./scripts/common/tools.json` of the project: `{"tools": {NAME: {...}}}`. It lies over phalanx's own
+definitions; what it says of a name replaces theirs whole. Unknown keys are errors, keys that begin with
+`_` are comments. `needs`, `leaves` and `about` are phalanx's own.
+"""
+TOOLS_BUNDLED = """\
+## The tools that come with phalanx
+
+They are files of `templates/phalanx/templates/tools`, and appear in the workspace as `scripts/common`; a
+file of the project with the same path goes before. Beside what a tool leaves, everything in
+`NAME_output/` comes back.
+"""
+TOOLS_NOTES = """\
+## What they do, and what was tried
+
+All of them were tried with programs that answer as the real ones do. **None has run on a GPU yet**:
+options are from the documentation of the profilers, which the comments of `tools.json` name, and the
+lines and answers that are parsed are those of the libraries and of the `-smi` programs as documented or
+as users posted them.
+
+- `gpu_info_*`: one row for each sample, `time_s,elapsed_s` and a column for each GPU (`gpu0_power_w`,
+  `gpu0_vram_mib`). `*_SAMPLING_RATE` is in seconds; a program that takes longer to answer sets the pace.
+  `*_DUAL_GCD=true` leaves out the second die of each package, whose power is in the value of the first.
+- `*_trace` of libraries: `library_trace.csv` has `library,call,times,arguments`, a row for each kind of
+  call. Their lines are taken out of the log; all other output passes as it came. Logging slows a model
+  down.
+- `rocprofv3_compute` and `rocprofv3_agent_counter` take two counters each; for others give a `cmd` of
+  your own (`rocprofv3-avail list --pmc` says which a GPU has).
+- `rocprofv3_pc_sampling` uses a beta of AMD that, in their words, may freeze the hardware.
+- `therock_check` says whether ROCm is a build of TheRock, by `share/therock/therock_manifest.json` or
+  `dist_info.json`, and fails without one only where `THEROCK_REQUIRED` is true.
+
+## The system's details
+
+`scripts/common/pre_scripts/run_rocenv_tool.sh` runs last before the model and writes `<model>_env.csv`
+(`section,name,value`): operating system, kernel, CPU, memory, GPUs, ROCm and CUDA, key packages, and
+variables of known purpose, none that may be a secret. `rocenv_mode` `full` has more of each. It needs
+`sh` alone, installs nothing, has a deadline for each program and for all, and never fails a model. Each
+AMD GPU is printed as `Name : gfx942` too.
+"""
+
+
+def tools_page() -> str:
+    """docs/tools.md."""
+    known = definitions(HERE)
+    rows = ["| tool | | needs | leaves | variables |", "|---|---|---|---|---|"]
+    for name, tool in known.items():
+        made = stack(chosen(Context(tools=(Tool(name),)), known, HERE))
+        needs = "<br>".join(f"`{program}`".replace("|", "` or `") for _, program in made.needs)
+        leaves = "<br>".join(
+            f"`{pattern}`"
+            for pattern in tool.leaves or made.collect
+            if tool.leaves or f"{name}_output" in tool.command
+        )
+        variables = "<br>".join(f"`{key}={value}`" for key, value in tool.env.items())
+        rows.append(f"| `{name}` | {tool.about} | {needs} | {leaves} | {variables} |")
+    return "\n".join(
+        [
+            NOTE,
+            TOOLS,
+            keys_table(tools_schema.ToolDefinition),
+            TOOLS_BUNDLED,
+            "\n".join(rows) + "\n",
+            TOOLS_NOTES,
+        ]
+    )
+
+
+PAGES = {
+    "context.md": context_page,
+    "protocol.md": protocol_page,
+    "states.md": states_page,
+    "tools.md": tools_page,
+}
 
 
 def main() -> int:

@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .bundled import bundled_files
 from .context_parts import Script
-from .errors import InputError
+from .errors import InputError, did_you_mean
 from .place import inside
+
+#: Names of one folder that are looked at for the nearest spelling.
+_MOST_NAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class FoundScript:
 def find_scripts(
     scripts: Iterable[Script], places: Iterable[Path], origin_of: Callable[[int], str]
 ) -> tuple[FoundScript, ...]:
-    """Each script in the first of the places that has it. Raises InputError that names the key path."""
+    """Each script in the first of the places that has it, else ours. Raises InputError with the key path."""
     folders = tuple(places)
     return tuple(_found(one, folders, origin_of(number)) for number, one in enumerate(scripts))
 
@@ -44,7 +48,19 @@ def _found(script: Script, places: tuple[Path, ...], origin: str) -> FoundScript
     for place in places:
         if _is_file(place / relative):
             return FoundScript(str((place / relative).absolute()), script.args, origin)
-    raise InputError(f"cannot use {origin}.path: there is no file {relative} in {places[0]}")
+    if shipped := bundled_files().get(str(relative)):
+        return FoundScript(str(shipped), script.args, origin)
+    near = did_you_mean(str(relative), [*_beside(places[0], relative), *bundled_files()])
+    raise InputError(f"cannot use {origin}.path: there is no file {relative} in {places[0]}{near}")
+
+
+def _beside(place: Path, relative: PurePosixPath) -> list[str]:
+    """Paths of the files in the folder where a file should be; [] without that folder."""
+    try:
+        entries = sorted((place / relative.parent).iterdir())[:_MOST_NAMES]
+    except OSError:
+        return []
+    return [str(relative.parent / entry.name) for entry in entries if _is_file(entry)]
 
 
 def _is_file(path: Path) -> bool:

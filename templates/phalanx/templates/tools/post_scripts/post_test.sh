@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "Post-Script test called ${1:-0}"

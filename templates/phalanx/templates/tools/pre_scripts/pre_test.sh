@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "Pre-Script test called ${1:-0}"

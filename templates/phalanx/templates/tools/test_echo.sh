@@ -1,0 +1,3 @@
+#!/bin/sh
+# Prints its arguments: the command of the test tools.
+echo "$@"

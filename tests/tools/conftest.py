@@ -1,0 +1,3 @@
+"""The place that all of these tests run in."""
+
+from .place import place as place
