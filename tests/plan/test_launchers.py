@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from phalanx.controller.plan.codec import from_json, to_json
-from phalanx.controller.plan.describe import describe
 from phalanx.controller.plan.launch_table import ROWS
 from phalanx.controller.plan.make import plan_for_command, plan_for_tags
 from phalanx.controller.plan.model import CasePlan, SlurmOptions
@@ -300,20 +299,18 @@ def test_two_nodes_are_too_few_for_a_proxy_and_two_sides() -> None:
         case("sglang-disagg", 2)
 
 
-def test_slurm_multi_is_shown_with_its_image_for_all_nodes_and_not_run() -> None:
+def test_slurm_multi_has_its_image_on_all_nodes_and_its_script_on_the_first() -> None:
     card = {
         "env_vars": {"DOCKER_IMAGE_NAME": "card:1", "xP": "7"},
         "distributed": {"launcher": "slurm-multi", "vllm_disagg": {"prefill_nodes": 1, "decode_nodes": 2}},
     }
     plan = plan_for_tags(models(card, nodes=4, slurm=SlurmOptions(partition="p")))
     [made] = plan.cases
-    assert (made.container.runtime, main_of(made).per) == (Runtime.PROCESS, "first")
+    assert (made.container.runtime, main_of(made).per, made.driven) == (Runtime.PROCESS, "first", True)
     assert [image.reference for image in plan.images] == [made.columns["docker_image"]] == ["card:1"]
     values = env(made)
     assert (values["xP"], values["yD"], values["DOCKER_IMAGE_NAME"]) == ("7", "2", "card:1")
-    [refusal] = plan.refusals
-    assert refusal.startswith("cannot run m0 with slurm_multi: its script drives the nodes itself")
-    assert f"! {refusal}" in describe(plan)
+    assert not plan.refusals
     with pytest.raises(InputError, match="cannot use --runtime docker with slurm_multi"):
         plan_for_tags(models(card, runtime="docker"))
 

@@ -45,13 +45,3 @@ def test_every_node_starts_its_share_of_the_same_launch(local: Phalanx, place: P
     with (folder / "perf.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["launcher"], row["status"], row["nnodes"]) == ("torchrun", "SUCCESS", "2")
-
-
-@pytest.mark.local
-def test_what_can_only_be_shown_is_refused_before_anything_is_made(local: Phalanx, place: Path) -> None:
-    folder = project(place / "project", distributed={"launcher": "slurm_multi"})
-    shown = local.run("run", "--tags", "told", "--dry-run", folder=folder)
-    assert "main, once on the first node: bash run.sh" in shown.stdout
-    refused = local.run("run", "--tags", "told", folder=folder, code=4)
-    assert "cannot run told with slurm_multi" in refused.stderr
-    assert not list(local.runs.glob("*"))

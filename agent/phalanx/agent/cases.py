@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
-import shutil
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,11 @@ from typing import Any
 
 from phalanx.agent.attempt import Attempt, not_started
 from phalanx.agent.blobs import BlobError, BlobStore
+from phalanx.agent.case_folder import make_places, remove, same_folder
 from phalanx.agent.logs import LogPump, Stream
 from phalanx.agent.pressure import Pressed
 from phalanx.agent.runtimes.base import CasePlaces, Ended, Owner, Place, Runtime, RuntimeUnavailable
+from phalanx.agent.script_results import ScriptResults, located
 from phalanx.agent.workload import WorkloadServer, WorkloadUnavailable
 from phalanx.agent.workspace import WorkspaceError, make_folder, unpack
 from phalanx.protocol import messages as m
@@ -59,13 +61,22 @@ def safe(name: str) -> str:
 
 @dataclass(slots=True)
 class OpenCase:
-    """A case on this node, or the place beside the cases. ``ending``: nothing more is started in it."""
+    """A case on this node, or the place beside the cases. ``ending``: nothing more is started in it.
+
+    ``script_results``: the places where its script may leave its results.
+    """
 
     message: CaseOpen
     places: CasePlaces
     place: Place
     api: object | None = None
     ending: bool = False
+    script_results: ScriptResults | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where its steps run."""
+        return self.places.work / self.message.spec.workdir
 
 
 @dataclass(slots=True)
@@ -110,18 +121,10 @@ class Cases:
         return opened.place.container, ""
 
     async def _open(self, message: CaseOpen, folder: str) -> OpenCase:
-        base = self.base / "cases" / folder
-        places = CasePlaces(
-            base=base,
-            work=base / "work",
-            results=base / "results",
-            spool=base / "spool",
-            socket=base / "sock" / "phalanx.sock",
-        )
+        base = await self._folder(message, folder)
         with contextlib.ExitStack() as undo:
-            undo.callback(shutil.rmtree, base, ignore_errors=True)
-            for made in (base, places.work, places.results, places.spool, places.socket.parent):
-                made.mkdir(mode=0o700, parents=True, exist_ok=True)
+            undo.callback(remove, base)
+            places = make_places(base)
             if message.workspace is not None:
                 archive = self.blobs.held.get(message.workspace)
                 if archive is None:
@@ -134,7 +137,19 @@ class Cases:
                 undo.callback(self.stop_api, api)
             place = await self.runtime_of(message.spec.runtime).open_case(message, places, self.owner)
             undo.pop_all()
-        return OpenCase(message, places, place, api=api)
+        opened = OpenCase(message, places, place, api=api)
+        if message.result_places:
+            looked_at = located(message.result_places, opened.folder, os.environ.get("SLURM_JOB_ID", ""))
+            opened.script_results = await asyncio.to_thread(ScriptResults.opened, looked_at)
+        return opened
+
+    async def _folder(self, message: CaseOpen, name: str) -> Path:
+        """The folder of a case; where a script drives the nodes, the same on all of them. Raises OSError."""
+        if message.driven:
+            same = await asyncio.to_thread(same_folder, self.base.parent, self.owner.run_id, name)
+            if same is not None:
+                return same
+        return self.base / "cases" / name
 
     async def _host(self) -> OpenCase:
         """The place beside the cases, made when it is first needed. Raises RuntimeUnavailable, OSError."""
@@ -164,7 +179,7 @@ class Cases:
             return f"logs of {name} did not reach the controller; they are in {case.places.spool}"
         del self.open[name]
         self.blobs.forget(case.places.base)
-        await asyncio.to_thread(shutil.rmtree, case.places.base, ignore_errors=True)
+        await asyncio.to_thread(remove, case.places.base)
         if case.message.workspace is not None:
             self.blobs.drop(case.message.workspace)
         return ""
@@ -175,6 +190,10 @@ class Cases:
         try:
             await _stop(self._in(case.message.case), grace_s)
             await case.place.close(grace_s)
+            if case.message.driven and self.owner.node_rank == 0:
+                from phalanx.agent.job_steps import end_left_behind
+
+                await end_left_behind()
         finally:
             if case.api is not None:
                 self.stop_api(case.api)
@@ -280,11 +299,13 @@ class Cases:
         if opening.case == HOST:
             return env
         env |= {
-            "PHALANX_WORLD_SIZE": str(opening.world_size),
-            "WORLD_SIZE": str(opening.world_size),
             "PHALANX_RESULTS": case.place.inside(case.places.results),
             "PHALANX_SOCKET": self._socket_path(case),
         }
+        if opening.driven:  # srun hands the script's environment on: what is of one node has to stay out
+            del env["PHALANX_NODE"]
+            return env
+        env |= {"PHALANX_WORLD_SIZE": str(opening.world_size), "WORLD_SIZE": str(opening.world_size)}
         if rank != NODE_LEVEL:
             local = str(opening.ranks.index(rank))
             env |= {"RANK": str(rank), "PHALANX_RANK": str(rank)}

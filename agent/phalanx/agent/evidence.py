@@ -68,6 +68,9 @@ class Evidence:
             self.send(Collected(message.request, message.case, 0, ()))
             return
         places = case.places
+        unread: list[str] = []
+        if case.script_results is not None:
+            unread = await case.script_results.bring(places.results, case.folder, message.wait_s)
         found = await asyncio.to_thread(
             find_results,
             places.results,
@@ -76,6 +79,8 @@ class Evidence:
             CollectLimits(),
             case.message.spec.workdir,
         )
+        for complaint in unread:
+            found.leave_out(complaint)
         offered = await self._offer(message, found)
         words = found.left_out[:MOST_WORDS]
         if more := found.left_out_count - len(words):

@@ -827,6 +827,11 @@ class CaseOpen(Message):
 
     ``ranks`` are the global ranks of this node, ``world_size`` those of all nodes. ``workspace`` is a tar
     blob that the node already holds, unpacked into the working directory; None for an empty one.
+
+    ``driven``: a script on the first node drives all nodes with the scheduler's own commands. The case's
+    folder then has the same path on every node, and its steps what the script of a batch job has.
+    ``result_places``: where such a script may leave its results, in the order in which they count: a file,
+    ``*`` in its name, absolute or seen from where steps run; {JOB_ID} stands for the scheduler's number.
     """
 
     request: U32
@@ -836,6 +841,8 @@ class CaseOpen(Message):
     world_size: U32
     workspace: Digest | None
     env: Env = field(default_factory=dict)
+    driven: bool = False
+    result_places: Annotated[tuple[Path, ...], Items(16)] = ()
 
 
 @message(61, Kind.CONTROL, A)
@@ -951,14 +958,25 @@ class Diagnosed(Message):
     error: Words
 
 
+#: The folder under which what a script left in its case's ``result_places`` is offered.
+SCRIPT_RESULTS = "script-results"
+#: What stands for the scheduler's number of the job in a result place.
+JOB_NUMBER = "{JOB_ID}"
+
+
 @message(68, Kind.CONTROL, C)
 @dataclass(frozen=True, slots=True)
 class Collect(Message):
-    """Offer the files of the case's results directory and those of its workspace that match ``patterns``."""
+    """Offer the files of the case's results directory and those of its workspace that match ``patterns``.
+
+    What a script left in ``result_places`` comes as ``script-results/NAME``. ``wait_s``: how long it is
+    looked for where there is nothing yet and another node's writes may only show after a while.
+    """
 
     request: U32
     case: Name
     patterns: Annotated[tuple[Name, ...], Items(256)]
+    wait_s: Seconds = 0.0
 
 
 @message(69, Kind.CONTROL, A)

@@ -21,6 +21,7 @@ from typing import Any
 
 import phalanx.agent
 from phalanx.agent import steps
+from phalanx.agent.batch_script import batch_environment
 from phalanx.agent.lease import Lease, boottime
 from phalanx.agent.runtimes import cgroup, diagnostics, janitor, process_limits, processes, spool
 from phalanx.agent.runtimes.base import CasePlaces, Owner, Running, RuntimeUnavailable
@@ -162,6 +163,8 @@ class ProcessPlace:
         spec = self._case.spec
         environment = {name: os.environ[name] for name in BASE_ENVIRONMENT if name in os.environ}
         environment.setdefault("PATH", _DEFAULT_PATH)
+        if self._case.driven:
+            environment |= batch_environment(os.environ)
         environment |= {**self._case.env, **step.env, **env, **step.secrets}
         environment |= {
             steps.STEP_MARK: token,

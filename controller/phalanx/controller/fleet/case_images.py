@@ -29,11 +29,11 @@ class CaseImages:
 
     def id_of(self, plan: Plan, case: str) -> str:
         """The id of the image of the case of this name, "" when it is not on every node or there is none."""
-        return next((self.ids.get(one.container.image, "") for one in plan.cases if one.name == case), "")
+        return next((self.ids.get(one.image, "") for one in plan.cases if one.name == case), "")
 
     def lacked(self, case: CasePlan, nodes: tuple[str, ...]) -> RequestImage | None:
         """What to ask for before a case can run."""
-        image = case.container.image
+        image = case.image
         return RequestImage(case.name, image, nodes) if image and image not in self.ids else None
 
     def answered(self, event: ImageReady | ImageFailed) -> ImageRequested | None:
@@ -58,7 +58,7 @@ class CaseImages:
 
     def why_not(self, case: CasePlan) -> str:
         """Why a case cannot run, in the words of its row; "" when its image can still be had."""
-        image = case.container.image
+        image = case.image
         if image not in self.failed:
             return ""
         return f"not run: the image {image} could not be brought to every node: {self.failed[image]}"

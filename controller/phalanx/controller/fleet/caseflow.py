@@ -46,6 +46,9 @@ from .states import CASE_PHASES, CasePhase, advance
 STOP_SLACK_S = 15.0
 #: Longest wait for diagnostics, in seconds: they help, they must not hold up the end.
 DIAGNOSE_S = 10.0
+#: How long the results of a script that ended well may take to show on a file server, in seconds: madengine's
+#: six looks, five seconds apart.
+RESULTS_S = 25.0
 #: Longest wait for containers to be made or removed on a node, in seconds.
 OPEN_S = 300.0
 CLOSE_S = 60.0
@@ -197,18 +200,17 @@ class CaseFlow:
         return [*opens, SetTimer("case.phase", OPEN_S)]
 
     def _open_message(self, node: str) -> CaseOpen:
-        spec = replace(self.plan.container, image_id=self.image_id)
-        if self.plan.gpus is not None:
-            vendor = self.meeting.hardware_at(self._position[node]).vendor
-            spec = with_gpus(spec, replace(self.plan.gpus, vendor=vendor))
-        env = {
-            "PHALANX_NNODES": str(len(self.nodes)),
-            "NNODES": str(len(self.nodes)),
-            "PHALANX_NODE_RANK": str(self._position[node]),
-            "NODE_RANK": str(self._position[node]),
-            **self.run_env,
-        }
-        return CaseOpen(1, self.plan.name, spec, self.ranks_of(node), self.world_size, self._workspace, env)
+        case, position = self.plan, self._position[node]
+        spec = replace(case.container, image_id=self.image_id if case.container.image else "")
+        if case.gpus is not None:
+            vendor = self.meeting.hardware_at(position).vendor
+            spec = with_gpus(spec, replace(case.gpus, vendor=vendor))
+        env = {"PHALANX_NNODES": str(len(self.nodes)), "NNODES": str(len(self.nodes)), **self.run_env}
+        if not case.driven:  # srun would hand the first node's rank on to every node
+            env |= {"PHALANX_NODE_RANK": str(position), "NODE_RANK": str(position)}
+        places = case.result.places if position == 0 else ()
+        ranks, world = self.ranks_of(node), self.world_size
+        return CaseOpen(1, case.name, spec, ranks, world, self._workspace, env, case.driven, places)
 
     def _on_opened(self, event: CaseOpenedOn) -> list[Instruction]:
         if self.phase is not CasePhase.OPENING:
@@ -330,9 +332,11 @@ class CaseFlow:
         self._waiting = set(self.here) & self._opened
         if not self._waiting:
             return self._close("collected")
+        left = self.plan.result.places and self.failure is None and not self.plan.skip
+        wait_s = RESULTS_S if left else 0.0
         return [
-            Tell(tuple(sorted(self._waiting)), Collect(1, self.plan.name, self.plan.collect)),
-            SetTimer("case.phase", self.timing.collect_timeout_s),
+            Tell(tuple(sorted(self._waiting)), Collect(1, self.plan.name, self.plan.collect, wait_s)),
+            SetTimer("case.phase", self.timing.collect_timeout_s + wait_s),
         ]
 
     def _on_collected(self, event: CaseCollectedOn) -> list[Instruction]:

@@ -6,6 +6,7 @@ others from it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from phalanx.protocol.messages import ImagesQuery, Runtime, RuntimeOpen
@@ -29,17 +30,26 @@ class Preparation:
     trouble: Trouble | None = None
     facts: set[str] = field(default_factory=set)
     runtime: set[str] = field(default_factory=set)
+    opened: Counter[str] = field(default_factory=Counter)
     library: set[str] = field(default_factory=set)
     imaging: Imaging | None = None
     answered: dict[str, Trouble | None] = field(default_factory=dict)
     _runtime_asked: bool = False
 
     @property
-    def kind(self) -> Runtime:
-        """The runtime of the run's cases; a plan has one. A plan without cases is there for images."""
-        if self.plan.cases:
-            return self.plan.cases[0].container.runtime
-        return Runtime.DOCKER if self.plan.images or self.plan.inventory else Runtime.PROCESS
+    def kinds(self) -> tuple[Runtime, ...]:
+        """The runtimes that the run needs, in the order in which a node opens them: the engine comes last.
+
+        A case may run as a process and need an image; a plan without cases is there for images.
+        """
+        kinds = {case.container.runtime for case in self.plan.cases}
+        if self.plan.images or self.plan.inventory:
+            kinds.add(Runtime.DOCKER)
+        return tuple(sorted(kinds or {Runtime.PROCESS}, key=lambda kind: kind is Runtime.DOCKER))
+
+    def _open(self, nodes: tuple[str, ...], library: bytes | None = None) -> Instruction:
+        """Open the runtime that is next on these nodes, which are all as far."""
+        return Tell(nodes, RuntimeOpen(self.request, self.kinds[self.opened[nodes[0]]], library))
 
     def begin(self, known_facts: set[str]) -> list[Instruction]:
         """Start; some facts may be known already."""
@@ -85,10 +95,10 @@ class Preparation:
         if self._runtime_asked or len(self.facts) < len(self.nodes):
             return []
         self._runtime_asked = True
-        return [Tell(self.nodes, RuntimeOpen(self.request, self.kind, None))]
+        return [self._open(self.nodes)]
 
     def _on_runtime(self, event: RuntimeOnNode) -> list[Instruction]:
-        if self.imaging is not None:
+        if self.imaging is not None or event.node in self.runtime:
             return []  # said twice
         if event.error:
             return self._unable(event.node, event.error)
@@ -97,12 +107,15 @@ class Preparation:
                 return self._unable(event.node, "the engine's client cannot be imported")
             self.library.add(event.node)
             return [Ship("library", (), (event.node,), self.request)]
+        self.opened[event.node] += 1
+        if self.opened[event.node] < len(self.kinds):
+            return [self._open((event.node,))]
         self.runtime.add(event.node)
         if (wanted := self.plan.inventory) is not None:
             return [Tell((event.node,), ImagesQuery(1, wanted.reference, wanted.prune))]
         if len(self.runtime) < len(self.nodes):
             return []
-        if not self.plan.images or self.kind is Runtime.PROCESS:
+        if not self.plan.images:
             self.done = True
             return []
         self.imaging = Imaging(self.plan.images[0], self.nodes, self.request)
@@ -113,7 +126,7 @@ class Preparation:
             return []
         if event.error:
             return self._unable(event.node, f"cannot get the {event.purpose}: {event.error}")
-        return [Tell((event.node,), RuntimeOpen(self.request, self.kind, bytes.fromhex(event.blob)))]
+        return [self._open((event.node,), bytes.fromhex(event.blob))]
 
     def _unable(self, node: str, why: str) -> list[Instruction]:
         """The node's runtime cannot be used."""

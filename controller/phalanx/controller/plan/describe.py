@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from phalanx.protocol.messages import ContainerSpec, Mount, Runtime
+from phalanx.protocol.messages import JOB_NUMBER, ContainerSpec, Mount, Runtime
 
 from ..logs.clean import clean
 from .model import CasePlan, EnvValue, Plan, Share, StepPlan, TargetPlan
@@ -184,7 +184,7 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     yield from _line("mounts", map(_mount, case.container.mounts))
     yield from _line("devices", [device.source for device in case.container.devices])
     yield from _line("container", _container(case.container))
-    yield from _line("results", [_results(case)])
+    yield from _line("results", _results(case))
 
 
 def _share(share: Share) -> str:
@@ -207,7 +207,10 @@ def _argv(step: StepPlan) -> str:
 
 
 def _env(case: CasePlan, nodes: int) -> Iterator[str]:
-    yield "RANK LOCAL_RANK WORLD_SIZE NODE_RANK NNODES PHALANX_*   phalanx, for each rank"
+    if case.driven:
+        yield "NNODES PHALANX_*, in a job SLURM_* as a batch script has them   phalanx"
+    else:
+        yield "RANK LOCAL_RANK WORLD_SIZE NODE_RANK NNODES PHALANX_*   phalanx, for each rank"
     if "MASTER_ADDR" not in case.env:
         yield "MASTER_ADDR=? the first node   phalanx"
     if "MASTER_PORT" not in case.env:
@@ -251,12 +254,18 @@ def _container(spec: ContainerSpec) -> Iterator[str]:
     yield ", ".join(words)
 
 
-def _results(case: CasePlan) -> str:
-    if case.result.multiple_results:
-        return f"a row for each row of {case.result.multiple_results}"
-    if case.result.require_performance:
-        return "a row with the first 'performance: VALUE METRIC' of the logs"
-    return "a row; a performance value is not needed"
+def _results(case: CasePlan) -> Iterator[str]:
+    if case.result.places:
+        first, *others = (place.replace(JOB_NUMBER, "JOB") for place in case.result.places)
+        yield f"a row for each row of what the script leaves: {first}"
+        yield from (f"else {place}" for place in others)
+        yield "else a row with the first 'performance: VALUE METRIC' of its output"
+    elif case.result.multiple_results:
+        yield f"a row for each row of {case.result.multiple_results}"
+    elif case.result.require_performance:
+        yield "a row with the first 'performance: VALUE METRIC' of the logs"
+    else:
+        yield "a row; a performance value is not needed"
 
 
 def _limits_of_time(plan: Plan) -> Iterator[str]:

@@ -184,7 +184,7 @@ def plan_of_cases(
         exit_policy=policy,
         keep=inputs.keep,
         origins=placement.origins,
-        refusals=(*placement.refusals, *filter(None, map(_why_not_run, cases))),
+        refusals=tuple(placement.refusals),
         warnings=tuple(
             dict.fromkeys(
                 (*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(travel))
@@ -199,17 +199,6 @@ def _all_secrets(inputs: RunInputs, secrets: Secrets) -> Secrets:
         name: Secret(text, "additional context") for name, text in secrets_within(inputs.context.document)
     }
     return Secrets({**said, **secrets})
-
-
-def _why_not_run(case: CasePlan) -> str:
-    """For a case that can be planned and not be run yet; "" for all others."""
-    if not any(step.per == "first" for step in case.steps):
-        return ""
-    return (
-        f"cannot run {case.name} with {case.columns['launcher']}: its script drives the nodes itself, and "
-        "this version only shows the plan of such a run (--dry-run); give the model another launcher, or "
-        "start its script in an allocation of your own"
-    )
 
 
 def _csv_path(inputs: RunInputs, default: str) -> str:

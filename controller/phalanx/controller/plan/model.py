@@ -68,11 +68,13 @@ class ResultRule:
 
     ``multiple_results``: name of the CSV with one row per result, "" to look for ``performance:`` in the log.
     ``require_performance``: a case without a performance value is a FAILURE (madengine's rule for models;
-    a plain command needs none).
+    a plain command needs none). ``places``: where on the first node a script that writes its rows itself may
+    leave them; the first place with a new file counts (``CaseOpen.result_places`` of the protocol).
     """
 
     multiple_results: str = ""
     require_performance: bool = True
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class CasePlan:
     ``needs_image``: an image that every node must have beside that of the container, or "".
     ``roles``: which node ranks ("0", "1-3") each role of the launcher has, for those that have any.
     ``gpus``: those that a node's container is given once it is known whose the node has; None when the plan
-    knows. ``skip``: why the model's own script is not run, "" when it is.
+    knows. ``skip``: why the model's own script is not run, "" when it is. ``driven``: its script runs on the
+    first node alone, outside a container, and drives all nodes with the scheduler's own commands.
     """
 
     name: str
@@ -116,6 +119,7 @@ class CasePlan:
     runs_on: RunsOn = RunsOn()
     gpus: Gpus | None = None
     skip: str = ""
+    driven: bool = False
 
     @property
     def image(self) -> str:

@@ -20,6 +20,7 @@ from ..workflow.models import SelectedModel
 from ..workflow.place import inside
 from .container import container_of, image_of, runtime_of
 from .docker_options import parse_docker_options
+from .driven import driven_steps, put_driven, result_places
 from .env import Environment
 from .gpus import Gpus, gpus_of
 from .inputs import RunInputs
@@ -72,6 +73,8 @@ def model_case(
     shape = shape_of(inputs, card, placement, gpus, said, launcher, image)
     around = around_model(card, model.directory, inputs.pre_scripts, inputs.post_scripts, inputs.credentials)
     environment = _environment(inputs, model, placement, gpus, said, shape)
+    if head_only:
+        put_driven(environment, inputs, placement, image)
     check_devices(environment, launcher)
     env, secrets = environment.finished()
     container = replace(
@@ -83,13 +86,13 @@ def model_case(
     steps = (*around.before, *(() if inputs.skip_model_run else (main,)), *around.after)
     return CasePlan(
         name=name,
-        steps=tuple(replace(one, per="first") for one in steps) if head_only else steps,
+        steps=driven_steps(steps) if head_only else steps,
         container=container,
         env=env,
         ranks_per_node=inputs.ranks_per_node or 1,
         workspace=around.shares,
         collect=((multiple,) if multiple else ()) + ARTEFACTS,
-        result=ResultRule(multiple_results=multiple, require_performance=True),
+        result=ResultRule(multiple, True, result_places(inputs, card) if head_only else ()),
         columns={
             **_columns(inputs, model, placement, gpus, image if head_only else container.image),
             "launcher": launcher_column(launcher, docker=bool(container.image)),
@@ -100,6 +103,7 @@ def model_case(
         runs_on=_runs_on(inputs, model),
         gpus=gpus if gpus.count and not gpus.vendor and container.image else None,
         skip="--skip-model-run" if inputs.skip_model_run else "",
+        driven=head_only,
     ), Secrets({**secrets, **_of_steps(around, inputs.credentials.get(card.cred, Secrets()))})
 
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
+from phalanx.protocol.messages import JOB_NUMBER, SCRIPT_RESULTS
+
 from ..plan.model import CasePlan, Plan
 from .extract import first_performance
 from .perf_csv import COLUMNS, PerfCsvError, append_rows, guarded
+from .script import script_rows
 from .table import Candidate, Choice, best, has_value
 
 PERF_CSV = "perf.csv"
@@ -90,6 +93,8 @@ def finish_case(plan: Plan, case: CasePlan, run_dir: Path, outcome: CaseOutcome)
         return _single(base, Status.FAILURE, outcome.failure)
     if outcome.skipped:
         return _single(base, Status.SKIPPED, outcome.skipped)
+    if case.result.places:
+        return _by_script(case, run_dir, outcome, base)
     if case.result.multiple_results:
         return _by_table(case, run_dir, outcome, base)
     return _by_log(case, run_dir, outcome, base)
@@ -146,6 +151,36 @@ def _rows_of(choice: Choice, base: dict[str, str]) -> tuple[dict[str, str], ...]
             }
         )
     return tuple(rows)
+
+
+def _by_script(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[str, str]) -> CaseVerdict:
+    """The rows that a script wrote itself, else the performance that it printed."""
+    multiple = PurePosixPath(case.result.multiple_results).name
+    left = [file for file in outcome.files if PurePosixPath(file.path).parts[0] == SCRIPT_RESULTS]
+    own = [file for file in left if PurePosixPath(file.path).name != multiple]
+    if not own:
+        if multiple and any(_is_result(file.path, case.result.multiple_results) for file in outcome.files):
+            return _by_table(case, run_dir, outcome, base)
+        verdict = _by_log(case, run_dir, outcome, base)
+        if verdict.status is Status.SUCCESS:
+            return verdict
+        places = ", ".join(place.replace(JOB_NUMBER, outcome.job_id or "JOB") for place in case.result.places)
+        return _unmeasured(case, base, f"{verdict.reason}, and no new file of results: looked at {places}")
+    found = script_rows([(PurePosixPath(file.path).name, run_dir / file.kept) for file in own], base)
+    notes = (*(f"results from {name}, which the script left" for name in found.read), *found.unusable)
+    if not found.rows:
+        why = "; ".join(found.unusable[:3]) or f"{', '.join(found.read)} has no rows"
+        return _unmeasured(case, base, f"cannot use the script's results: {why}", notes)
+    rows = tuple(
+        {**row, "status": (Status.SUCCESS if good else Status.FAILURE).value}
+        for row, good in zip(found.rows, found.good, strict=True)
+    )
+    failed = found.good.count(False)
+    if failed == len(rows):
+        why = f"no row of {', '.join(found.read)} has a performance"
+        return CaseVerdict(Status.FAILURE, why, rows, notes)
+    reason = f"{len(rows)} results" + (f", {failed} failed" if failed else "")
+    return CaseVerdict(Status.SUCCESS, reason, rows, notes)
 
 
 def _by_log(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[str, str]) -> CaseVerdict:

@@ -26,7 +26,7 @@ class Evidence:
         """Take an event of the case."""
         if isinstance(event, FileCollected) and not event.error:
             self.files.append(event)
-        elif isinstance(event, RankStarted) and event.step == MAIN_STEP and event.rank >= 0:
+        elif isinstance(event, RankStarted) and event.step == MAIN_STEP:
             self.started[event.rank] = event.node
 
 

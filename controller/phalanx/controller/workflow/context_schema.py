@@ -22,8 +22,8 @@ UNUSED = (
 )  # fmt: skip
 #: The same of the slurm block.
 UNUSED_SLURM = (
-    "output_dir", "modules", "shared_workspace", "results_dir", "enable_node_check",
-    "auto_cleanup_nodes", "verbose_node_check", "allow_submit_without_clean_nodes",
+    "output_dir", "modules", "shared_workspace", "enable_node_check", "auto_cleanup_nodes",
+    "verbose_node_check", "allow_submit_without_clean_nodes",
 )  # fmt: skip
 
 _WORDS_OF_TRUTH = {
@@ -101,7 +101,9 @@ class Slurm(BaseModel):
     modules: list[StrictStr] = Field(default_factory=list, description="environment modules to load")
     network_interface: StrictStr = Field("", description="the interface that ranks meet on")
     shared_workspace: StrictStr = Field("", description="nothing here needs a shared folder")
-    results_dir: StrictStr = Field("", description="where a script of `slurm_multi` leaves its results")
+    results_dir: StrictStr = Field(
+        "", description="folder in which a script of `slurm_multi` leaves `perf*.csv`"
+    )
     enable_node_check: bool | None = Field(None, description="look at nodes before they are used")
     auto_cleanup_nodes: bool | None = Field(None, description="kill what was left on a node")
     verbose_node_check: bool | None = Field(None, description="say more of it")

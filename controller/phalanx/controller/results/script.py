@@ -1,0 +1,61 @@
+"""Rows of the files that a script wrote itself, laid out by the names of their columns.
+
+Madengine appends such a file to perf.csv as it is, whatever the order of its columns. Here a row is what the
+plan knows of the model, and over it what the script says. Only its status is worked out: a row without a
+performance is a failure whatever it says of itself, and one that calls itself a failure is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .perf_csv import COLUMNS, guarded
+from .table import TableError, has_value, results_of
+
+_BAD = frozenset({"failure", "failed", "fail", "error", "cancelled", "timeout"})
+
+
+@dataclass(slots=True)
+class ScriptRows:
+    """``rows`` of perf.csv without their status, which is in ``good``; ``unusable``: files that are none."""
+
+    rows: list[dict[str, str]] = field(default_factory=list)
+    good: list[bool] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+
+
+def script_rows(files: Sequence[tuple[str, Path]], base: dict[str, str]) -> ScriptRows:
+    """The rows of all files (what is shown of each, and where it is). Reads files.
+
+    A row that an earlier file had counts once: next to perf.csv often lies a copy of it.
+    """
+    found = ScriptRows()
+    for shown, path in files:
+        try:
+            table = results_of(path)
+        except TableError as error:
+            found.unusable.append(f"{shown}: {error}")
+            continue
+        found.read.append(shown)
+        extra = {guarded(name): name for name in table.columns if name not in COLUMNS}
+        earlier = [_known(row) for row in found.rows]
+        for cells in table.rows:
+            said = {name: cells[name] for name in COLUMNS if has_value(cells.get(name, ""))}
+            row = {**base, **said, **{column: cells[name] for column, name in extra.items()}}
+            row.pop("status", None)
+            if _known(row) in earlier:
+                continue
+            if not has_value(cells["performance"]):
+                row["performance"] = ""
+            found.rows.append(row)
+            found.good.append(
+                bool(row["performance"]) and cells.get("status", "").strip().lower() not in _BAD
+            )
+    return found
+
+
+def _known(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row.get(name, "") for name in COLUMNS)
