@@ -71,7 +71,8 @@ class LabRuns:
         # Without PYTHON*: as users have it, modules are compiled once and not with every start.
         foreign = ("SLURM_", "PHALANX_", "PYTHONDONT", "PYTHONUNBUFFERED")
         own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        return {**own, **self.lab.env(), **self.more_env, "SLURM_JOB_ID": self.job_id}
+        kept = {"XDG_STATE_HOME": str(self.folder / "state"), "SLURM_JOB_ID": self.job_id}
+        return {**own, **self.lab.env(), **self.more_env, **kept}
 
     @property
     def _nodes_cpu_s(self) -> float:

@@ -30,6 +30,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{tier.name}: {tier.proves}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_history_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Runs of tests are no runs of who runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ.pop("PHALANX_HISTORY", None)
+
+
 def _name_of_tier(item: pytest.Item) -> str:
     return tier_of({marker.name for marker in item.iter_markers()}).name
 

@@ -53,6 +53,7 @@ class Phalanx:
             **kept,
             "PYTHONPATH": str(REPOSITORY),
             "PHALANX_RUNS_DIR": str(self.runs),
+            "XDG_STATE_HOME": str(self.place / "state"),
             "PHALANX_FAKE_PART": str(self.place / "part.json"),
             "LANG": "C.UTF-8",
             "TERM": "xterm",

@@ -99,7 +99,7 @@ def test_what_is_kept_of_the_run_tells_of_every_image() -> None:
         ("b", 80, ""),
     ]
     assert [image["transfer"]["read_bytes"] for image in told] == [100, 80]
-    lines = success(view, Style(), "runs/x")
+    lines = success(view, Evidence(), Style(), "runs/x")
     assert any(line.startswith("  image  one:1  100 B to 2 nodes") for line in lines)
     assert any(line.startswith("  image  two:1  80 B to 1 node ") for line in lines)
 

@@ -77,6 +77,7 @@ def _environment(place: Path) -> dict[str, str]:
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PHALANX_RUNS_DIR": str(place / "runs"),
         "XDG_RUNTIME_DIR": str(place / "xdg"),
+        "XDG_STATE_HOME": str(place / "state"),
         "LANG": "C.UTF-8",
     }
 

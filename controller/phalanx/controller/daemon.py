@@ -28,6 +28,7 @@ from .fleet.ending import leaves
 from .fleet.journal import JournalError
 from .fleet.listener import ListenError
 from .plan.model import Plan
+from .runs.directory import RunDirectory
 from .targets import make_target
 from .targets.base import AllocationError
 from .targets.bundle import CacheError
@@ -135,9 +136,16 @@ async def serve(run_dir: Path, plan: Plan, secrets: dict[str, str]) -> None:
     finally:
         telling.cancel()
         server.tell_sizes()
+        await asyncio.to_thread(_into_history, run_dir)
         await watchers.close()
         await server.close()
         socket_path.unlink(missing_ok=True)
+
+
+def _into_history(run_dir: Path) -> None:
+    from .runs.history import keep  # its libraries are needed once the run is over
+
+    keep(RunDirectory(run_dir), os.environ)
 
 
 #: What is told in one line: the message says what cannot be done and why.

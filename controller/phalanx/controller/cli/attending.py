@@ -17,6 +17,7 @@ from phalanx.controller.runs.attend import Attendance, Left, Manners
 from phalanx.controller.runs.directory import RunDirectory
 from phalanx.controller.runs.ending import ending
 from phalanx.controller.runs.evidence import gather
+from phalanx.controller.runs.history_note import noted
 from phalanx.controller.runs.live import Screen, Writer, choose
 from phalanx.controller.runs.model import RunView
 from phalanx.controller.runs.records import read_all
@@ -105,6 +106,8 @@ async def _stay(
     run: RunDirectory, screen: Screen, manners: Manners, logs: LogTail | None, view: RunView, showing: Showing
 ) -> Left:
     left = await Attendance(run, screen, logs, manners, view).stay()
+    if left.over:
+        await noted(run)
     if not left.over:
         if left.words:
             await screen.end(None, [f"phalanx: {left.words}"])

@@ -28,6 +28,8 @@ VERBS = {
     "logs": "Show what the ranks of a run wrote.",
     "cancel": "End a run.",
     "wait": "Wait for a run and return its exit code.",
+    "history": "Results and nodes of runs over time.",
+    "baseline": "Values to hold later ones against, and whether a run has got worse.",
     "doctor": "What this machine has, and what is missing for which target.",
     "completion": "Print the completion script of a shell.",
 }

@@ -23,6 +23,7 @@ from phalanx.controller.runs.directory import RunDirectory, create, point_latest
 if TYPE_CHECKING:
     from phalanx.controller.cli.building import PlannedBuild
     from phalanx.controller.plan.model import Plan
+    from phalanx.controller.results.baseline import Baseline
 
 EPILOG = """\b
 Examples:
@@ -32,10 +33,12 @@ Examples:
   phalanx run -m build_manifest.json -N 8 -p gpu
   phalanx run --tags llama70b --additional-context '{"slurm": {"partition": "gpu", "nodes": 8}}'
   phalanx run -d -N 128 --tags burn_in && phalanx logs -f
+  phalanx run --tags smoke -N 2 --baseline main
 
 Standard output is what the ranks write and nothing else. Ctrl-C once ends the run in good order,
 twice kills it, a third time leaves at once. Exit: 0 all well, 3 a model failed (a command: the
-highest code of its ranks), 4 bad arguments, 8 nodes missing, 9 image, 10 scheduler, 75 contact lost.
+highest code of its ranks), 4 bad arguments, 7 slower than --baseline allows, 8 nodes missing,
+9 image, 10 scheduler, 75 contact lost.
 """
 
 
@@ -62,6 +65,7 @@ def command(**given: Any) -> int:
             else f"cannot run: say what, --tags TAG, -m MANIFEST or -- COMMAND{time_hint(given)}",
             Exit.USAGE,
         )
+    baseline = baseline_of(given)
     made = planned(given)
     plan = made.plan
     for warning in (*(made.build.plan.warnings if made.build else ()), *plan.warnings):
@@ -80,7 +84,27 @@ def command(**given: Any) -> int:
     if given["detach"]:
         put(run.run_id)
         return Exit.OK
-    return attended(run, given)
+    code = attended(run, given)
+    if baseline is None or code != Exit.OK:
+        return code
+    from phalanx.controller.cli.gating import gated
+
+    return gated(run, baseline, quiet=given["quiet"])
+
+
+def baseline_of(given: Mapping[str, Any]) -> Baseline | None:
+    """The baseline that the run will be held against, if any; one that cannot be used is refused."""
+    if not given["baseline"]:
+        return None
+    if given["detach"]:
+        refuse(
+            "cannot leave a run and hold it against a baseline: leave out -d, or use phalanx wait RUN "
+            f"and then phalanx baseline check {given['baseline']} RUN",
+            Exit.USAGE,
+        )
+    from phalanx.controller.cli.gating import read_baseline
+
+    return read_baseline(given["baseline"])
 
 
 def time_hint(given: Mapping[str, Any]) -> str:

@@ -164,6 +164,12 @@ HOW: tuple[Callable[[Any], Any], ...] = (
         type=click.Choice(["first", "max", "any"]),
         help="Which rank's code is returned.",
     ),
+    click.option(
+        "--baseline",
+        default="",
+        metavar="NAME",
+        help="Hold what a run that succeeded has measured against this baseline; exit 7 when it got worse.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Log lines and failures only."),
     click.option("--verbose", is_flag=True, help="More words (the lines of the spawner)."),
     click.option(
@@ -190,7 +196,7 @@ HOW: tuple[Callable[[Any], Any], ...] = (
 
 
 #: What only a run with ranks has.
-_OF_RANKS = ("ntasks", "ntasks_per_node", "min_nodes", "exit_policy", "prefix")
+_OF_RANKS = ("ntasks", "ntasks_per_node", "min_nodes", "exit_policy", "prefix", "baseline")
 
 
 def run_options(function: F) -> F:

@@ -25,15 +25,15 @@ SAID = 6
 def ending(view: RunView, evidence: Evidence, style: Style, directory: str) -> list[str]:
     """The last screen. ``directory``: the run directory as a person would type it."""
     if view.state == "succeeded" and view.exit_code == 0:
-        return success(view, style, directory)
+        return success(view, evidence, style, directory)
     if view.state == "cancelled":
-        return cancelled(view, style, directory)
+        return cancelled(view, evidence, style, directory)
     if view.exit_code == Exit.JOIN and view.missing:
-        return join_failure(view, style)
+        return join_failure(view, evidence, style)
     return failure(view, evidence, style, directory)
 
 
-def success(view: RunView, style: Style, directory: str) -> list[str]:
+def success(view: RunView, evidence: Evidence, style: Style, directory: str) -> list[str]:
     """All went well: ranks, rows, where things are."""
     total = sum(case.ranks for case in view.cases.values())
     parts = [f"{number(total)}/{plural(total, 'rank')} ok"] if total else ["ok"]
@@ -43,7 +43,7 @@ def success(view: RunView, style: Style, directory: str) -> list[str]:
     lines = [f"  {style.mark('done')} " + f" {style.dot} ".join(parts)]
     lines += transfer_lines(view, style)
     lines += _case_table(view, style)
-    lines += _loose_ends(view, style)
+    lines += _loose_ends(view, evidence, style)
     return [*lines, f"  files  {directory}"]
 
 
@@ -68,16 +68,16 @@ def _transfer_line(name: str, moved: TransferView, style: Style) -> str:
     return f"  image  {name}{f' {style.dot} '.join(parts)}"
 
 
-def cancelled(view: RunView, style: Style, directory: str) -> list[str]:
+def cancelled(view: RunView, evidence: Evidence, style: Style, directory: str) -> list[str]:
     """Someone asked for the end and got it."""
     by = clean_text(view.cancels[-1][1]) if view.cancels else ""
     words = f"cancelled after {duration(view.seconds(view.last_at or 0.0))}" + (f" by {by}" if by else "")
     lines = [f"  {style.mark('failed')} {words}", *_follower_lines(view), *_case_table(view, style)]
-    lines += _loose_ends(view, style)
+    lines += _loose_ends(view, evidence, style)
     return [*lines, f"  files  {directory}", f"exit {view.exit_code}"]
 
 
-def join_failure(view: RunView, style: Style) -> list[str]:
+def join_failure(view: RunView, evidence: Evidence, style: Style) -> list[str]:
     """Which nodes are missing, each with the reason as far as it is known."""
     took = duration(view.phases["agents"].seconds(view.finished_at or view.last_at or 0.0))
     missing = {clean_text(node): clean_text(reason) for node, reason in view.missing.items()}
@@ -94,7 +94,7 @@ def join_failure(view: RunView, style: Style) -> list[str]:
             f"     … and {len(by_reason) - MISSING} more reasons: phalanx status {view.run_id} --json"
         )
     lines += _spawner_lines(view, set(view.missing))
-    lines += _loose_ends(view, style)
+    lines += _loose_ends(view, evidence, style)
     if joined > 0:
         lines.append(f"  Continue with {joined}?  --min-nodes {joined}      Exclude: -x {fold(missing)}")
     lines.append(f"exit {view.exit_code}")
@@ -114,7 +114,7 @@ def failure(view: RunView, evidence: Evidence, style: Style, directory: str) -> 
     lines = [f"  {style.mark('failed')} {_headline(view)}"]
     lines += _follower_lines(view)
     lines += _case_table(view, style)
-    lines += _loose_ends(view, style)
+    lines += _loose_ends(view, evidence, style)
     lines.append("")
     lines += _first(view, evidence, style)
     lines += _next(view, evidence, directory)
@@ -163,7 +163,7 @@ def _case_table(view: RunView, style: Style) -> list[str]:
     return lines
 
 
-def _loose_ends(view: RunView, style: Style) -> list[str]:
+def _loose_ends(view: RunView, evidence: Evidence, style: Style) -> list[str]:
     """What is left over, what was not written, what is missing in a log: never passed over in silence."""
     lines = []
     if view.leftovers:
@@ -183,6 +183,8 @@ def _loose_ends(view: RunView, style: Style) -> list[str]:
         lines.append(
             f"  {style.mark('warn')} logs         {number(total)} bytes never came (first in {where})"
         )
+    if evidence.history:
+        lines.append(f"  {style.mark('warn')} history      {clean_text(evidence.history)}")
     return lines
 
 

@@ -8,6 +8,7 @@ from phalanx.controller.logs.clean import clean, cut
 from phalanx.controller.logs.paths import DIAGNOSTICS, MAIN_STEP, StreamName, log_path
 from phalanx.controller.logs.reader import tail_offset
 from phalanx.controller.runs.directory import RunDirectory
+from phalanx.controller.runs.history_note import trouble
 from phalanx.controller.runs.model import Failure, Fault, RunView
 from phalanx.protocol.messages import NODE_LEVEL
 
@@ -21,16 +22,24 @@ _READ_LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The end of the file that has the cause. ``path`` as one would type it; ``total`` counts its lines."""
+    """The end of the file that has the cause. ``path`` as one would type it; ``total`` counts its lines.
+
+    ``history``: why the run is not in the history, "" when nothing is wrong with that.
+    """
 
     path: str = ""
     lines: tuple[str, ...] = ()
     total: int = 0
     diagnostics: str = ""
+    history: str = ""
 
 
 def gather(run: RunDirectory, view: RunView) -> Evidence:
     """The evidence for the first failure: what the rank wrote, standard error before output."""
+    return replace(_of_failure(run, view), history=trouble(run))
+
+
+def _of_failure(run: RunDirectory, view: RunView) -> Evidence:
     if view.failure is None:
         return Evidence()
     diagnostics = _diagnostics(run, view, view.failure)
