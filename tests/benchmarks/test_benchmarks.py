@@ -105,3 +105,11 @@ def test_the_images_benchmark_brings_an_image_to_every_engine_and_counts_its_byt
         assert found["floor_s"] <= peer["last_byte_s"] <= peer["wall_s"]
         images_sent = peer["source_bytes"] // found["image_bytes"]
         assert images_sent == (1 if name == "crude_chain" else NODES)
+
+
+@pytest.mark.local
+def test_the_history_benchmark_tells_what_a_run_and_a_look_cost() -> None:
+    found = document("history", "--rows", "10000")
+    assert found["rows"] == 10_000
+    ours = {"add_run_ms", "wal_add_run_ms", "add_rows_s", "list_ms", "model_ms", "node_ms", "summary_ms"}
+    assert all(found[name] > 0 for name in ours)
