@@ -7,10 +7,11 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from phalanx.controller.daemon import Stopping, TooFewDescriptors, check_descriptors
+from phalanx.controller.daemon import Stopping, TooFewDescriptors, check_descriptors, into_history
 from phalanx.controller.fleet.ending import ending_of
 from phalanx.controller.fleet.journal import JournalError
 
@@ -86,3 +87,15 @@ def test_an_ending_says_what_is_known_of_it() -> None:
     assert (full.reason, full.mute) == ("disk full", True)
     told = ending_of(asyncio.CancelledError())
     assert (told.state, told.exit_code, told.cancelled) == ("cancelled", 130, True)
+
+
+async def test_a_history_that_never_answers_does_not_hold_the_controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr("phalanx.controller.runs.history.keep", lambda run, environ: answer.wait(60))
+    try:
+        await into_history(tmp_path, patience_s=0.01)
+    finally:
+        answer.set()
+    assert "the history did not take the run within 0.01 s" in caplog.text

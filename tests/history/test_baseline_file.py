@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +26,8 @@ from phalanx.controller.results.baseline_making import Wishes, make, rows_of_csv
 from phalanx.controller.results.direction import Direction
 from phalanx.controller.results.perf_csv import append_rows
 from phalanx.controller.workflow.errors import InputError
+
+from tests.source import ROOT
 
 from .entries import row
 
@@ -77,6 +80,13 @@ def test_a_file_that_others_may_read_stays_so(tmp_path: Path) -> None:
     path.chmod(0o644)
     save(Baseline("main", {M: 1.0}), path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_the_example_of_the_page_is_a_baseline() -> None:
+    (example,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "history.md").read_text(), re.DOTALL)
+    found = from_json(example.encode(), "docs/history.md")
+    assert [one.model for one in found.values] == ["llama70b"]
+    assert found.direction_of("stalls") is Direction.LOWER
 
 
 @pytest.mark.parametrize(

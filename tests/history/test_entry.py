@@ -94,6 +94,12 @@ def test_only_a_log_that_ends_is_kept(tmp_path: Path) -> None:
         read_entry(run)
 
 
+def test_a_directory_that_was_renamed_is_the_same_run(tmp_path: Path) -> None:
+    run = made(tmp_path, log_bytes(STORIES["success"]))
+    renamed = RunDirectory(run.path.rename(tmp_path / "artifacts"))
+    assert (read_entry(renamed).id, read_entry(renamed).directory) == (RUN, str(tmp_path / "artifacts"))
+
+
 @pytest.mark.parametrize(
     "line",
     [

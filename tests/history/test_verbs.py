@@ -104,6 +104,7 @@ def test_history_refuses_what_it_does_not_know_with_the_nearest(fed: Phalanx) ->
         (("n78",), "cannot find 'n78': no model or node"),
         (("--since", "yesterday"), "cannot use --since"),
         (("--status", "GOOD"), "GOOD"),
+        (("n87", "--summary"), "cannot sum up a node"),
         (("prune",), "--keep"),
         (("import",), "RUN_DIR"),
     ):

@@ -15,8 +15,10 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvloop
@@ -41,6 +43,9 @@ _PR_SET_DUMPABLE, _PR_SET_NAME = 4, 15
 PROCESS_NAME = b"phalanx-control"
 #: File descriptors of the controller itself, and for each node: control and bulk connection, and a log.
 FDS_OWN, FDS_PER_NODE = 128, 3
+
+#: Seconds that the history may take: three times what it waits for another writer.
+HISTORY_S = 30.0
 
 log = logging.getLogger("phalanx.controller")
 
@@ -136,16 +141,30 @@ async def serve(run_dir: Path, plan: Plan, secrets: dict[str, str]) -> None:
     finally:
         telling.cancel()
         server.tell_sizes()
-        await asyncio.to_thread(_into_history, run_dir)
+        await into_history(run_dir)
         await watchers.close()
         await server.close()
         socket_path.unlink(missing_ok=True)
 
 
-def _into_history(run_dir: Path) -> None:
+async def into_history(run_dir: Path, patience_s: float = HISTORY_S) -> None:
+    """Add the run to the history of its user; a file that does not answer is left alone after a while."""
     from .runs.history import keep  # its libraries are needed once the run is over
 
-    keep(RunDirectory(run_dir), os.environ)
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def work() -> None:
+        keep(RunDirectory(run_dir), os.environ)
+        with suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+            loop.call_soon_threadsafe(done.set)
+
+    # A daemon, not one of the loop's threads: those are waited for, and a dead file server never answers.
+    threading.Thread(target=work, name="history", daemon=True).start()
+    try:
+        async with asyncio.timeout(patience_s):
+            await done.wait()
+    except TimeoutError:  # our own deadline
+        log.warning("the history did not take the run within %g s; see: phalanx history import", patience_s)
 
 
 #: What is told in one line: the message says what cannot be done and why.

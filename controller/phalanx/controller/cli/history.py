@@ -80,6 +80,8 @@ def list_(name: str, as_json: bool, summary: bool, limit: int, since: str, **giv
                 wanted = history_query.named(history, wanted, name)
             except history_query.UnclearName as error:
                 refuse(clean_text(str(error)), Exit.USAGE)
+        if wanted.node and summary:
+            refuse("cannot sum up a node: --summary is of models; leave one of them out", Exit.USAGE)
         if wanted.node:
             return _show_parts(wanted, history_query.parts(history, wanted, limit), as_json)
         if summary:

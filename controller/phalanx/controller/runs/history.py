@@ -9,7 +9,7 @@ from typing import Any
 
 from phalanx.controller.results.history import HistoryError, RunEntry, opened
 from phalanx.controller.results.state_home import history_path
-from phalanx.controller.runs.directory import RunDirectory
+from phalanx.controller.runs.directory import RUN_ID, RunDirectory
 from phalanx.controller.runs.history_entry import entry_of
 from phalanx.controller.runs.history_note import NOTE, leave_note
 from phalanx.controller.runs.model import RunView
@@ -59,12 +59,13 @@ def _kept(run: RunDirectory, environ: Mapping[str, str]) -> str:
 def read_entry(run: RunDirectory) -> RunEntry:
     """The entry of a run directory. Raises NotRecorded."""
     cannot = f"cannot add {run.shown()} to the history"
-    view = RunView(run_id=run.run_id)
+    view = RunView()
     try:
         with run.events.open("rb") as file:
             for line in iter(lambda: file.readline(_LINE_LIMIT), b""):
                 for recorded in parse([line] if line.endswith(b"\n") else []):
                     advance(view, recorded)
+                view.run_id = view.run_id or _run_id(line) or run.run_id
         if view.finished:
             return entry_of(str(run.path), view, _identity(run))
     except OSError as error:
@@ -73,6 +74,15 @@ def read_entry(run: RunDirectory) -> RunEntry:
         # A log from elsewhere: its lines are events by name, and their fields may be anything.
         raise NotRecorded(f"{cannot}: events.jsonl holds what is no event ({error})") from error
     raise NotRecorded(f"{cannot}: its event log has no end, so what became of it is not known")
+
+
+def _run_id(line: bytes) -> str:
+    """The run that an event is of; a directory may have been renamed since."""
+    try:
+        found = str(json.loads(line)["run"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return found if RUN_ID.fullmatch(found) else ""
 
 
 def _identity(run: RunDirectory) -> dict[str, Any]:
