@@ -17,6 +17,7 @@ from phalanx.controller.plan.step_scripts import CLONE, FACTS
 from phalanx.controller.workflow.context_parts import Script
 from phalanx.controller.workflow.errors import InputError
 from phalanx.controller.workflow.scripts import FoundScript, find_scripts
+from phalanx.controller.workflow.surroundings import Surroundings
 
 from .making import models
 
@@ -38,8 +39,7 @@ def named(one: CasePlan, name: str) -> StepPlan:
 def test_the_steps_of_a_model_come_in_madengines_order_each_with_its_deadline() -> None:
     made = case(
         {"url": "https://h/o/repo.git"},
-        pre_scripts=(script("a/pre.sh", "1 'two words'"), script("b/pre.sh")),
-        post_scripts=(script("post.sh"),),
+        around=Surroundings((script("a/pre.sh", "1 'two words'"), script("b/pre.sh")), (script("post.sh"),)),
     )
     assert [(step.name, step.per, step.deadline_s, step.always) for step in made.steps] == [
         ("facts", "node", 60.0, False),
@@ -62,7 +62,7 @@ def test_the_steps_of_a_model_come_in_madengines_order_each_with_its_deadline() 
 
 def test_without_a_repository_scripts_lie_in_the_models_folder_and_one_file_is_sent_once() -> None:
     both = script("common/both.sh", "0"), script("common/both.sh", "1")
-    made = case(pre_scripts=both)
+    made = case(around=Surroundings(both))
     assert [step.argv for step in made.steps[1:3]] == [("bash", "both.sh", "0"), ("bash", "both.sh", "1")]
     assert made.workspace == (
         Share("/proj/common/both.sh", "run_directory/both.sh"),
@@ -71,7 +71,7 @@ def test_without_a_repository_scripts_lie_in_the_models_folder_and_one_file_is_s
 
 
 def test_without_the_models_own_script_all_else_runs_and_the_case_says_why_it_is_skipped() -> None:
-    made = case(pre_scripts=(script("pre.sh"),), skip_model_run=True)
+    made = case(around=Surroundings((script("pre.sh"),)), skip_model_run=True)
     assert [step.name for step in made.steps] == ["facts", "pre-1-pre.sh"]
     assert made.skip == "--skip-model-run"
 

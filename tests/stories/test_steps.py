@@ -32,7 +32,9 @@ def scripts(project: Path, **texts: str) -> str:
 
 
 def steps_of(run: Run, case: str) -> list[str]:
-    return [event["step"] for event in run.events("step.begun", case=case)]
+    """The steps that began, but for the one that tells of the container."""
+    begun = [event["step"] for event in run.events("step.begun", case=case)]
+    return [step for step in begun if step != "environment"]
 
 
 @pytest.mark.local
@@ -55,7 +57,39 @@ def test_steps_come_in_order_each_with_its_log_and_share_the_models_folder(
         assert run.log(node, "post-1-post_c.sh.out").decode() == made
         assert b"user: " in run.log(node, "facts.out")
         assert (run.folder / "results" / node / "told_output.csv").read_text() == "left\n"
+        assert (
+            (run.folder / "results" / node / "told_env.csv")
+            .read_text()
+            .startswith('"section","name","value"')
+        )
     assert rows_of(project)["told"]["status"] == "SUCCESS"
+
+
+@pytest.mark.local
+def test_tools_stand_around_the_script_and_what_they_leave_comes_back(local: Phalanx, place: Path) -> None:
+    project = make_project(place, told=("", f'echo "model $TOOL" && {GOOD}'))
+    tools = [{"name": "test_tools_A", "env_vars": {"TOOL": "a tool's"}}, {"name": "test_tools_B"}]
+    context = json.dumps({"tools": tools})
+    command = ("run", "--tags", "told", "--runtime", "process", "--no-sys-env-details", "-c", context)
+    run = local.run(*command, folder=project)
+    assert steps_of(run, "told") == [
+        *("facts", "tools", "pre-1-pre_test.sh", "pre-2-pre_test.sh", "main"),
+        *("post-1-post_test.sh", "post-2-post_test.sh"),
+    ]
+    said = run.log("local1", "rank0.out").decode().splitlines()
+    assert said == ["test_tools_B", "test_tools_A", "model a tool's", "performance: 1 x"]
+    assert run.log("local1", "pre-1-pre_test.sh.out") == b"Pre-Script test called test_tools_B\n"
+    assert not list((run.folder / "results").rglob("*_env.csv"))
+
+
+@pytest.mark.local
+def test_a_tool_that_is_not_there_is_named_before_the_model_runs(local: Phalanx, place: Path) -> None:
+    project = make_project(place, told=("", GOOD))
+    command = ("run", "--tags", "told", "--runtime", "process", "-c", '{"tools": [{"name": "rocprofv3"}]}')
+    run = local.run(*command, folder=project, code=3)
+    assert steps_of(run, "told") == ["facts", "tools"]
+    assert rows_of(project)["told"]["status"] == "FAILURE"
+    assert "cannot use tool rocprofv3: " in run.stderr.partition("First failure")[2]
 
 
 @pytest.mark.local

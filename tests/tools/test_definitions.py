@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from phalanx.controller.plan.tools import system_details
 from phalanx.controller.plan.words import split_words
 from phalanx.controller.workflow.bundled import bundled_files
 from phalanx.controller.workflow.context import load_context
@@ -19,8 +20,8 @@ from phalanx.controller.workflow.tools import (
     TOOLS_FILE,
     ChosenTool,
     definitions,
+    find_system_details,
     load_tools,
-    system_details,
 )
 
 
@@ -243,6 +244,6 @@ def test_a_tool_whose_script_is_nowhere_is_refused_by_its_definition(tmp_path: P
     [("a/b c", "a_b_c_env"), ("../x", "_x_env"), ("$(id)", "__id__env"), ("--", "model_env"), ("é", "__env")],
 )
 def test_the_file_of_the_system_details_has_a_plain_name(model: str, name: str, tmp_path: Path) -> None:
-    script = system_details(tmp_path, model, "", "", hidden=("B", "A"))
+    script = system_details(find_system_details(tmp_path), model, "", "", hidden=("B", "A"))
     assert split_words(script.args, "x") == [name, "lite", "", "A", "B"]
     assert script.file == str(bundled_files()["scripts/common/pre_scripts/run_rocenv_tool.sh"])

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 from phalanx.controller.fleet.workspace import pack
-from phalanx.controller.plan.model import Share
 from phalanx.controller.plan.model_steps import around_model
-from phalanx.controller.plan.tools import check_argv, stack, wrap
+from phalanx.controller.plan.tools import check_argv, stack, system_details, wrap
 from phalanx.controller.workflow.bundled import FOLDER, bundled_folder
 from phalanx.controller.workflow.card import read_cards
 from phalanx.controller.workflow.context import load_context
 from phalanx.controller.workflow.context_parts import Script
+from phalanx.controller.workflow.models import locate
 from phalanx.controller.workflow.scripts import find_scripts
-from phalanx.controller.workflow.tools import load_tools, system_details
+from phalanx.controller.workflow.tools import find_system_details, load_tools
 
 from .place import Place
 
@@ -34,19 +34,19 @@ def test_tools_a_and_b_around_a_script(tmp_path: Path) -> None:
     users = find_scripts(
         (Script(path), Script(path, "'two words'")), (project,), lambda number: f"ctx: pre_scripts[{number}]"
     )
-    found = stack(load_tools(context, project), users, users[:1], system_details(project, "m", "", "", ()))
-    around = around_model(card, str(project / "scripts" / "m"), found.pre, found.post, {})
-    shares = (*around.shares, Share(str(project / FOLDER), FOLDER), Share(str(bundled_folder()), FOLDER))
-    pack(shares, tmp_path / "workspace.tar")
+    details = system_details(find_system_details(project), "m", "", "", ())
+    found = stack(load_tools(context, project), users, users[:1], details)
+    common = str(project / FOLDER), str(bundled_folder())
+    around = around_model(locate(project, card), found, common, {}, "here")
+    pack(around.shares, tmp_path / "workspace.tar")
     place = Place(tmp_path / "node")
     with tarfile.open(tmp_path / "workspace.tar") as tar:
         tar.extractall(place.root, filter="data")
-    check = check_argv(found)
-    assert check is not None
     steps = [step.argv for step in around.before if step.name != "facts"]
+    assert steps[0] == check_argv(found, "here")
     main = wrap(found, ("env",), ("bash", "run.sh", "a  b", "$HOME"))
     said = ""
-    for argv in (check, *steps, main, *(step.argv for step in around.after)):
+    for argv in (*steps, main, *(step.argv for step in around.after)):
         done = place.run(*argv)
         assert (done.returncode, done.stderr) == (0, "")
         said += done.stdout

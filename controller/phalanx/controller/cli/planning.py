@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from phalanx.controller.cli.building import PlannedBuild
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.model import Plan, SlurmOptions
-    from phalanx.controller.workflow.context import Context
     from phalanx.controller.workflow.manifest import Manifest
 
 _SLURM = (
@@ -172,12 +171,17 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
     from phalanx.controller.cli.choosing import choose_models
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.secrets import read_secrets
-    from phalanx.controller.workflow.scripts import find_scripts
+    from phalanx.controller.workflow.surroundings import Surroundings, find_surroundings
 
     nodes, ranks_per_node = shape(given.get("nodes"), given.get("ntasks"), given.get("ntasks_per_node"))
     chosen = choose_models(given, environ)
     context = chosen.context
     project = Path(chosen.models[0].project) if chosen.models else Path.cwd()
+    around = (
+        find_surroundings(context, project, given["tools_config"], given["sys_env_details"])
+        if chosen.models
+        else Surroundings()
+    )
     credentials, lacking = run_credentials(project, (one.card.cred for one in chosen.models), environ)
     inputs = RunInputs(
         run_id=new_run_id(run_name(given)),
@@ -187,8 +191,7 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
         models=chosen.models,
         notes=(*chosen.notes, *lacking),
         context=context,
-        pre_scripts=find_scripts(context.pre_scripts, (project,), _place_of(context, "pre_scripts")),
-        post_scripts=find_scripts(context.post_scripts, (project,), _place_of(context, "post_scripts")),
+        around=around,
         credentials=credentials,
         target=given["target"] or "",
         nodes=nodes,
@@ -200,11 +203,6 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
         **{name: given[name] for name in _AS_THEY_ARE},
     )
     return inputs, chosen.build
-
-
-def _place_of(context: Context, key: str) -> Callable[[int], str]:
-    """Where an entry of a list of the context is said."""
-    return lambda number: f"{context.origin(key)}[{number}]"
 
 
 def slurm_options(given: Mapping[str, Any]) -> SlurmOptions:

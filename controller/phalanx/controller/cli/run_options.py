@@ -143,6 +143,17 @@ PLACE: tuple[Callable[[Any], Any], ...] = (
     click.option("--shm-size", default="", metavar="SIZE"),
     click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]"),
     click.option("--timeout", default="", metavar="TIME", help="End the model script after this long."),
+    click.option(
+        "--tools-config",
+        default="",
+        metavar="JSON",
+        help="Definitions of tools over phalanx's own (default: scripts/common/tools.json, if there is one).",
+    ),
+    click.option(
+        "--sys-env-details/--no-sys-env-details",
+        default=None,
+        help="Bring back what each model's container is, as MODEL_env.csv (the default).",
+    ),
     click.option("--skip-model-run", is_flag=True, help="Do everything but the model's own script."),
     click.option(
         "--disable-skip-gpu-arch",

@@ -20,8 +20,8 @@ from phalanx.protocol.messages import NODE_LEVEL
 LOGS = "logs"
 #: Steps that ``phalanx exec`` adds: it has shown their output itself, and they are nobody's verdict.
 EXEC_STEP = "exec-"
-#: What is written down about a node: before the model's steps, and after a failure.
-OF_NODES = frozenset({"facts", "diagnostics"})
+#: What is written down about a node and its container: before a model, and after a failure.
+OF_NODES = frozenset({"facts", "environment", "diagnostics"})
 _FILE = re.compile(r"(?:(?P<step>.+)\.)?rank(?P<rank>\d+)\.(?P<output>out|err)")
 _NODE_FILE = re.compile(r"(?P<step>.+)\.(?P<output>out|err)")
 

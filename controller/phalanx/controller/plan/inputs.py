@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..workflow.context import Context
 from ..workflow.models import SelectedModel
-from ..workflow.scripts import FoundScript
+from ..workflow.surroundings import Surroundings
 from .model import SlurmOptions
 from .secrets import Secrets
 
@@ -23,9 +23,9 @@ class RunInputs:
     ``argv``: phalanx's own words, for the record (secrets are masked in the plan). ``environ``: the login
     node's environment. ``command``: what follows ``--``. ``models``: what ``--tags`` chose.
     ``notes``: what of that may not have been meant. ``slurm``: the command line's Slurm options.
-    ``pre_scripts``, ``post_scripts``: what runs before and after each model. ``credentials``: what each
-    ``cred`` of a card gives. ``skip_model_run``: everything but the model's own script;
-    ``run_on_skipped``: also where a card says ``skip_gpu_arch``.
+    ``around``: what lies around each model. ``credentials``: what each ``cred`` of a card gives.
+    ``skip_model_run``: everything but the model's own script; ``run_on_skipped``: also where a card says
+    ``skip_gpu_arch``.
     """
 
     run_id: str
@@ -65,8 +65,7 @@ class RunInputs:
     keep: bool = False
     output_csv: str | None = None
     workspace: str = ""
-    pre_scripts: tuple[FoundScript, ...] = ()
-    post_scripts: tuple[FoundScript, ...] = ()
+    around: Surroundings = field(default_factory=Surroundings)
     credentials: Mapping[str, Secrets] = field(default_factory=dict)
     skip_model_run: bool = False
     run_on_skipped: bool = False

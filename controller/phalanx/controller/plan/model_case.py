@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Literal
 
 from phalanx.protocol.messages import Runtime
 
@@ -32,6 +31,7 @@ from .option_secrets import open_options
 from .placement import Placement
 from .quantities import duration
 from .secrets import Secret, Secrets, looks_secret
+from .tools import ToolStack, stack, system_details, wrap
 from .words import split_words
 
 #: Seconds that a model may take when neither card nor command line says (madengine's figure).
@@ -71,18 +71,21 @@ def model_case(
     gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node, built_for)
     _warn_of_no_gpus(inputs, placement, gpus)
     shape = shape_of(inputs, card, placement, gpus, said, launcher, image)
-    around = around_model(card, model.directory, inputs.pre_scripts, inputs.post_scripts, inputs.credentials)
     environment = _environment(inputs, model, placement, gpus, said, shape)
     if head_only:
         put_driven(environment, inputs, placement, image)
     check_devices(environment, launcher)
     env, secrets = environment.finished()
+    tools = _tools(inputs, model, secrets)
+    where = "on this node" if runtime is Runtime.PROCESS else "in the image"
+    around = around_model(model, tools, inputs.around.common, inputs.credentials, where)
     container = replace(
         container_of(inputs, card, runtime, image if runtime is Runtime.DOCKER else "", gpus),
         workdir=around.folder,
     )
     multiple = card.multiple_results
-    main = _main_step(inputs, model, placement, name, "first" if head_only else "rank")
+    argv = wrap(tools, *_argv(inputs, model))
+    main = StepPlan("main", argv, "first" if head_only else "rank", _deadline(inputs, model, placement, name))
     steps = (*around.before, *(() if inputs.skip_model_run else (main,)), *around.after)
     return CasePlan(
         name=name,
@@ -91,7 +94,7 @@ def model_case(
         env=env,
         ranks_per_node=inputs.ranks_per_node or 1,
         workspace=around.shares,
-        collect=((multiple,) if multiple else ()) + ARTEFACTS,
+        collect=tuple(dict.fromkeys((*filter(None, (multiple,)), *ARTEFACTS, *tools.collect))),
         result=ResultRule(multiple, True, result_places(inputs, card) if head_only else ()),
         columns={
             **_columns(inputs, model, placement, gpus, image if head_only else container.image),
@@ -139,15 +142,13 @@ def _on_the_head(inputs: RunInputs) -> tuple[Runtime, str]:
     return Runtime.PROCESS, "slurm_multi: the script starts containers itself"
 
 
-def _main_step(
-    inputs: RunInputs,
-    model: SelectedModel,
-    placement: Placement,
-    name: str,
-    per: Literal["rank", "first"],
-) -> StepPlan:
-    deadline = _deadline(inputs, model, placement, name)
-    return StepPlan("main", _argv(inputs, model), per, deadline)
+def _tools(inputs: RunInputs, model: SelectedModel, secrets: Secrets) -> ToolStack:
+    """Tools and scripts around the model, nothing of which it shares with another."""
+    context, around = inputs.context, inputs.around
+    details = around.system_script and system_details(
+        around.system_script, model.card.name, context.rocenv_mode, context.guest_os, secrets
+    )
+    return stack(around.tools, around.pre_scripts, around.post_scripts, details)
 
 
 def master_port(inputs: RunInputs, env: dict[str, EnvValue], stated: int) -> int:
@@ -176,7 +177,8 @@ def _refuse_unsupported(model: SelectedModel, placement: Placement) -> None:
     placement.warnings.extend(card.warnings())
 
 
-def _argv(inputs: RunInputs, model: SelectedModel) -> tuple[str, ...]:
+def _argv(inputs: RunInputs, model: SelectedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words that stand before the script, and the script with its arguments."""
     said = inputs.context.model_args
     args, origin = (
         (model.card.args, f"{model.card.where}: args")
@@ -189,7 +191,7 @@ def _argv(inputs: RunInputs, model: SelectedModel) -> tuple[str, ...]:
             f"cannot use {inputs.context.origin('encapsulate_script')}: {min(operators)} needs a shell; "
             "it may only be a command that runs the script"
         )
-    return (*prefix, *model.program, *split_words(args, origin))
+    return tuple(prefix), (*model.program, *split_words(args, origin))
 
 
 def _deadline(inputs: RunInputs, model: SelectedModel, placement: Placement, name: str) -> float:
@@ -239,13 +241,20 @@ def _environment(
     ).env:
         environment.put_options([text], f"{card.where}: additional_docker_run_options -e")
     put_interfaces(environment, said, placement.target.kind, card.where)
-    for name, secret in inputs.credentials.get(card.cred, Secrets()).items():
-        if name != f"{card.cred}_{SSH_KEY}":
-            environment.put_secret(name, secret)
+    _add_around(environment, inputs, card.cred)
     add_context(environment, context)
     add_asked(environment, inputs, ambient=True)
     _add_required(environment, inputs, model)
     return environment
+
+
+def _add_around(environment: Environment, inputs: RunInputs, cred: str) -> None:
+    """What the card's credentials give, but for the key of a clone, and what tools are told."""
+    for name, secret in inputs.credentials.get(cred, Secrets()).items():
+        if name != f"{cred}_{SSH_KEY}":
+            environment.put_secret(name, secret)
+    for name, (value, origin) in stack(inputs.around.tools).env.items():
+        environment.put(name, value, origin)
 
 
 def _add_required(environment: Environment, inputs: RunInputs, model: SelectedModel) -> None:

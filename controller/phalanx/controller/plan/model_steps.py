@@ -1,4 +1,4 @@
-"""The steps of a model, in madengine's order: facts, clone, pre-scripts, the script, post-scripts.
+"""The steps of a model, in madengine's order: facts, clone, tools, pre-scripts, script, post-scripts.
 
 Each is a step of its own, with its stream, its deadline and its status in the event log. What a step needs
 beside the model's folder is a share of the workspace: scripts lie in the folder in which they run, under
@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
+from ..workflow.bundled import FOLDER as COMMON
 from ..workflow.card import ModelCard
 from ..workflow.errors import InputError
+from ..workflow.models import SelectedModel
 from ..workflow.scripts import FoundScript
 from ..workflow.secrecy import url_password
+from ..workflow.tools import SYSTEM_DETAILS
 from .model import EnvValue, Share, StepPlan
 from .secrets import Secrets
 from .step_scripts import CLONE, FACTS
+from .tools import ToolStack, check_argv
 from .words import split_words
 
 #: The folder of the workspace that has the model's scripts, and in which they run (madengine's name).
@@ -28,7 +32,7 @@ MODEL_FOLDER = "run_directory"
 SCRIPTS_BESIDE = ".phalanx-scripts"
 #: madengine's deadlines, in seconds.
 CLONE_S, SCRIPT_S = 240.0, 600.0
-FACTS_S = 60.0
+FACTS_S = CHECK_S = 60.0
 #: How the name of the variable ends that has a private key: for the clone alone, not for the model.
 SSH_KEY = "SSH_KEY"
 #: Schemes of addresses that are cloned: git has others, such as ext::, that run commands.
@@ -48,35 +52,47 @@ class Around:
 
 
 def around_model(
-    card: ModelCard,
-    directory: str,
-    pre: Iterable[FoundScript],
-    post: Iterable[FoundScript],
+    model: SelectedModel,
+    stack: ToolStack,
+    common: Iterable[str],
     credentials: Mapping[str, Secrets],
+    where: str,
 ) -> Around:
-    """The steps around the script of a model whose own folder is ``directory``. Raises InputError."""
-    pre, post = tuple(pre), tuple(post)
+    """The steps around a model's script. Raises InputError.
+
+    ``common``: folders of the login node that lie over each other as ``scripts/common`` beside the model's
+    folder. ``where``: in what the steps run, in words.
+    """
+    card = model.card
     folder = model_folder(card)
     before = [StepPlan("facts", ("sh", "-c", FACTS, "sh"), "node", FACTS_S)]
     if card.url:
         before.append(_clone(card, credentials.get(card.cred, Secrets())))
-    names = _names((*pre, *post))
-    before += [_script(one, names[one.file], f"pre-{number}") for number, one in enumerate(pre, 1)]
+    if (check := check_argv(stack, where)) is not None:
+        before.append(StepPlan("tools", check, "node", CHECK_S))
+    names = _names((*stack.pre, *stack.post), model.program[-1:])
+    before += [_script(one, names[one.file], f"pre-{number}") for number, one in enumerate(stack.pre, 1)]
     after = [
-        _script(one, names[one.file], f"post-{number}", always=True) for number, one in enumerate(post, 1)
+        _script(one, names[one.file], f"post-{number}", always=True)
+        for number, one in enumerate(stack.post, 1)
     ]
     # git clones into an empty folder only
     scripts = SCRIPTS_BESIDE if card.url else folder
     shares = [Share(file, f"{scripts}/{name}") for file, name in names.items()]
-    return Around(folder, tuple(before), tuple(after), (*shares, Share(directory, scripts)))
+    shares.append(Share(model.directory, scripts))
+    shares += [Share(one, COMMON) for one in common]
+    return Around(folder, tuple(before), tuple(after), tuple(shares))
 
 
-def _names(scripts: Iterable[FoundScript]) -> dict[str, str]:
-    """What each file is called on the nodes: its own name, with a number where another has that."""
+def _names(scripts: Iterable[FoundScript], kept: Iterable[str]) -> dict[str, str]:
+    """What each file is called on the nodes: its own name, with a number where another has that.
+
+    ``kept``: names that are the model's own.
+    """
     names: dict[str, str] = {}
     for script in scripts:
         if script.file not in names:
-            taken = set(names.values())
+            taken = {*names.values(), *kept}
             tries = (script.name, *(f"{number}-{script.name}" for number in range(2, len(taken) + 3)))
             names[script.file] = next(name for name in tries if name not in taken)
     return names
@@ -125,4 +141,6 @@ def _clone(card: ModelCard, secrets: Secrets) -> StepPlan:
 def _script(script: FoundScript, name: str, step: str, *, always: bool = False) -> StepPlan:
     """A script before or after the model, run once on each node."""
     argv = ("bash", name, *split_words(script.args, f"{script.origin}.args"))
-    return StepPlan(f"{step}-{_NOT_A_NAME.sub('_', script.name)}"[:96], argv, "node", SCRIPT_S, always)
+    own = script.origin == SYSTEM_DETAILS
+    title = "environment" if own else f"{step}-{_NOT_A_NAME.sub('_', script.name)}"[:96]
+    return StepPlan(title, argv, "node", SCRIPT_S, always)

@@ -8,8 +8,9 @@ script never pass through one: a shell gets them as arguments and passes them on
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..workflow.scripts import FoundScript
 from ..workflow.tools import ChosenTool
@@ -99,6 +100,19 @@ def stack(
         tuple(dict.fromkeys(collect)),
         tuple(dict.fromkeys(needs)),
     )
+
+
+def system_details(
+    script: FoundScript, model: str, mode: str, guest_os: str, hidden: Collection[str]
+) -> FoundScript:
+    """The script that writes ``<model>_env.csv``, last before the model.
+
+    ``mode``: lite, full, or "" for lite. ``guest_os``: "" for not said. ``hidden``: names of variables that
+    are secrets; they are left out.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", model).lstrip(".-") or "model"
+    words = (f"{stem}_env", mode or "lite", guest_os, *sorted(hidden))
+    return replace(script, args=shlex.join(words))
 
 
 def wrap(stack: ToolStack, encapsulate: Sequence[str], script: Sequence[str]) -> tuple[str, ...]:

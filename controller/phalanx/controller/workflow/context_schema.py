@@ -15,8 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat,
 
 #: Keys that madengine has and that this version accepts and does not act on.
 UNUSED = (
-    "MAD_ROCM_PATH", "tools", "pre_scripts", "post_scripts", "data",
-    "gen_sys_env_details", "generate_sys_env_details", "rocenv_mode", "log_error_pattern_scan",
+    "MAD_ROCM_PATH", "data", "log_error_pattern_scan",
     "log_error_benign_patterns", "log_error_patterns", "debug", "monitor", "cleanup_on_failure",
     "live_output", "session_start_row", "shared_data", "skip_perf_collection", "timeout", "numa_balancing",
 )  # fmt: skip

@@ -7,9 +7,7 @@ changed, so one model's tools never reach the next.
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,8 @@ from .scripts import FoundScript, find_scripts
 
 #: Where a project keeps its definitions.
 TOOLS_FILE = f"{FOLDER}/tools.json"
+#: The key of a context that asks for what tells of a container.
+SYSTEM_DETAILS = "gen_sys_env_details"
 #: Largest tools file, in bytes, and most tools of one run.
 FILE_LIMIT = 1024 * 1024
 MOST_TOOLS = 64
@@ -131,18 +131,10 @@ def chosen(context: Context, known: Mapping[str, Definition], project: Path) -> 
     return tuple(found.values())
 
 
-def system_details(
-    project: Path, model: str, mode: str, guest_os: str, hidden: Collection[str]
-) -> FoundScript:
-    """The script that writes ``<model>_env.csv``, last before the model.
-
-    ``mode``: lite, full, or "" for lite. ``guest_os``: "" for not said. ``hidden``: names of variables that
-    are secrets; they are left out.
-    """
-    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", model).lstrip(".-") or "model"
-    words = (f"{stem}_env", mode or "lite", guest_os, *sorted(hidden))
-    script = Script(f"{FOLDER}/pre_scripts/run_rocenv_tool.sh", shlex.join(words))
-    (found,) = find_scripts((script,), (project,), lambda _: "gen_sys_env_details")
+def find_system_details(project: Path) -> FoundScript:
+    """What tells of a container; its arguments come with the model (``plan.tools.system_details``)."""
+    script = Script(f"{FOLDER}/pre_scripts/run_rocenv_tool.sh")
+    (found,) = find_scripts((script,), (project,), lambda _: SYSTEM_DETAILS)
     return found
 
 
