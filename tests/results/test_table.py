@@ -20,6 +20,7 @@ def test_a_header_is_stripped_of_spaces_and_marks_once() -> None:
         {"model": "a", "performance": "1", "two words": "x"},
         {"model": "b", "performance": "", "two words": ""},
     )
+    assert found.numbers == (2, 4)
     assert found.valued == 1
 
 

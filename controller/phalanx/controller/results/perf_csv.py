@@ -73,6 +73,11 @@ def guarded(cell: str) -> str:
     return flat
 
 
+def unguarded(cell: str) -> str:
+    """The text that ``guarded`` made this cell of, its line breaks aside."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(TRIGGERS) else cell
+
+
 def csv_bytes(columns: Sequence[str], rows: Sequence[Row], *, header: bool) -> bytes:
     """Rows as CSV text, lines ended by a newline."""
     text = io.StringIO(newline="")

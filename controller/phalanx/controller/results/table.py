@@ -28,10 +28,14 @@ class TableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: ``columns`` as normalised, each row with all of them."""
+    """A table: ``columns`` as normalised, each row with all of them.
+
+    ``numbers`` has the number of each row as a spreadsheet counts: the header is row 1, empty rows count.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
+    numbers: tuple[int, ...]
 
     @property
     def valued(self) -> int:
@@ -75,20 +79,30 @@ def read_table(path: Path) -> Table:
     return parse_table(data.decode("utf-8-sig", "replace"))
 
 
-def parse_table(text: str) -> Table:
-    """The table of a CSV text. Raises TableError."""
-    rows = _rows(text)
-    header = next(rows, None)
+def parse_table(text: str, cell_limit: int = CELL_LIMIT) -> Table:
+    """The table of a CSV text whose cells have at most ``cell_limit`` characters. Raises TableError."""
+    before = csv.field_size_limit()
+    try:
+        csv.field_size_limit(max(before, cell_limit))  # one for the whole interpreter
+        return _table(_rows(text, cell_limit))
+    finally:
+        csv.field_size_limit(before)
+
+
+def _table(rows: Iterator[tuple[int, list[str]]]) -> Table:
+    _, header = next(rows, (1, None))
     if header is None:
         raise TableError("it is empty")
     columns = _header(header)
     found: list[dict[str, str]] = []
-    for number, cells in enumerate(rows, start=2):
+    numbers: list[int] = []
+    for number, cells in rows:
         if len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
             raise TableError(f"row {number} has {len(cells)} cells, the header {len(columns)}")
         padded = cells + [""] * (len(columns) - len(cells))
         found.append({name: padded[place].strip() for place, name in enumerate(columns) if name})
-    return Table(tuple(name for name in columns if name), tuple(found))
+        numbers.append(number)
+    return Table(tuple(name for name in columns if name), tuple(found), tuple(numbers))
 
 
 def results_of(path: Path) -> Table:
@@ -126,22 +140,22 @@ def best(candidates: Sequence[Candidate]) -> tuple[Choice | None, list[str]]:
     return Choice(chosen, table, why), unusable
 
 
-def _rows(text: str) -> Iterator[list[str]]:
-    """Rows with any content, cells without NUL. Raises TableError over a limit."""
+def _rows(text: str, cell_limit: int) -> Iterator[tuple[int, list[str]]]:
+    """Rows with any content and their numbers, cells without NUL. Raises TableError over a limit."""
     reader = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
     count = 0
     try:
-        for cells in reader:
+        for number, cells in enumerate(reader, start=1):
             if not any(cell.strip() for cell in cells):
                 continue
             count += 1
             if count > ROW_LIMIT + 1:
                 raise TableError(f"it has more than {ROW_LIMIT} rows")
             if len(cells) > COLUMN_LIMIT:
-                raise TableError(f"row {count} has {len(cells)} cells; {COLUMN_LIMIT} are the most")
-            if any(len(cell) > CELL_LIMIT for cell in cells):
-                raise TableError(f"row {count} has a cell of more than {CELL_LIMIT // 1024} KiB")
-            yield cells
+                raise TableError(f"row {number} has {len(cells)} cells; {COLUMN_LIMIT} are the most")
+            if any(len(cell) > cell_limit for cell in cells):
+                raise TableError(f"row {number} has a cell of more than {cell_limit // 1024} KiB")
+            yield number, cells
     except csv.Error as error:
         raise TableError(f"line {reader.line_num}: {error}") from error
 

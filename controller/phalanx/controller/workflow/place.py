@@ -40,10 +40,14 @@ def read_text(path: Path, shown: str = "", limit: int = FILE_LIMIT) -> str:
         raise InputError(f"cannot read {name}: byte {error.start} is not UTF-8 text") from error
 
 
-def parse_json(text: str, name: str) -> Any:
-    """The value of a JSON text. Raises InputError that says line and column."""
+def parse_json(text: str, name: str, *, nan_is_null: bool = False) -> Any:
+    """The value of a JSON text. Raises InputError that says line and column.
+
+    ``nan_is_null``: NaN and Infinity, which are no JSON but which pandas writes, are null.
+    """
+    constant = _null if nan_is_null else _no_constant
     try:
-        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        found = json.loads(text, object_pairs_hook=_once, parse_constant=constant)
         if "\\ud" in text.lower():
             json.dumps(found, ensure_ascii=False).encode()
         return found
@@ -85,6 +89,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key!r} is given twice in one object")
         found[key] = value
     return found
+
+
+def _null(name: str) -> None:
+    """NaN, Infinity or -Infinity as a missing value."""
 
 
 def _no_constant(name: str) -> Any:
