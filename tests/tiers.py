@@ -2,6 +2,7 @@
 
     unit     nothing but Python
     local    agents and controllers as processes of this machine
+    mongo    a real server of MongoDB's wire protocol, from a wheel
     docker   a real Docker engine of its own (root)
     lab      real Slurm, and Docker engines where a test says so, on namespaces of this machine (root)
 
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 
 from tests.lab.parts import missing_parts
 
@@ -32,6 +34,10 @@ def _nothing() -> list[str]:
     return []
 
 
+def _mongo() -> list[str]:
+    return [] if find_spec("secantus") else ["SecantusDB missing (pip install -e '.[test]')"]
+
+
 @cache
 def _docker() -> tuple[str, ...]:
     return tuple(missing_parts(docker=True, slurm=False))
@@ -45,6 +51,7 @@ def _lab() -> tuple[str, ...]:
 TIERS = (
     Tier("unit", "decisions, formats and the protocol, without a process", _nothing),
     Tier("local", "agents and controllers as processes of this machine", _nothing),
+    Tier("mongo", "uploads to a real server of MongoDB's wire protocol", _mongo),
     Tier("docker", "containers in a real Docker engine", lambda: list(_docker())),
     Tier("lab", "runs on a real Slurm cluster with real Docker engines", lambda: list(_lab())),
 )

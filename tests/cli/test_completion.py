@@ -55,7 +55,7 @@ def project(phalanx: Phalanx) -> Path:
 
 def test_verbs_are_completed_in_their_order(phalanx: Phalanx) -> None:
     assert completed(phalanx, "") == list(VERBS)
-    assert completed(phalanx, "d") == ["discover", "doctor"]
+    assert completed(phalanx, "d") == ["discover", "database", "doctor"]
     assert completed(phalanx, "image", "p") == ["prune"]
 
 

@@ -30,6 +30,7 @@ VERBS = {
     "wait": "Wait for a run and return its exit code.",
     "history": "Results and nodes of runs over time.",
     "baseline": "Values to hold later ones against, and whether a run has got worse.",
+    "database": "Put a file of results into a MongoDB.",
     "doctor": "What this machine has, and what is missing for which target.",
     "completion": "Print the completion script of a shell.",
 }

@@ -1,0 +1,1 @@
+"""From a file of results to documents of a MongoDB collection."""
