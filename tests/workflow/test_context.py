@@ -76,9 +76,7 @@ def test_keys_of_madengine_that_do_nothing_here_are_listed_once() -> None:
     context = load_context(
         '{"tools": [{"name": "a"}], "slurm": {"output_dir": "x", "nodes": 1}, "debug": true, "data": {}}'
     )
-    assert context.warnings == (
-        "--additional-context: this version does not act on tools, slurm.output_dir, debug",
-    )
+    assert context.warnings == ("--additional-context: this version does not act on slurm.output_dir, debug",)
 
 
 def test_keys_with_an_underscore_in_front_are_comments() -> None:

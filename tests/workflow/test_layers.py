@@ -57,11 +57,11 @@ def test_what_a_manifest_leaves_empty_is_not_said() -> None:
 
 
 def test_keys_of_a_manifest_that_are_not_known_are_named_and_not_used() -> None:
-    context = over_manifest({"slurm": {"nodes": 2, "partitoin": "x"}, "sumary": 1, "tools": [{"name": "a"}]})
+    context = over_manifest({"slurm": {"nodes": 2, "partitoin": "x"}, "sumary": 1, "monitor": True})
     assert context.warnings == (
         f"{MANIFEST}: slurm.partitoin: it is not a known key; did you mean 'partition'?; it is not used",
         f"{MANIFEST}: sumary: it is not a known key; it is not used",
-        f"{MANIFEST}: this version does not act on tools",
+        f"{MANIFEST}: this version does not act on monitor",
     )
     with pytest.raises(InputError, match=r"cannot read build_manifest.json: slurm.nodes: expected a whole"):
         over_manifest({"slurm": {"nodes": "two", "x": 1}})
