@@ -186,3 +186,17 @@ def test_steps_run_in_the_models_container_on_every_node(
     assert rows_of(project)["told"]["status"] == "SUCCESS"
     nodes = sorted(path.name for path in (run.folder / "logs").iterdir() if path.is_dir())
     assert [run.log(node, "post-1-post_b.sh.out") for node in nodes] == [b"pre_a.sh of pre_a\n"] * 2
+
+
+@pytest.mark.local
+def test_all_of_the_models_folder_comes_back_when_asked_for_and_output_only_when_wanted(
+    local: Phalanx, place: Path
+) -> None:
+    project = make_project(place, told=("", f"mkdir deep && echo x > deep/weights.bin && {GOOD}"))
+    command = ("run", "--tags", "told", "--runtime", "process", "--no-live-output")
+    run = local.run(*command, "--keep-model-dir", folder=project)
+    assert (run.folder / "results" / "local1" / "deep" / "weights.bin").read_text() == "x\n"
+    assert "performance:" not in run.stdout and "performance:" in run.log("local1", "rank0.out").decode()
+    run = local.run("run", "--tags", "told", "--runtime", "process", "-l", folder=project)
+    assert not list((run.folder / "results").rglob("weights.bin"))
+    assert "performance: 1 x" in run.stdout

@@ -191,7 +191,8 @@ def attended(run: RunDirectory, given: dict[str, Any]) -> int:
         verbose=given["verbose"],
     )
     view = RunView(run_id=run.run_id)
-    logs = None if given["as_json"] else log_tail(run, view, showing)
+    shown = given["live_output"] and not given["as_json"]
+    logs = log_tail(run, view, showing) if shown else None
     if not given["quiet"] and not given["as_json"] and not sys.stderr.isatty():
         click.echo(f"run {run.run_id}", err=True)
     return attend(run, showing, Manners(True, given["reconnect_timeout"], user()), logs, view)

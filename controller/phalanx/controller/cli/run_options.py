@@ -154,6 +154,9 @@ PLACE: tuple[Callable[[Any], Any], ...] = (
         default=None,
         help="Bring back what each model's container is, as MODEL_env.csv (the default).",
     ),
+    click.option(
+        "--keep-model-dir", is_flag=True, help="Bring back all that is in the model's folder on each node."
+    ),
     click.option("--skip-model-run", is_flag=True, help="Do everything but the model's own script."),
     click.option(
         "--disable-skip-gpu-arch",
@@ -181,6 +184,12 @@ HOW: tuple[Callable[[Any], Any], ...] = (
         metavar="NAME",
         help="Hold what a run that succeeded has measured against this baseline; exit 7 when it got worse.",
     ),
+    click.option(
+        "-l/ ",
+        "--live-output/--no-live-output",
+        default=True,
+        help="Show what ranks write as they write it (the default), or results only.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Log lines and failures only."),
     click.option("--verbose", is_flag=True, help="More words (the lines of the spawner)."),
     click.option(
@@ -207,7 +216,7 @@ HOW: tuple[Callable[[Any], Any], ...] = (
 
 
 #: What only a run with ranks has.
-_OF_RANKS = ("ntasks", "ntasks_per_node", "min_nodes", "exit_policy", "prefix", "baseline")
+_OF_RANKS = ("ntasks", "ntasks_per_node", "min_nodes", "exit_policy", "prefix", "baseline", "live_output")
 
 
 def run_options(function: F) -> F:

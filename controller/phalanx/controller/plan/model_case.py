@@ -94,7 +94,7 @@ def model_case(
         env=env,
         ranks_per_node=inputs.ranks_per_node or 1,
         workspace=around.shares,
-        collect=tuple(dict.fromkeys((*filter(None, (multiple,)), *ARTEFACTS, *tools.collect))),
+        collect=_collected(inputs, multiple, tools),
         result=ResultRule(multiple, True, result_places(inputs, card) if head_only else ()),
         columns={
             **_columns(inputs, model, placement, gpus, image if head_only else container.image),
@@ -108,6 +108,12 @@ def model_case(
         skip="--skip-model-run" if inputs.skip_model_run else "",
         driven=head_only,
     ), Secrets({**secrets, **_of_steps(around, inputs.credentials.get(card.cred, Secrets()))})
+
+
+def _collected(inputs: RunInputs, multiple: str, tools: ToolStack) -> tuple[str, ...]:
+    """Patterns of the files that come back from every node."""
+    everything = ("*",) if inputs.keep_model_dir else ()
+    return tuple(dict.fromkeys((*filter(None, (multiple,)), *ARTEFACTS, *tools.collect, *everything)))
 
 
 def _runs_on(inputs: RunInputs, model: SelectedModel) -> RunsOn:
