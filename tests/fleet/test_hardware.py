@@ -39,6 +39,12 @@ def test_gpus_with_a_driver_count(gpus: list[dict[str, Any]], found: Hardware) -
     assert hardware_of({"gpus": gpus}) == found
 
 
+def test_the_release_of_rocm_is_told_as_its_first_two_numbers() -> None:
+    assert hardware_of({"gpus": [MI300], "rocm": "6.4.1-83"}).hip_version == "6.4"
+    assert hardware_of({"gpus": [MI300], "rocm": "?"}).hip_version == ""
+    assert hardware_of({"gpus": [A100], "rocm": "6.4.1-83"}).hip_version == ""
+
+
 def test_of_a_node_without_facts_nothing_is_known() -> None:
     assert hardware_of(None) == Hardware() == hardware_of({})
     assert set(Hardware().values().values()) == {""}

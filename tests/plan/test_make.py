@@ -347,6 +347,7 @@ def test_scripts_get_the_mad_variables_that_make_sense() -> None:
         "MAD_SYSTEM_GPU_ARCHITECTURE": "{SYSTEM_GPU_ARCHITECTURE}",
         "MAD_SYSTEM_GPU_PRODUCT_NAME": "{SYSTEM_GPU_PRODUCT_NAME}",
         "MAD_SYSTEM_NGPUS": "{SYSTEM_NGPUS}",
+        "MAD_SYSTEM_HIP_VERSION": "{SYSTEM_HIP_VERSION}",
         "MAD_GUEST_OS": "UBUNTU",
         "MAD_RUNTIME_NGPUS": "4",
         "GPUS_PER_NODE": "4",

@@ -266,6 +266,8 @@ class Facts(Message):
     engine: Engine
     #: CPUs of the node; ``cpus`` are those that the scheduler leaves to the agent
     cpus_total: U32 = 0
+    #: release of ROCm on the node, such as "6.4.1-83"; "" without one
+    rocm: Name = ""
 
 
 # --- barriers and key-value exchange -------------------------------------------------------------------

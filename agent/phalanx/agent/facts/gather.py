@@ -15,7 +15,7 @@ from .addresses import free_port, own_addresses
 from .amd import seen_by_amd_tools
 from .bounded import TOOL_S, all_within
 from .gpus import Seen, merge, plain
-from .machine import all_cpus, disk, disk_places, read_memory, usable_cpus
+from .machine import all_cpus, disk, disk_places, read_memory, rocm_release, usable_cpus
 from .nvidia import seen_by_nvidia_smi
 from .sysfs import seen_in_sysfs
 
@@ -38,6 +38,7 @@ def gather(spool: Path, engine: Engine) -> Facts:
         "addresses": own_addresses,
         "port": free_port,
         "sysfs": seen_in_sysfs,
+        "rocm": rocm_release,
     }
     readers |= {reader.__name__: reader for reader in _TOOLS}
     readers |= {f"disk {purpose}": partial(disk, purpose, path) for purpose, path in places}
@@ -59,4 +60,5 @@ def gather(spool: Path, engine: Engine) -> Facts:
         gpus=merge((answers[reader.__name__] or () for reader in _TOOLS), answers["sysfs"] or ()),
         engine=engine,
         cpus_total=answers["all cpus"] or 0,
+        rocm=plain(answers["rocm"] or ""),
     )

@@ -40,6 +40,16 @@ def all_cpus() -> int:
     return os.cpu_count() or 0
 
 
+def rocm_release() -> str:
+    """The release of ROCm that is installed here, as its own file says it; "" without one."""
+    root = Path(os.environ.get("ROCM_PATH") or "/opt/rocm")
+    try:
+        with (root / ".info" / "version").open(encoding="utf-8", errors="replace") as file:
+            return file.read(64).strip()
+    except OSError:
+        return ""
+
+
 def disk(purpose: str, path: Path) -> Disk | None:
     """Room on the filesystem under ``path``, or under the nearest directory above that exists."""
     for place in (path, *path.parents):

@@ -105,15 +105,18 @@ def _append(path: Path, line: bytes) -> None:
 
 
 class ContainerPlace:
-    """A case in its container."""
+    """A case in its container. ``defaults``: environment below all that anyone says."""
 
-    def __init__(self, life: Life, case: CaseOpen, places: CasePlaces, owner: Owner) -> None:
+    def __init__(
+        self, life: Life, case: CaseOpen, places: CasePlaces, owner: Owner, defaults: dict[str, str]
+    ) -> None:
         self.container = life.name
         self.lease = life.lease
         self.life = life
         self._case = case
         self._places = places
         self._owner = owner
+        self._defaults = defaults
 
     async def start(self, step: StepStart, rank: int, env: dict[str, str], directory: Path) -> Running:
         """Start the command by a detached exec of the wrapper."""
@@ -135,7 +138,7 @@ class ContainerPlace:
 
     def _prepare(self, step: StepStart, env: dict[str, str], directory: Path, token: str) -> None:
         spool.prepare(directory)
-        environment = {**self._case.env, **step.env, **env, **step.secrets}
+        environment = {**self._defaults, **self._case.env, **step.env, **env, **step.secrets}
         environment |= {
             steps.STEP_MARK: token,
             "PHALANX_RUN_ID": self._owner.run_id,

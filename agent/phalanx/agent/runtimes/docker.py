@@ -26,6 +26,7 @@ from phalanx.agent.runtimes.engine import (
     address,
     import_client,
 )
+from phalanx.agent.runtimes.rocm_root import rocm_defaults
 from phalanx.protocol.messages import CaseOpen, Engine
 
 
@@ -141,7 +142,9 @@ class DockerRuntime:
         shared = [places.spool, places.results, *([places.socket] if given.socket else [])]
         await asyncio.to_thread(lambda: access.let_in(user, [*shared, *access.tree(places.work)]))
         life = Life(self.client, container, name, pid, user, lease)
-        return ContainerPlace(life, case, places, given.owner)
+        image_env = [str(text) for text in (shown.get("Config") or {}).get("Env") or ()]
+        defaults = rocm_defaults(image_env, case.spec, await asyncio.to_thread(_in_opt, pid))
+        return ContainerPlace(life, case, places, given.owner, defaults)
 
     async def _remove_superseded(self, case: str, owner: Owner) -> None:
         """Remove what an earlier incarnation (or attempt) of this very place left: it must not run twice."""
@@ -192,3 +195,11 @@ class DockerRuntime:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+def _in_opt(pid: int) -> list[str]:
+    """What a container has in /opt, seen from this node."""
+    try:
+        return [path.name for path in Path(f"/proc/{pid}/root/opt").iterdir()]
+    except OSError:
+        return []

@@ -19,12 +19,16 @@ _VENDORS = {"amd": "AMD", "nvidia": "NVIDIA"}
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """The GPUs of a node, all of one vendor; ``vendor`` "" when it has none or nothing is known."""
+    """The GPUs of a node, all of one vendor; ``vendor`` "" when it has none or nothing is known.
+
+    ``hip_version``: major and minor number of the node's ROCm, for AMD.
+    """
 
     vendor: str = ""
     count: int = 0
     architecture: str = ""
     product: str = ""
+    hip_version: str = ""
 
     def values(self) -> dict[str, str]:
         """For templates of a plan (``plan/templates.py``); "" for what is not known."""
@@ -33,6 +37,7 @@ class Hardware:
             "SYSTEM_NGPUS": str(self.count) if self.count else "",
             "SYSTEM_GPU_ARCHITECTURE": self.architecture,
             "SYSTEM_GPU_PRODUCT_NAME": self.product,
+            "SYSTEM_HIP_VERSION": self.hip_version,
         }
 
 
@@ -47,7 +52,8 @@ def hardware_of(facts: Mapping[str, Any] | None) -> Hardware:
     architecture = next((str(gpu["architecture"]) for gpu in own if gpu.get("architecture")), "")
     if not architecture and vendor == "nvidia":
         architecture = product
-    return Hardware(_VENDORS[vendor], len(own), architecture, product)
+    release = re.match(r"\d+\.\d+", str((facts or {}).get("rocm") or "")) if vendor == "amd" else None
+    return Hardware(_VENDORS[vendor], len(own), architecture, product, release[0] if release else "")
 
 
 def _usable(gpu: Mapping[str, Any]) -> bool:

@@ -24,6 +24,7 @@ NAMES = {
     "SYSTEM_NGPUS": "<GPUs of the node>",
     "SYSTEM_GPU_ARCHITECTURE": "<architecture of its GPUs>",
     "SYSTEM_GPU_PRODUCT_NAME": "<name of its GPUs>",
+    "SYSTEM_HIP_VERSION": "<ROCm of the node>",
 }
 _PLACE = re.compile(r"\{([A-Z][A-Z0-9_]*)\}")
 
