@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,15 @@ RESULT_LIMIT = 10_000
 #: What stands for "no value" in files that programs write (pandas reads these as missing).
 MISSING = frozenset({"", "nan", "na", "n/a", "none", "null"})
 REQUIRED = ("model", "performance", "metric")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that a table may hold: rows, columns, and characters of a cell."""
+
+    rows: int
+    columns: int
+    cell: int
 
 
 class TableError(Exception):
@@ -81,10 +91,18 @@ def read_table(path: Path) -> Table:
 
 def parse_table(text: str, cell_limit: int = CELL_LIMIT) -> Table:
     """The table of a CSV text whose cells have at most ``cell_limit`` characters. Raises TableError."""
+    lines = io.StringIO(text.replace("\0", ""), newline="")
+    with cells_up_to(cell_limit):
+        return _table(rows_of(lines, Limits(ROW_LIMIT, COLUMN_LIMIT, cell_limit)))
+
+
+@contextmanager
+def cells_up_to(limit: int) -> Iterator[None]:
+    """The csv module has one limit for the whole interpreter: for a while, at least ``limit`` characters."""
     before = csv.field_size_limit()
     try:
-        csv.field_size_limit(max(before, cell_limit))  # one for the whole interpreter
-        return _table(_rows(text, cell_limit))
+        csv.field_size_limit(max(before, limit))
+        yield
     finally:
         csv.field_size_limit(before)
 
@@ -140,21 +158,21 @@ def best(candidates: Sequence[Candidate]) -> tuple[Choice | None, list[str]]:
     return Choice(chosen, table, why), unusable
 
 
-def _rows(text: str, cell_limit: int) -> Iterator[tuple[int, list[str]]]:
-    """Rows with any content and their numbers, cells without NUL. Raises TableError over a limit."""
-    reader = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
+def rows_of(lines: Iterable[str], limits: Limits) -> Iterator[tuple[int, list[str]]]:
+    """Rows with any content and their numbers; read them within ``cells_up_to``. Raises TableError."""
+    reader = csv.reader(lines)
     count = 0
     try:
         for number, cells in enumerate(reader, start=1):
             if not any(cell.strip() for cell in cells):
                 continue
             count += 1
-            if count > ROW_LIMIT + 1:
-                raise TableError(f"it has more than {ROW_LIMIT} rows")
-            if len(cells) > COLUMN_LIMIT:
-                raise TableError(f"row {number} has {len(cells)} cells; {COLUMN_LIMIT} are the most")
-            if any(len(cell) > cell_limit for cell in cells):
-                raise TableError(f"row {number} has a cell of more than {cell_limit // 1024} KiB")
+            if count > limits.rows + 1:
+                raise TableError(f"it has more than {limits.rows} rows")
+            if len(cells) > limits.columns:
+                raise TableError(f"row {number} has {len(cells)} cells; {limits.columns} are the most")
+            if any(len(cell) > limits.cell for cell in cells):
+                raise TableError(f"row {number} has a cell of more than {limits.cell // 1024} KiB")
             yield number, cells
     except csv.Error as error:
         raise TableError(f"line {reader.line_num}: {error}") from error
