@@ -87,3 +87,18 @@ def test_a_python_without_venv_is_explained_to_who_is_not_root(tmp_path: Path) -
     done = run("venv.sh", "python3", str(tmp_path / "venv"), path=tmp_path, uid=1000)
     assert done.returncode == 1
     assert "as root: apt-get install python3-venv" in done.stderr
+
+
+def test_an_archive_without_a_browser_still_gives_the_other_parts(tmp_path: Path) -> None:
+    body = 'case "$*" in *chromium*) exit 100;; esac; echo "$*" >>$HOME/log'
+    command(tools(tmp_path), "apt-get", body)
+    done = run("parts.sh", path=tmp_path)
+    assert done.returncode == 0
+    assert "tier browser cannot run" in done.stdout
+    _, install = (tmp_path / "log").read_text().splitlines()
+    assert install.endswith(" docker-registry")
+
+
+def test_without_root_a_missing_browser_is_said(tmp_path: Path) -> None:
+    done = run("parts.sh", path=tools(tmp_path), uid=1000)
+    assert "tier browser cannot run: no chromium" in done.stdout

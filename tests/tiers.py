@@ -3,6 +3,7 @@
     unit     nothing but Python
     local    agents and controllers as processes of this machine
     mongo    a real server of MongoDB's wire protocol, from a wheel
+    browser  pages in a real Chromium
     docker   a real Docker engine of its own (root)
     lab      real Slurm, and Docker engines where a test says so, on namespaces of this machine (root)
 
@@ -12,6 +13,7 @@ session: a green run that left something out would be a lie.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,6 +41,17 @@ def _mongo() -> list[str]:
 
 
 @cache
+def browser_program() -> str:
+    """The browser in which pages are tried, "" without one."""
+    return shutil.which("chromium") or ""
+
+
+def _browser() -> list[str]:
+    lacking = [] if find_spec("playwright") else ["playwright missing (pip install -e '.[test]')"]
+    return lacking if browser_program() else [*lacking, "chromium missing (apt-get install chromium)"]
+
+
+@cache
 def _docker() -> tuple[str, ...]:
     return tuple(missing_parts(docker=True, slurm=False))
 
@@ -52,6 +65,7 @@ TIERS = (
     Tier("unit", "decisions, formats and the protocol, without a process", _nothing),
     Tier("local", "agents and controllers as processes of this machine", _nothing),
     Tier("mongo", "uploads to a real server of MongoDB's wire protocol", _mongo),
+    Tier("browser", "pages in a real Chromium", _browser),
     Tier("docker", "containers in a real Docker engine", lambda: list(_docker())),
     Tier("lab", "runs on a real Slurm cluster with real Docker engines", lambda: list(_lab())),
 )

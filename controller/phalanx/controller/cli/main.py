@@ -26,6 +26,7 @@ VERBS = {
     "status": "How a run stands, or how it ended.",
     "nodes": "The nodes of a run.",
     "logs": "Show what the ranks of a run wrote.",
+    "report": "Results and runs as pages, as mail, and side by side.",
     "cancel": "End a run.",
     "wait": "Wait for a run and return its exit code.",
     "history": "Results and nodes of runs over time.",

@@ -27,6 +27,9 @@ _ESCAPES = re.compile(
 _LONE_RETURN = re.compile(r"\r(?!\n)")
 #: C0, DEL, C1 and what turns the direction of text: marks, embeddings, overrides, isolates.
 _HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_WRITTEN_OUT = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 def clean(block: bytes) -> bytes:
@@ -45,6 +48,14 @@ def clean(block: bytes) -> bytes:
 def clean_text(text: str) -> str:
     """One line of words from elsewhere (a node's name, an error) made safe; line breaks become spaces."""
     return clean(text.encode("utf-8", "backslashreplace")).decode().replace("\n", " ").strip()
+
+
+def spelled(text: str) -> str:
+    """``text`` with everything that ``clean`` would take away, and half characters, written out: ``\\x1b``.
+
+    For pages, where a value has to be seen as it is and nothing in it may act or turn the direction of text.
+    """
+    return _WRITTEN_OUT.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def cut(block: bytes, limit: int = LINE_LIMIT) -> bytes:

@@ -36,15 +36,15 @@ class Evidence:
 
 def gather(run: RunDirectory, view: RunView) -> Evidence:
     """The evidence for the first failure: what the rank wrote, standard error before output."""
-    return replace(_of_failure(run, view), history=trouble(run))
+    found = Evidence() if view.failure is None else of_failure(run, view, view.failure)
+    return replace(found, history=trouble(run))
 
 
-def _of_failure(run: RunDirectory, view: RunView) -> Evidence:
-    if view.failure is None:
-        return Evidence()
-    diagnostics = _diagnostics(run, view, view.failure)
-    for stream in _streams(view, view.failure):
-        found = _tail(run, str(log_path(stream, single_case=len(view.case_names) <= 1)))
+def of_failure(run: RunDirectory, view: RunView, failure: Failure, lines: int = LINES) -> Evidence:
+    """The evidence for any failure of a run: the last ``lines`` lines and what the node wrote down."""
+    diagnostics = _diagnostics(run, view, failure)
+    for stream in _streams(view, failure):
+        found = _tail(run, str(log_path(stream, single_case=len(view.case_names) <= 1)), lines)
         if found.lines:
             return replace(found, diagnostics=diagnostics)
     return Evidence(diagnostics=diagnostics)
@@ -77,13 +77,13 @@ def _streams(view: RunView, failure: Failure) -> list[StreamName]:
     return []
 
 
-def _tail(run: RunDirectory, relative: str) -> Evidence:
+def _tail(run: RunDirectory, relative: str, lines: int) -> Evidence:
     path = run.path / relative
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             total = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
-            start = max(tail_offset(path, LINES, size), size - _READ_LIMIT)
+            start = max(tail_offset(path, lines, size), size - _READ_LIMIT)
             file.seek(start)
             data = file.read(size - start)
     except OSError:
@@ -94,4 +94,4 @@ def _tail(run: RunDirectory, relative: str) -> Evidence:
     if not text.strip():
         return Evidence()
     shown = RunDirectory(run.path).shown()
-    return Evidence(f"{shown}/{relative}", tuple(text.split("\n")[-LINES:]), total)
+    return Evidence(f"{shown}/{relative}", tuple(text.split("\n")[-lines:]), total)

@@ -1,0 +1,163 @@
+"""What went wrong in a run, for its page: the first failure, the echoes, and each case that failed.
+
+Reads the ends of log files, never more than a page of each; how many there are is limited as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from phalanx.controller.runs.directory import RunDirectory
+from phalanx.controller.runs.echoes import end_words, followers
+from phalanx.controller.runs.evidence import Evidence, of_failure
+from phalanx.controller.runs.model import CaseView, Failure, Fault, Followers, RankView, RunView
+from phalanx.protocol.messages import Cause
+
+#: Lines of the log of the first failure, and of any other.
+FIRST_LINES, OTHER_LINES = 80, 30
+#: Cases and kinds of echoes that are shown with the end of a log; more are named.
+MOST_CASES, MOST_ECHOES = 12, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A failure in words: where, how, and the end of the log that tells why."""
+
+    failure: Failure
+    where: str
+    how: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCase:
+    """A case that did not end well. ``told`` is None for one without a failed rank, or beyond the limit."""
+
+    name: str
+    status: str
+    reason: str
+    told: Told | None
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """Ranks that ended badly alike after the first failure, and the end of the log of one of them."""
+
+    group: Followers
+    evidence: Evidence
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """All that went wrong. ``more_cases`` and ``more_echoes``: beyond the limits of a page."""
+
+    first: Told | None = None
+    cases: tuple[FailedCase, ...] = ()
+    echoes: tuple[Echo, ...] = ()
+    more_echoes: int = 0
+
+
+def failures(run: RunDirectory, view: RunView) -> Failures:
+    """Gather the failures of a run from its view and its logs."""
+    first = view.failure
+    groups = followers(view)
+    return Failures(
+        first=None if first is None else _told(run, view, first, FIRST_LINES),
+        cases=tuple(_cases(run, view)),
+        echoes=tuple(_echo(run, view, group) for group in groups[:MOST_ECHOES]),
+        more_echoes=max(0, len(groups) - MOST_ECHOES),
+    )
+
+
+def _told(run: RunDirectory, view: RunView, failure: Failure, lines: int) -> Told:
+    return Told(failure, where_of(failure), how_of(failure), of_failure(run, view, failure, lines))
+
+
+def where_of(failure: Failure) -> str:
+    """``node2 rank 3 (local 1), step pre``."""
+    step = "" if failure.step in ("", "main") else f", step {failure.step}"
+    if failure.fault is Fault.RANK and failure.rank >= 0:
+        return f"{failure.node} rank {failure.rank} (local {failure.local}){step}"
+    if failure.fault is Fault.CASE and not failure.node:
+        return f"case {failure.case}"
+    return (failure.node or failure.fault.value) + step
+
+
+def how_of(failure: Failure) -> str:
+    """How it ended, with what is known beside."""
+    if failure.fault is Fault.RANK:
+        words = end_words(failure.status, failure.cause)
+        return f"{words}: {failure.detail}" if failure.detail else words
+    if failure.fault is Fault.NODE:
+        return f"the node was lost: {failure.detail}" if failure.detail else "the node was lost"
+    return failure.detail or f"{failure.fault.value} failed"
+
+
+def _cases(run: RunDirectory, view: RunView) -> list[FailedCase]:
+    """Cases that did not end well, in their order; that of the first failure is told elsewhere."""
+    first = view.failure.case if view.failure is not None else ""
+    bad = [
+        case
+        for case in view.cases.values()
+        if case.status not in ("", "SUCCESS", "SKIPPED") and case.name != first
+    ]
+    told = 0
+    found = []
+    for case in bad if len(view.case_names) > 1 else ():
+        failure = None if told >= MOST_CASES else _first_of(view, case)
+        told += failure is not None
+        found.append(
+            FailedCase(
+                case.name,
+                case.status,
+                case.reason,
+                None if failure is None else _told(run, view, failure, OTHER_LINES),
+            )
+        )
+    return found
+
+
+def _first_of(view: RunView, case: CaseView) -> Failure | None:
+    """The rank of a case that failed first by itself."""
+    failed = [
+        rank
+        for rank in view.ranks.values()
+        if rank.case == case.name and rank.failed and rank.cause is not Cause.STOPPED
+    ]
+    if not failed:
+        return None
+    return _failure_of(case, min(failed, key=lambda rank: rank.ended or 0.0))
+
+
+def _failure_of(case: CaseView, rank: RankView) -> Failure:
+    return Failure(
+        Fault.RANK,
+        rank.ended or 0.0,
+        rank.detail,
+        rank.node,
+        rank.case,
+        rank.step,
+        rank.rank,
+        case.local(rank.rank),
+        rank.status,
+        rank.cause,
+    )
+
+
+def _echo(run: RunDirectory, view: RunView, group: Followers) -> Echo:
+    """A group with the log of its first member."""
+    member = next(
+        (
+            rank
+            for rank in view.ranks.values()
+            if rank.node in group.nodes[:1]
+            and rank.failed
+            and end_words(rank.status, rank.cause) == group.words
+        ),
+        None,
+    )
+    if member is None:
+        return Echo(group, Evidence(), "")
+    failure = _failure_of(view.cases.get(member.case) or CaseView(member.case), member)
+    return Echo(group, of_failure(run, view, failure, OTHER_LINES), where_of(failure))
