@@ -101,7 +101,7 @@ def test_a_number_of_a_range_has_about_five_digits() -> None:
     assert [value(found) for found in (None, 12.0, 123456.0, 0.000012345)] == [
         "",
         "12",
-        "1.2346e+05",
+        "123456",
         "1.2345e-05",
     ]
 

@@ -19,6 +19,7 @@ from phalanx.controller.report.mail import MOST_ROWS, mail_page, read_folder
 from phalanx.controller.report.run_page import ReportError, run_page
 from phalanx.controller.report.sides import compared, page, read_sides
 from phalanx.controller.results.summary import Summary, of_records, read_summary
+from phalanx.controller.runs.history_note import leave_note
 
 from tests.plan.making import command
 from tests.runs.stories import START, STORIES, recorded
@@ -302,6 +303,12 @@ def test_what_cannot_be_read_is_named_and_the_page_is_made(tmp_path: Path) -> No
     text = seen(run_page(run, START + 60)).text
     assert "cannot read plan.json: line 1" in text
     assert "cannot read run.json" in text
+
+
+def test_a_run_that_is_not_in_the_history_says_why(tmp_path: Path) -> None:
+    run = write_run(tmp_path, recorded(STORIES["success"]))
+    leave_note(run, "the disk is full")
+    assert "not in the history of runs: the disk is full" in seen(run_page(run, START + 60)).text
 
 
 def test_the_history_of_a_runs_models_ends_with_the_run(tmp_path: Path) -> None:

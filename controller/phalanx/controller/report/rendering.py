@@ -126,11 +126,10 @@ def signed(percent: float | None) -> str:
 
 
 def value(found: float | None) -> str:
-    """A number in about five digits; "" for none."""
+    """A number in about five digits, whole ones with all they have; "" for none."""
     if found is None:
         return ""
-    text = f"{found:.5g}"
-    return text if "e" in text or "." in text else f"{float(text):g}"
+    return f"{found:.0f}" if 1e4 <= abs(found) < 1e15 else f"{found:.5g}"
 
 
 def tone(status: str) -> str:

@@ -19,6 +19,7 @@ from phalanx.controller.plan.secrets import MASK
 from phalanx.controller.results.summary import Summary, of_records, read_summary
 from phalanx.controller.results.table import TableError
 from phalanx.controller.runs.directory import RunDirectory
+from phalanx.controller.runs.history_note import trouble
 from phalanx.controller.runs.model import CaseView, RunView
 from phalanx.controller.runs.records import read_all
 from phalanx.controller.runs.status import stamp, state_of
@@ -82,7 +83,7 @@ def run_page(run: RunDirectory, now: float) -> bytes:
         surroundings=surroundings(view, papers.plan),
         command=_command(papers),
         origin=list(_origin(papers.identity)),
-        loose_ends=[*papers.unread, *_loose_ends(view)],
+        loose_ends=[*papers.unread, *_loose_ends(view), *_not_in_history(run)],
         notices=[(stamp(at) or "", words) for at, words in dict.fromkeys(view.notices[-MOST_NOTICES:])],
     )
 
@@ -204,6 +205,11 @@ def _last_place(rows: list[dict[str, str]], ours: list[dict[str, str]]) -> int:
 
 def _key(row: dict[str, str]) -> frozenset[tuple[str, str]]:
     return frozenset((name, cell.strip()) for name, cell in row.items() if cell.strip())
+
+
+def _not_in_history(run: RunDirectory) -> Iterator[str]:
+    if why := trouble(run):
+        yield f"not in the history of runs: {why}"
 
 
 def _loose_ends(view: RunView) -> Iterator[str]:
