@@ -59,7 +59,7 @@ def test_a_plan_comes_back_as_it_was(plan: Plan) -> None:
     ("change", "words"),
     [
         (lambda d: d.update(extra=1), "extra: it is not a known key"),
-        (lambda d: d["cases"][0]["container"].update(privileged=True), r"cases\[0\].container.privileged"),
+        (lambda d: d["cases"][0]["container"].update(mighty=True), r"cases\[0\].container.mighty"),
         (lambda d: d.update(schema=2), "its schema is 2, this version reads 1"),
         (lambda d: d.pop("target"), "target: it is required and missing"),
         (lambda d: d["target"].update(nodes="4"), "target.nodes: expected a whole number, found text '4'"),

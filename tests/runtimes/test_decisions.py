@@ -27,7 +27,7 @@ from phalanx.agent.runtimes import (
     spool,
 )
 from phalanx.agent.runtimes.base import CasePlaces, Owner
-from phalanx.protocol.messages import Cause, ContainerSpec, Device, Limits, Mount, Runtime, Ulimit
+from phalanx.protocol.messages import Cause, ContainerSpec, Device, Limits, Mount, Runtime, Tmpfs, Ulimit
 
 OWNER = Owner("20260101-name-beef", "n1", 3, "cafe0123", 1000, 60.0)
 
@@ -305,9 +305,50 @@ def test_limits_of_an_engine_are_read_from_its_process() -> None:
         "Max processes             32768                30000                processes ",
         "Max open files            1024                 20000                files     ",
         "Max locked memory         8388608              unlimited            bytes     ",
+        "Max nice priority         0                    20                   ",
     ]
-    assert engine_limits.parse(lines) == {"nproc": 30000, "nofile": 20000, "memlock": -1}
+    assert engine_limits.parse(lines) == {"nproc": 30000, "nofile": 20000, "memlock": -1, "nice": 20}
     assert engine_limits.hard_limits("tcp://h:1")["nofile"] > 0
+
+
+def test_an_engine_raises_limits_only_with_the_capability_in_the_node_s_own_user_namespace() -> None:
+    every, some = "Name:\tdockerd\nCapEff:\t000001ffffffffff\n", "CapEff:\t00000000a80425fb\n"
+    node, rootless = "         0          0 4294967295\n", "0 1000 1\n1 100000 65536\n"
+    assert engine_limits.may_raise(every, node)
+    assert not engine_limits.may_raise(some, node)
+    assert not engine_limits.may_raise(every, rootless)
+    assert engine_limits.ceilings("tcp://h:1") == {}
+
+
+def test_a_container_is_described_to_the_engine_field_by_field() -> None:
+    spec = ContainerSpec(
+        Runtime.DOCKER,
+        privileged=True,
+        pid="host",
+        uts="host",
+        userns="host",
+        cap_drop=("ALL",),
+        hostname="box",
+        extra_hosts=("db:10.0.0.7",),
+        tmpfs=(Tmpfs("/tmp", "size=1m"),),
+        read_only=True,
+        engine_runtime="amd",
+    )
+    places = CasePlaces(*(Path("/b"), Path("/b/w"), Path("/b/r"), Path("/b/s"), Path("/b/sock")))
+    owner = Owner("run", "n1", 0, "ab", 0, 60)
+    given = container_config.Given("case", "sha256:0", places, "/c", "/c/expires", owner, False, 0.0)
+    made = container_config.container_config(spec, given)
+    host = made["HostConfig"]
+    assert made["Hostname"] == "box"
+    assert (host["Privileged"], host["ReadonlyRootfs"], host["Runtime"]) == (True, True, "amd")
+    assert [host[name] for name in ("PidMode", "UTSMode", "UsernsMode")] == ["host"] * 3
+    assert (host["CapDrop"], host["ExtraHosts"]) == (["ALL"], ["db:10.0.0.7"])
+    assert host["Tmpfs"] == {"/tmp": "size=1m"}
+    plain = container_config.container_config(ContainerSpec(Runtime.DOCKER), given)
+    assert "Hostname" not in plain
+    assert not {"Privileged", "PidMode", "UTSMode", "UsernsMode", "Tmpfs", "ReadonlyRootfs"} & set(
+        plain["HostConfig"]
+    )
 
 
 def test_podman_is_told_the_limits_that_it_would_exceed_by_itself() -> None:

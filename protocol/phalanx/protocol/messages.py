@@ -759,6 +759,19 @@ class Runtime(Enum):
     DOCKER = "docker"
 
 
+class Allowance(Enum):
+    """What a container has only when the user of the run says so, for each gives the node away."""
+
+    PRIVILEGED = "privileged"
+    HOST_PID = "host-pid"
+    HOST_UTS = "host-uts"
+    HOST_USERNS = "host-userns"
+    CAPABILITIES = "capabilities"
+    ENGINE_SOCKET = "engine-socket"
+    SYSTEM_PATHS = "system-paths"
+    DEVICES = "devices"
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A bind mount: a path of the node at a path of the container."""
@@ -775,6 +788,14 @@ class Device:
     source: Path
     target: Path
     permissions: Annotated[str, Text(3)] = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """A filesystem in memory at a path of the container, with options of mount(8) such as "size=64m"."""
+
+    target: Path
+    options: Annotated[str, Text(255)] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -802,7 +823,9 @@ class Limits:
 class ContainerSpec:
     """Everything about the container of a case on one node, typed. Ignored parts are refused, not dropped.
 
-    ``workdir``: the folder of the workspace in which steps run, "" for the workspace itself.
+    ``workdir``: the folder of the workspace in which steps run, "" for the workspace itself. ``allow``: what
+    the user of the run allows, asked for or not. ``pid``, ``uts``, ``userns``: "host" or "".
+    ``extra_hosts``: HOST:ADDRESS. ``engine_runtime``: which of the engine's own runtimes, "" for its default.
     """
 
     runtime: Runtime
@@ -820,6 +843,17 @@ class ContainerSpec:
     #: GPU request for NVIDIA's runtime: "all", or comma-separated indexes; "" for none
     gpus: Annotated[str, Text(256)] = ""
     limits: Limits = Limits()
+    allow: Annotated[tuple[Allowance, ...], Items(32)] = ()
+    privileged: bool = False
+    pid: Annotated[str, Text(64)] = ""
+    uts: Annotated[str, Text(64)] = ""
+    userns: Annotated[str, Text(64)] = ""
+    cap_drop: Annotated[tuple[Annotated[str, Text(64)], ...], Items(64)] = ()
+    hostname: Annotated[str, Text(64)] = ""
+    extra_hosts: Annotated[tuple[Annotated[str, Text(320)], ...], Items(64)] = ()
+    tmpfs: Annotated[tuple[Tmpfs, ...], Items(64)] = ()
+    read_only: bool = False
+    engine_runtime: Annotated[str, Text(64)] = ""
 
 
 @message(60, Kind.CONTROL, C)

@@ -61,7 +61,7 @@ def labels(given: Given) -> dict[str, str]:
 
 def container_config(spec: ContainerSpec, given: Given) -> dict[str, Any]:
     """The body of POST /containers/create."""
-    return {
+    config: dict[str, Any] = {
         "Image": given.image_id,
         "Entrypoint": ["/bin/sh", f"{INSIDE}/supervise"],
         "Cmd": [],
@@ -72,6 +72,9 @@ def container_config(spec: ContainerSpec, given: Given) -> dict[str, Any]:
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": _host_config(spec, given),
     }
+    if spec.hostname:
+        config["Hostname"] = spec.hostname
+    return config
 
 
 def _host_config(spec: ContainerSpec, given: Given) -> dict[str, Any]:
@@ -84,8 +87,18 @@ def _host_config(spec: ContainerSpec, given: Given) -> dict[str, Any]:
         "OomScoreAdj": OOM_SCORE,
         **_limits(spec.limits, own_shm=not spec.ipc.startswith("host")),
     }
-    if spec.ipc:
-        config["IpcMode"] = spec.ipc
+    for key, value in (
+        ("IpcMode", spec.ipc),
+        ("PidMode", spec.pid),
+        ("UTSMode", spec.uts),
+        ("UsernsMode", spec.userns),
+        ("Runtime", spec.engine_runtime),
+        ("Privileged", spec.privileged),
+        ("ReadonlyRootfs", spec.read_only),
+        ("Tmpfs", {one.target: one.options for one in spec.tmpfs}),
+    ):
+        if value:
+            config[key] = value
     if spec.devices:
         config["Devices"] = [
             {
@@ -97,6 +110,8 @@ def _host_config(spec: ContainerSpec, given: Given) -> dict[str, Any]:
         ]
     for key, values in (
         ("CapAdd", spec.cap_add),
+        ("CapDrop", spec.cap_drop),
+        ("ExtraHosts", spec.extra_hosts),
         ("SecurityOpt", spec.security_opt),
         ("GroupAdd", spec.group_add),
     ):

@@ -6,25 +6,42 @@ import dataclasses
 import os
 import re
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 
 from phalanx.agent.runtimes import policy, supervisor
 from phalanx.agent.runtimes.base import CasePlaces, RuntimeUnavailable
 from phalanx.agent.runtimes.engine import EngineError
 from phalanx.agent.runtimes.process_limits import limit_words
-from phalanx.protocol.messages import ContainerSpec, Ulimit
+from phalanx.protocol.messages import Allowance, ContainerSpec, Ulimit
 
 
-def check(spec: ContainerSpec, rules: policy.Policy, engine_kind: str) -> None:
-    """Refuse what may not or cannot be had. Raises RuntimeUnavailable with every reason."""
-    resolved = tuple(
-        dataclasses.replace(mount, source=os.path.realpath(mount.source))
-        for mount in spec.mounts
-        if mount.source.startswith("/")
+def check(
+    spec: ContainerSpec,
+    engine_kind: str,
+    forbidden: Mapping[Allowance, str],
+    ceilings: Mapping[str, int],
+) -> None:
+    """Refuse what may not or cannot be had. Raises RuntimeUnavailable with every reason.
+
+    ``forbidden``: what this node gives nobody. ``ceilings``: the most that its engine can give of a limit.
+    """
+    # a link to the engine's socket is the engine's socket, one below /dev/shm to a disk is the disk
+    resolved = dataclasses.replace(
+        spec,
+        mounts=tuple(
+            dataclasses.replace(one, source=os.path.realpath(one.source))
+            for one in spec.mounts
+            if one.source.startswith("/")
+        ),
+        devices=tuple(
+            dataclasses.replace(one, source=os.path.realpath(one.source))
+            for one in spec.devices
+            if one.source.startswith("/")
+        ),
     )
-    words = policy.refusals(spec, rules)
-    # a link to the engine's socket is the engine's socket
-    words += policy.refusals(dataclasses.replace(spec, mounts=resolved), rules)
+    words = policy.refusals(spec, forbidden) + policy.refusals(resolved, forbidden)
+    words += _above(spec.limits.ulimits, ceilings)
     if spec.gpus and engine_kind == "podman":
         words.append("gpus: podman ignores them silently on this interface; name the devices instead")
     if words:
@@ -34,6 +51,19 @@ def check(spec: ContainerSpec, rules: policy.Policy, engine_kind: str) -> None:
             raise RuntimeUnavailable(
                 f"mount {mount.source}:{mount.target}: {mount.source} is not on this node"
             )
+
+
+def _above(asked: tuple[Ulimit, ...], ceilings: Mapping[str, int]) -> list[str]:
+    """Words for each limit that the engine cannot give; both numbers are in them."""
+    words = []
+    for limit in asked:
+        most = ceilings.get(limit.name, -1)
+        if most != -1 and (limit.hard == -1 or limit.hard > most):
+            words.append(
+                f"ulimit {limit.name}={limit_words(limit.hard)}: this node's engine can give at most {most}, "
+                "its hard limit; ask for no more than that"
+            )
+    return words
 
 
 def with_engine_defaults(spec: ContainerSpec, engine_kind: str, hard: dict[str, int]) -> ContainerSpec:
@@ -77,6 +107,11 @@ def explained(error: EngineError, spec: ContainerSpec, hard: dict[str, int]) -> 
     lower = words.lower()
     if "rlimit" in lower and "not permitted" in lower:
         return RuntimeUnavailable(f"{_ulimit_words(words, spec, hard)} (the engine says: {words})")
+    if "apply caps" in lower and "not permitted" in lower:
+        return RuntimeUnavailable(
+            "this node's engine has not every capability itself, and can give none that it has not: "
+            f"--privileged and --cap-add ALL cannot be had here (the engine says: {words})"
+        )
     if "/bin/sh" in words and ("no such file" in lower or "not found" in lower or "executable file" in lower):
         return RuntimeUnavailable(
             f"image {spec.image or spec.image_id} has no /bin/sh: phalanx needs a shell with sleep, cat, mv "
@@ -110,4 +145,9 @@ def ended_at_once(image: str, code: int) -> str:
     """Words for a container whose supervisor did not stay."""
     if code == supervisor.UNUSABLE:
         return f"image {image} has no sleep(1): phalanx needs sh, sleep, cat, mv and rm in an image"
+    if code == supervisor.UNTOLD:
+        return (
+            "pid host: this node's engine gives containers no control group of their own, so their processes "
+            "cannot be told from the node's; leave out --pid=host here"
+        )
     return f"the container ended at once with {code}: /bin/sh of image {image} does not work on this node"

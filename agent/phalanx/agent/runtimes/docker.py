@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.agent.lease import Lease, boottime
-from phalanx.agent.runtimes import access, creation, engine_limits, images, janitor, policy, processes
+from phalanx.agent.runtimes import access, creation, engine_limits, forbidden, images, janitor, processes
 from phalanx.agent.runtimes.base import CasePlaces, Owner, RuntimeUnavailable
 from phalanx.agent.runtimes.container import ContainerPlace, Life
 from phalanx.agent.runtimes.container_config import Given, container_config, container_name
@@ -33,15 +33,16 @@ from phalanx.protocol.messages import CaseOpen, Engine
 class DockerRuntime:
     """An engine that speaks Docker's API: dockerd, or podman's socket.
 
-    ``spool_root``: where directories of runs are, for ``sweep``. ``rules``: what containers may ask for.
+    ``spool_root``: where directories of runs are, for ``sweep``. ``forbidden_file``: what this node forbids.
     """
 
-    def __init__(self, spool_root: Path, rules: policy.Policy = policy.DEFAULT) -> None:
+    def __init__(self, spool_root: Path, forbidden_file: Path = forbidden.FILE) -> None:
         self._spool_root = spool_root
-        self._rules = rules
+        self._forbidden_file = forbidden_file
         self._client: EngineClient | None = None
         self._kind = "docker"
         self._limits: dict[str, int] = {}
+        self._ceilings: dict[str, int] = {}
 
     @property
     def client(self) -> EngineClient:
@@ -64,6 +65,7 @@ class DockerRuntime:
         self._client = client
         self._kind = images.engine_kind(version)
         self._limits = await asyncio.to_thread(engine_limits.hard_limits, client.url)
+        self._ceilings = await asyncio.to_thread(engine_limits.ceilings, client.url)
         return Engine(
             kind=self._kind,
             version=str(version.get("Version", "")),
@@ -83,7 +85,8 @@ class DockerRuntime:
             raise RuntimeUnavailable(f"cannot open case {case.case} on {owner.node}: {error}") from error
 
     async def _open_case(self, case: CaseOpen, places: CasePlaces, owner: Owner) -> ContainerPlace:
-        creation.check(case.spec, self._rules, self._kind)
+        refused = await asyncio.to_thread(forbidden.forbidden_here, os.environ, self._forbidden_file)
+        await asyncio.to_thread(creation.check, case.spec, self._kind, refused, self._ceilings)
         image = case.spec.image_id or await self.image_id(case.spec.image)
         if not image:
             raise RuntimeUnavailable(f"image {case.spec.image or '(none named)'} is not on this node")

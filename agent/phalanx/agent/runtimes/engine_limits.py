@@ -1,6 +1,7 @@
 """The resource limits of the engine's own process: no container has more, unless the engine may raise them.
 
-Needed where an engine adds limits by itself (podman), and to tell a person which number stood in the way.
+Needed to refuse a limit before the start, naming both numbers, and where an engine adds limits by itself
+(podman).
 """
 
 from __future__ import annotations
@@ -10,7 +11,28 @@ import socket
 import struct
 from pathlib import Path
 
-_NAMES = {"Max open files": "nofile", "Max processes": "nproc", "Max locked memory": "memlock"}
+#: Labels of /proc/PID/limits (linux/fs/proc/base.c) and the names that docker gives them.
+_NAMES = {
+    "Max cpu time": "cpu",
+    "Max file size": "fsize",
+    "Max data size": "data",
+    "Max stack size": "stack",
+    "Max core file size": "core",
+    "Max resident set": "rss",
+    "Max processes": "nproc",
+    "Max open files": "nofile",
+    "Max locked memory": "memlock",
+    "Max file locks": "locks",
+    "Max pending signals": "sigpending",
+    "Max msgqueue size": "msgqueue",
+    "Max nice priority": "nice",
+    "Max realtime priority": "rtprio",
+    "Max realtime timeout": "rttime",
+}
+#: capabilities(7): CAP_SYS_RESOURCE lets a process raise its hard limits.
+_SYS_RESOURCE = 1 << 24
+#: Above this not even that may set RLIMIT_NOFILE (proc(5)).
+_NR_OPEN = Path("/proc/sys/fs/nr_open")
 
 
 def hard_limits(url: str) -> dict[str, int]:
@@ -21,6 +43,31 @@ def hard_limits(url: str) -> dict[str, int]:
         if name.startswith("RLIMIT_")
     }
     return limits | _of_process(_pid(url))
+
+
+def ceilings(url: str) -> dict[str, int]:
+    """The most that this engine can give a container of each limit, -1 for anything.
+
+    Empty where its process cannot be looked at: then its own refusal has to do.
+    """
+    pid = _pid(url)
+    if pid <= 0 or not (limits := _of_process(pid)):
+        return {}
+    try:
+        status, users = Path(f"/proc/{pid}/status").read_text(), Path(f"/proc/{pid}/uid_map").read_text()
+        most_files = int(_NR_OPEN.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {"nofile": most_files} if may_raise(status, users) else limits
+
+
+def may_raise(status: str, uid_map: str) -> bool:
+    """Whether a process can raise hard limits, by its /proc/PID/status and uid_map.
+
+    In a user namespace of its own (a rootless engine) it has the capability, but not over the node's limits.
+    """
+    held = next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")), 0)
+    return bool(held & _SYS_RESOURCE) and uid_map.split() == ["0", "0", "4294967295"]
 
 
 def _pid(url: str) -> int:

@@ -24,6 +24,16 @@ def refusals(spec: ContainerSpec) -> list[str]:
         "network": spec.network if spec.network != "host" else "",
         "ipc": spec.ipc if spec.ipc != "host" else "",
         "image": spec.image,
+        "privileged": spec.privileged,
+        "pid": spec.pid if spec.pid != "host" else "",
+        "uts": spec.uts if spec.uts != "host" else "",
+        "userns": spec.userns if spec.userns != "host" else "",
+        "cap_drop": spec.cap_drop,
+        "hostname": spec.hostname,
+        "extra_hosts": spec.extra_hosts,
+        "tmpfs": spec.tmpfs,
+        "read_only": spec.read_only,
+        "engine_runtime": spec.engine_runtime,
     }
     words = [f"{name} needs a container; {_DOCKER}" for name, value in asked.items() if value]
     return words + _limit_refusals(spec.limits)

@@ -3,6 +3,9 @@
 ``SUPERVISE`` is PID 1: it ends the container when the lease is over, whoever else is alive, reaps orphans,
 and ends steps on request. ``STEP`` starts one command with output to files and leaves its status by rename.
 Both are mounted read-only; neither gets a value of the environment in its arguments.
+
+With the node's processes in sight (``--pid=host``) it is not PID 1, and "all" would be all of the node: there
+it tells those of its container by their control group, and holds no container where it cannot tell them.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ LEASE_OVER = 75
 
 #: Exit status of PID 1 that says: the image has not what the supervisor needs (EX_UNAVAILABLE).
 UNUSABLE = 69
+
+#: Exit status of the supervisor that says: it cannot tell the container's processes from the node's.
+UNTOLD = 70
 
 #: Files of the control directory, beside the lease.
 REQUESTS = "requests"
@@ -30,9 +36,34 @@ nap() {
     if sleep 0.1 2>/dev/null; then tenths=1; else sleep 1; tenths=10; fi
 }
 
+# Sets groups to the control groups of a process, as one word.
+groups_of() {
+    groups=
+    while read -r line; do groups="$groups${line#*:};"; done <"/proc/$1/cgroup"
+} 2>/dev/null
+
+# "" where only this container's processes are to be seen.
+own=
+if [ $$ != 1 ]; then
+    groups_of $PPID
+    theirs=$groups
+    groups_of $$
+    own=$groups
+    # who started this (an engine's shim) is outside: in one group with it, nothing tells the container's own
+    [ -n "$own" ] && [ -n "$theirs" ] && [ "$own" != "$theirs" ] || exit 70
+fi
+
+# True for a process of this container.
+ours() {
+    [ -z "$own" ] && return 0
+    groups_of "$1"
+    [ "$groups" = "$own" ]
+}
+
 # Sets parent, session, state and program (where its stack begins: another one after each exec) of a process
-# from /proc; false when it is gone or only waits to be reaped.
+# of this container from /proc; false when it is gone or only waits to be reaped.
 look() {
+    ours "$1" || return 1
     read -r line 2>/dev/null <"/proc/$1/stat" || return 1
     line=${line##*) }
     set -- $line
@@ -42,10 +73,23 @@ look() {
 
 others() {
     for entry in /proc/[0-9]*; do
-        [ "${entry#/proc/}" != 1 ] && look "${entry#/proc/}" && return 0
+        [ "${entry#/proc/}" != $$ ] && look "${entry#/proc/}" && return 0
     done
     return 1
 }
+
+# each SIGNAL: to all of this container but this process. One by one, some may fork meanwhile: so twice.
+each() {
+    if [ -z "$own" ]; then
+        kill "-$1" -1
+        return
+    fi
+    for round in 1 2; do
+        for entry in /proc/[0-9]*; do
+            [ "${entry#/proc/}" != $$ ] && look "${entry#/proc/}" && kill "-$1" "${entry#/proc/}"
+        done
+    done
+} 2>/dev/null
 
 # end STATUS GRACE [WHY]: TERM to everyone, and with this process the rest goes. A WHY says that the agent did
 # not ask for it: what a command makes of its TERM is no result then, not even 0.
@@ -54,13 +98,15 @@ end() {
     [ -n "$3" ] && echo "$3" >"$dir/spool/why"
     left=$(($2 * 10))
     if [ "$left" -gt 0 ]; then
-        kill -TERM -1
-        kill -CONT -1
+        each TERM
+        each CONT
         while [ "$left" -gt 0 ] && others; do
             nap
             left=$((left - tenths))
         done
     fi 2>/dev/null
+    # a kernel ends what PID 1 leaves behind; of any other process, an engine has to
+    [ -z "$own" ] || each KILL
     exit "$1"
 }
 
@@ -85,7 +131,7 @@ members() {
     done
     alive=
     for pid in $found; do
-        [ "$pid" != "$2" ] && [ "$pid" != 1 ] && [ "$pid" != "$3" ] && look "$pid" && alive="$alive $pid"
+        [ "$pid" != "$2" ] && [ "$pid" != $$ ] && [ "$pid" != "$3" ] && look "$pid" && alive="$alive $pid"
     done
     return 0
 }
@@ -143,13 +189,13 @@ heed() {
         [ "$number" -gt "$seen" ] 2>/dev/null || continue
         seen=$number
         case $verb in
-            # the last word keeps the subshell's own pid out of the list: $$ is 1 there
+            # the last word keeps the subshell's own pid out of the list: $$ is the supervisor's there
             stop) (read -r self rest </proc/self/stat; stop "$a" "$b" "$c" "$d" "$self") & ;;
             end) [ "$b" != - ] && chown -R "$b" "$dir/spool" "$dir/results" /myworkspace 2>/dev/null
                 end 0 "$a" ;;
             # in one go for all but this process; the sleep that is waited for comes after it
-            pause) kill -STOP -1 ;;
-            resume) kill -CONT -1 ;;
+            pause) each STOP ;;
+            resume) each CONT ;;
         esac
     done <"$dir/requests"
 }

@@ -1,4 +1,4 @@
-"""What a shell offers for a word that is not written out yet: models and tags, and runs.
+"""What a shell offers for a word that is not written out yet: models and tags, runs, allowances.
 
 A key is pressed and waits for this: nothing is imported that a list of words can do without, no program of a
 project is run, and whatever is wrong with a file is told by the verb, not in the middle of a command line.
@@ -24,6 +24,14 @@ def tag_words(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
     except Exception:  # noqa: BLE001 - the line that a person is typing is protected from what a project holds
         return []
     return [f"{before}{comma}{known}" for known in found if known.startswith(word)]
+
+
+def allowance_words(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Words of ``--allow``, for the last of those that commas divide."""
+    from phalanx.controller.plan.allowances import WORDS
+
+    before, comma, word = incomplete.rpartition(",")
+    return [f"{before}{comma}{known}" for known in WORDS if known.startswith(word)]
 
 
 def run_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

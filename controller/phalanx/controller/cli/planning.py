@@ -58,6 +58,7 @@ _AS_THEY_ARE = (
     "keep_model_dir",
     "skip_model_run",
     "run_on_skipped",
+    "allow",
 )
 _OF_SYNC = ("image_archive", "bulk_security", "bulk_rate", "join_timeout", "advertise", "agent_python")
 _TIMING = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from phalanx.controller.cli.completing import tag_words
+from phalanx.controller.cli.completing import allowance_words, tag_words
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -138,6 +138,14 @@ PLACE: tuple[Callable[[Any], Any], ...] = (
         "-v", "--mount", "mounts", multiple=True, metavar="SRC:DST[:ro]", help="Mount a path of the node."
     ),
     click.option("--device", "devices", multiple=True, metavar="PATH", help="Give a device."),
+    click.option(
+        "--allow",
+        multiple=True,
+        metavar="WORD,...",
+        shell_complete=allowance_words,
+        help="Let containers have what gives a node away: privileged, host-pid, host-uts, host-userns, "
+        "capabilities, engine-socket, system-paths or devices. Default: PHALANX_ALLOW.",
+    ),
     click.option("--memory", default="", metavar="SIZE", help="Memory limit, such as 16g."),
     click.option("--cpus", default="", metavar="COUNT", help="CPU limit."),
     click.option("--shm-size", default="", metavar="SIZE"),

@@ -7,6 +7,9 @@ meet there), and what the user names.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from phalanx.protocol.messages import ContainerSpec, Limits, Mount, Runtime
 
 from ..workflow.card import ModelCard
@@ -14,6 +17,7 @@ from ..workflow.errors import InputError, did_you_mean
 from ..workflow.models import SelectedModel
 from ..workflow.placeholders import resolve_shown
 from . import quantities
+from .allowances import allowed, refuse_unallowed
 from .docker_options import DockerOptions, parse_docker_options
 from .gpus import Gpus, with_gpus
 from .image import checked_reference
@@ -69,27 +73,73 @@ def container_of(
     if runtime is Runtime.PROCESS:
         _refuse_container_options(inputs)
         return ContainerSpec(Runtime.PROCESS, network="", limits=_limits(inputs, DockerOptions()))
-    origin = f"{card.where}: additional_docker_run_options" if card else ""
-    options = parse_docker_options(card.additional_docker_run_options if card else "", origin)
-    devices = [device_option(text, "--device") for text in inputs.devices]
+    options, origin = _options(card)
+    allow = tuple(allowed(inputs))
     spec = ContainerSpec(
         runtime=Runtime.DOCKER,
         image=image,
         user=options.user,
         network=options.network or "host",
         ipc=options.ipc,
-        mounts=_mounts(inputs, options, origin),
-        devices=tuple(dict.fromkeys((*options.devices, *devices))),
+        mounts=options.mounts,
+        devices=options.devices,
         cap_add=options.cap_add,
         security_opt=options.security_opt,
         group_add=options.group_add,
         gpus=options.gpus,
         limits=_limits(inputs, options),
+        allow=allow,
+        privileged=options.privileged,
+        pid=options.pid,
+        uts=options.uts,
+        userns=options.userns,
+        cap_drop=options.cap_drop,
+        hostname=options.hostname,
+        extra_hosts=options.extra_hosts,
+        tmpfs=options.tmpfs,
+        read_only=options.read_only,
+        engine_runtime=options.engine_runtime,
     )
-    return with_gpus(spec, gpus)
+    refuse_unallowed(spec, origin)
+    devices = tuple(device_option(text, "--device") for text in inputs.devices)
+    refuse_unallowed(ContainerSpec(Runtime.DOCKER, devices=devices, allow=allow), "--device")
+    layers = _layers(inputs, options, origin)
+    for mount, where in layers:
+        refuse_unallowed(ContainerSpec(Runtime.DOCKER, mounts=(mount,), allow=allow), where)
+    mounts, _ = distinct(layers)
+    _refuse_two_filesystems(mounts, spec, origin)
+    every = tuple(dict.fromkeys((*options.devices, *devices)))
+    return with_gpus(replace(spec, mounts=mounts, devices=every), gpus)
 
 
-def _mounts(inputs: RunInputs, options: DockerOptions, origin: str) -> tuple[Mount, ...]:
+def mount_warnings(inputs: RunInputs, cards: Iterable[ModelCard | None]) -> list[str]:
+    """Which mounts go, because a later layer has another at their place. Raises InputError."""
+    return [
+        warning
+        for options, origin in map(_options, cards)
+        for warning in distinct(_layers(inputs, options, origin))[1]
+    ]
+
+
+def _options(card: ModelCard | None) -> tuple[DockerOptions, str]:
+    if card is None:
+        return DockerOptions(), ""
+    origin = f"{card.where}: additional_docker_run_options"
+    return parse_docker_options(card.additional_docker_run_options, origin), origin
+
+
+def _refuse_two_filesystems(mounts: tuple[Mount, ...], spec: ContainerSpec, origin: str) -> None:
+    taken = {mount.target: f"{mount.source} and a tmpfs" for mount in mounts}
+    for one in spec.tmpfs:
+        if one.target in taken:
+            raise InputError(
+                f"cannot use {origin}: {one.target} is the target of {taken[one.target]}; leave one out"
+            )
+        taken[one.target] = "two tmpfs"
+
+
+def _layers(inputs: RunInputs, options: DockerOptions, origin: str) -> list[tuple[Mount, str]]:
+    """Mounts with their origins: the card's, then the context's, then the command line's."""
     found = [(mount, origin) for mount in options.mounts]
     for target, source in inputs.context.mounts.items():
         where = inputs.context.origin(f"docker_mounts.{target}")
@@ -97,7 +147,7 @@ def _mounts(inputs: RunInputs, options: DockerOptions, origin: str) -> tuple[Mou
         read_only = bool(colon) and mode == "ro"
         found.append((checked(Mount(text if read_only else source, target, read_only), where), where))
     found += [(mount_option(text, "-v"), "-v") for text in inputs.mounts]
-    return distinct(found)
+    return found
 
 
 def _limits(inputs: RunInputs, options: DockerOptions) -> Limits:

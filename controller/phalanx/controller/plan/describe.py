@@ -9,9 +9,10 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from phalanx.protocol.messages import JOB_NUMBER, ContainerSpec, Mount, Runtime
+from phalanx.protocol.messages import JOB_NUMBER
 
 from ..logs.clean import clean
+from .describe_container import allowed_lines, container_lines, mount_line
 from .model import CasePlan, EnvValue, Plan, Share, StepPlan, TargetPlan
 from .secrets import MASK
 from .templates import shown
@@ -181,9 +182,10 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     yield from _line("steps", _steps(plan, case))
     yield from _line("workspace", map(_share, case.workspace))
     yield from _line("env", _env(case, plan.target.nodes))
-    yield from _line("mounts", map(_mount, case.container.mounts))
+    yield from _line("mounts", map(mount_line, case.container.mounts))
     yield from _line("devices", [device.source for device in case.container.devices])
-    yield from _line("container", _container(case.container))
+    yield from _line("container", container_lines(case.container))
+    yield from _line("allowed", allowed_lines(case.name, case.container, plan.origins))
     yield from _line("results", _results(case))
 
 
@@ -224,34 +226,6 @@ def _value(value: EnvValue, nodes: int, port: int) -> str:
     if value.secret:
         return MASK
     return shlex.quote(shown(value.value, nodes, port) if value.template else value.value)
-
-
-def _mount(mount: Mount) -> str:
-    return f"{mount.source} → {mount.target}{' (ro)' if mount.read_only else ''}"
-
-
-def _container(spec: ContainerSpec) -> Iterator[str]:
-    if spec.runtime is not Runtime.DOCKER:
-        return
-    words = [f"network {spec.network}"]
-    words += [
-        f"{name} {value}"
-        for name, value in (("ipc", spec.ipc), ("user", spec.user), ("gpus", spec.gpus))
-        if value
-    ]
-    words += [f"cap {name}" for name in spec.cap_add] + [f"security {name}" for name in spec.security_opt]
-    words += [f"group {name}" for name in spec.group_add]
-    limits = spec.limits
-    words += [
-        f"{name} {value}"
-        for name, value in (
-            ("memory", limits.memory_bytes), ("cpus", limits.cpus), ("cpuset", limits.cpuset),
-            ("pids", limits.pids), ("shm", limits.shm_bytes),
-        )
-        if value
-    ]  # fmt: skip
-    words += [f"ulimit {limit.name}={limit.soft}:{limit.hard}" for limit in limits.ulimits]
-    yield ", ".join(words)
 
 
 def _results(case: CasePlan) -> Iterator[str]:

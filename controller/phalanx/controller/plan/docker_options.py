@@ -1,22 +1,22 @@
 """A card's ``additional_docker_run_options``: words of ``docker run``, turned into typed fields.
 
-An option that is not known here is refused by name, not dropped: half a container is worse than none.
-Those that give the host away (``--privileged``, ``--pid=host``, the engine's socket) are always refused.
+An option that is not known here is refused by name, not dropped (``docker_refused`` has reasons). What gives
+the node away is a field like any other: whether it may be had, ``allowances`` says.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from phalanx.protocol.messages import Device, Limits, Mount
+from phalanx.protocol.messages import Device, Limits, Mount, Tmpfs
 
 from ..workflow.errors import InputError, did_you_mean
-from . import quantities
-from .mounts import device_option, mount_option
+from . import docker_values, quantities
+from .docker_refused import REFUSED
+from .mounts import device_option, mount_option, mount_words, tmpfs_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +30,25 @@ class DockerOptions:
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
     cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
     group_add: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    privileged: bool = False
+    pid: str = ""
+    uts: str = ""
+    userns: str = ""
+    hostname: str = ""
+    extra_hosts: tuple[str, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    read_only: bool = False
+    engine_runtime: str = ""
 
 
 Record = TypeVar("Record", DockerOptions, Limits)
+Parse = Callable[[str, str], Any]
 Taken = Callable[[DockerOptions, str, str], DockerOptions]
-#: Refused by name, with the reason.
-REFUSED = {
-    "--privileged": "the container would own the host",
-    "--pid": "the container would see and end the host's processes",
-    "--uts": "the container could rename the host",
-    "--userns": "the engine's separation of users would be off",
-    "--cgroupns": "the container would see the host's control groups",
-    "--device-cgroup-rule": "devices are named one by one with --device",
-    "--volumes-from": "other containers' volumes are not ours",
-    "--restart": "phalanx decides what runs again",
-    "--name": "phalanx names its containers",
-    "--entrypoint": "phalanx starts the container",
-    "-d": "phalanx starts the container",
-    "--rm": "phalanx removes its containers",
-}
-_CAPABILITY = re.compile(r"[A-Za-z_]{1,64}")
-_WORD = re.compile(r"[A-Za-z0-9_.:=/,-]{1,255}")
 
 
 def parse_docker_options(text: str, origin: str) -> DockerOptions:
@@ -69,39 +63,29 @@ def parse_docker_options(text: str, origin: str) -> DockerOptions:
         name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], word[2:])
         if name in REFUSED:
             raise InputError(f"cannot use {origin}: {name} is not allowed: {REFUSED[name]}")
+        if name in _FLAGS:
+            options = _flagged(options, name, value if equals else "true", origin)
+            continue
         take = _TAKERS.get(name)
         if take is None:
-            raise InputError(f"cannot use {origin}: {name} is not known here{did_you_mean(name, _TAKERS)}")
+            raise InputError(
+                f"cannot use {origin}: {name} is not known here{did_you_mean(name, (*_TAKERS, *_FLAGS))}"
+            )
         if not equals:
             value = next(rest, "")
         if not value:
             raise InputError(f"cannot use {origin}: {name} has no value")
         options = take(options, value, f"{origin}: {name}")
+    if options.hostname and options.uts:
+        raise InputError(f"cannot use {origin}: --hostname would rename the node, with --uts=host")
     return options
 
 
-def _word(value: str, name: str) -> str:
-    if not _WORD.fullmatch(value):
-        raise InputError(f"cannot use {name}: {value!r}")
-    return value
-
-
-def _capability(options: DockerOptions, value: str, name: str) -> DockerOptions:
-    if not _CAPABILITY.fullmatch(value) or value.upper() == "ALL":
-        raise InputError(f"cannot use {name} {value!r}: name one capability, such as SYS_PTRACE")
-    return replace(options, cap_add=(*options.cap_add, value.upper()))
-
-
-def _network(options: DockerOptions, value: str, name: str) -> DockerOptions:
-    if value.startswith("container:"):
-        raise InputError(f"cannot use {name} {value!r}: other containers' networks are not ours")
-    return replace(options, network=_word(value, name))
-
-
-def _ipc(options: DockerOptions, value: str, name: str) -> DockerOptions:
-    if value not in ("host", "private", "shareable", "none"):
-        raise InputError(f"cannot use {name} {value!r}: expected host, private, shareable or none")
-    return replace(options, ipc=value)
+def _flagged(options: DockerOptions, name: str, value: str, origin: str) -> DockerOptions:
+    if value not in ("true", "false"):
+        raise InputError(f"cannot use {origin}: {name} {value!r}: expected true, false or no value")
+    field_name = _FLAGS[name]
+    return _with(options, field_name, value == "true") if field_name else options
 
 
 def _with(record: Record, field_name: str, value: Any) -> Record:
@@ -110,7 +94,23 @@ def _with(record: Record, field_name: str, value: Any) -> Record:
     return replace(record, **changes)
 
 
-def _limited(field_name: str, parse: Callable[[str, str], Any]) -> Taken:
+def _one(field_name: str, parse: Parse) -> Taken:
+    """An option that is said once; the last one counts, as in docker."""
+
+    def take(options: DockerOptions, value: str, name: str) -> DockerOptions:
+        return _with(options, field_name, parse(value, name))
+
+    return take
+
+
+def _listed(field_name: str, parse: Parse) -> Taken:
+    def take(options: DockerOptions, value: str, name: str) -> DockerOptions:
+        return _with(options, field_name, (*getattr(options, field_name), parse(value, name)))
+
+    return take
+
+
+def _limited(field_name: str, parse: Parse) -> Taken:
     def take(options: DockerOptions, value: str, name: str) -> DockerOptions:
         return replace(options, limits=_with(options.limits, field_name, parse(value, name)))
 
@@ -123,37 +123,19 @@ def _ulimit(options: DockerOptions, value: str, name: str) -> DockerOptions:
 
 
 def _mount(options: DockerOptions, value: str, name: str) -> DockerOptions:
-    return replace(options, mounts=(*options.mounts, mount_option(value, name)))
-
-
-def _device(options: DockerOptions, value: str, name: str) -> DockerOptions:
-    return replace(options, devices=(*options.devices, device_option(value, name)))
-
-
-def _listed(field_name: str) -> Taken:
-    def take(options: DockerOptions, value: str, name: str) -> DockerOptions:
-        return _with(options, field_name, (*getattr(options, field_name), _word(value, name)))
-
-    return take
-
-
-def _env(options: DockerOptions, value: str, name: str) -> DockerOptions:
-    if "=" not in value:
-        raise InputError(f"cannot use {name} {value!r}: expected NAME=VALUE")
-    return replace(options, env=(*options.env, value))
-
-
-def _user(options: DockerOptions, value: str, name: str) -> DockerOptions:
-    return replace(options, user=_word(value, name))
-
-
-def _gpus(options: DockerOptions, value: str, name: str) -> DockerOptions:
-    return replace(options, gpus=_word(value, name).removeprefix("device="))
+    found = mount_words(value, name)
+    if isinstance(found, Tmpfs):
+        return replace(options, tmpfs=(*options.tmpfs, found))
+    return replace(options, mounts=(*options.mounts, found))
 
 
 def _pids(value: str, name: str) -> int:
     return quantities.whole_number(value, name, 1, 2**31 - 1)
 
+
+#: Options without a value, with their fields. Of ``--init`` there is nothing to keep: PID 1 of a container is
+#: phalanx's own, which reaps orphans.
+_FLAGS = {"--privileged": "privileged", "--read-only": "read_only", "--init": ""}
 
 _TAKERS: dict[str, Taken] = {
     "--shm-size": _limited("shm_bytes", quantities.size),
@@ -163,18 +145,28 @@ _TAKERS: dict[str, Taken] = {
     "--cpuset-cpus": _limited("cpuset", quantities.cpuset),
     "--pids-limit": _limited("pids", _pids),
     "--ulimit": _ulimit,
-    "--cap-add": _capability,
-    "--security-opt": _listed("security_opt"),
-    "--group-add": _listed("group_add"),
-    "--device": _device,
-    "--volume": _mount,
-    "-v": _mount,
-    "--env": _env,
-    "-e": _env,
-    "--network": _network,
-    "--net": _network,
-    "--ipc": _ipc,
-    "--user": _user,
-    "-u": _user,
-    "--gpus": _gpus,
+    "--cap-add": _listed("cap_add", docker_values.capability),
+    "--cap-drop": _listed("cap_drop", docker_values.capability),
+    "--security-opt": _listed("security_opt", docker_values.word),
+    "--group-add": _listed("group_add", docker_values.word),
+    "--device": _listed("devices", device_option),
+    "--volume": _listed("mounts", mount_option),
+    "-v": _listed("mounts", mount_option),
+    "--mount": _mount,
+    "--tmpfs": _listed("tmpfs", tmpfs_option),
+    "--env": _listed("env", docker_values.variable),
+    "-e": _listed("env", docker_values.variable),
+    "--network": _one("network", docker_values.network),
+    "--net": _one("network", docker_values.network),
+    "--ipc": _one("ipc", docker_values.ipc),
+    "--pid": _one("pid", docker_values.host_only),
+    "--uts": _one("uts", docker_values.host_only),
+    "--userns": _one("userns", docker_values.host_only),
+    "--user": _one("user", docker_values.word),
+    "-u": _one("user", docker_values.word),
+    "--hostname": _one("hostname", docker_values.hostname),
+    "-h": _one("hostname", docker_values.hostname),
+    "--add-host": _listed("extra_hosts", docker_values.extra_host),
+    "--gpus": _one("gpus", docker_values.gpus),
+    "--runtime": _one("engine_runtime", docker_values.word),
 }

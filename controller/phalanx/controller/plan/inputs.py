@@ -25,7 +25,7 @@ class RunInputs:
     ``notes``: what of that may not have been meant. ``slurm``: the command line's Slurm options.
     ``around``: what lies around each model. ``credentials``: what each ``cred`` of a card gives.
     ``keep_model_dir``: bring back all of the model's folder; ``skip_model_run``: everything but the model's
-    own script; ``run_on_skipped``: also where a card says ``skip_gpu_arch``.
+    own script; ``run_on_skipped``: also where a card says ``skip_gpu_arch``. ``allow``: words of ``--allow``.
     """
 
     run_id: str
@@ -70,3 +70,4 @@ class RunInputs:
     keep_model_dir: bool = False
     skip_model_run: bool = False
     run_on_skipped: bool = False
+    allow: tuple[str, ...] = ()

@@ -13,10 +13,12 @@ from typing import Literal
 
 from phalanx.protocol.messages import Runtime
 
+from ..workflow.card import ModelCard
 from ..workflow.distributed import distributed_of
 from ..workflow.errors import InputError
 from ..workflow.secrecy import secrets_within
-from .container import container_of, image_of, runtime_of
+from .allowances import allowance_origins, allowance_warnings
+from .container import container_of, image_of, mount_warnings, runtime_of
 from .env import Environment
 from .gpus import gpus_of
 from .image import bulk_warnings, checked_reference, image_plan, image_plans, travel_plan
@@ -183,14 +185,24 @@ def plan_of_cases(
         timing=timing,
         exit_policy=policy,
         keep=inputs.keep,
-        origins=placement.origins,
+        origins={**placement.origins, **allowance_origins(inputs, cases)},
         refusals=tuple(placement.refusals),
         warnings=tuple(
             dict.fromkeys(
-                (*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(travel))
+                (
+                    *(*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(travel)),
+                    *_container_warnings(inputs, cases),
+                )
             )
         ),
     )
+
+
+def _container_warnings(inputs: RunInputs, cases: tuple[CasePlan, ...]) -> list[str]:
+    if not any(case.container.runtime is Runtime.DOCKER for case in cases):
+        return []
+    cards: list[ModelCard | None] = [model.card for model in inputs.models]
+    return [*allowance_warnings(inputs, cases), *mount_warnings(inputs, cards or [None])]
 
 
 def _all_secrets(inputs: RunInputs, secrets: Secrets) -> Secrets:

@@ -1,7 +1,6 @@
-"""Mounts and devices of a container: parsed, and the ones that would hand over the host refused by name.
+"""Mounts and devices of a container: parsed, in normal form, one for each place in it.
 
-A container that can talk to the engine, or that has the root of the host, is no container: whoever can change
-the model script would own the node. Such a mount is never made here, whatever asks for it.
+Those that would hand the node over are parsed like any other: ``allowances`` refuses them.
 """
 
 from __future__ import annotations
@@ -9,23 +8,26 @@ from __future__ import annotations
 import posixpath
 import re
 
-from phalanx.protocol.messages import Device, Mount
+from phalanx.protocol.messages import Device, Mount, Tmpfs
 
-from ..workflow.errors import InputError
+from ..workflow.errors import InputError, did_you_mean
 
-#: Sockets through which the host's engine can be told to start anything as root.
-ENGINE_SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock", "buildkitd.sock")
-#: Folders of the host that hold such sockets, or are the host.
-HOST_FOLDERS = (
-    "/", "/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var", "/var/run", "/var/lib",
-    "/var/lib/docker", "/run/docker", "/run/containerd", "/run/podman",
-)  # fmt: skip
 #: Folders of the container that the engine and phalanx own.
-OWNED_TARGETS = ("/", "/proc", "/sys", "/dev", "/run/phalanx", "/run/phalanx.sock", "/myworkspace")
+OWNED_TARGETS = ("/", "/proc", "/run/phalanx", "/run/phalanx.sock", "/myworkspace")
 _READ_ONLY = {"ro": True, "rw": False, "": False}
 #: Mount options of docker that change nothing for a bind mount here.
 _IGNORED_OPTIONS = {"z", "Z", "rprivate", "private"}
 _PERMISSIONS = re.compile(r"r?w?m?")
+#: Of --mount: spellings of its keys (docs.docker.com, "docker run").
+_KEYS = {
+    "type": "type", "source": "source", "src": "source", "target": "target", "dst": "target",
+    "destination": "target", "readonly": "ro", "ro": "ro", "tmpfs-size": "size", "tmpfs-mode": "mode",
+    "bind-propagation": "bind-propagation", "consistency": "consistency",
+}  # fmt: skip
+#: Options of a tmpfs that only say how large it is and who may do what there (tmpfs(5), mount(8)).
+_TMPFS_OPTION = re.compile(
+    r"rw|ro|(no)?(exec|suid|dev|atime|diratime)|size=\d+[kmgKMG%]?|mode=[0-7]{3,4}|(uid|gid|nr_inodes)=\d+[kmgKMG]?"
+)
 
 
 def mount_option(text: str, name: str) -> Mount:
@@ -45,35 +47,91 @@ def mount_option(text: str, name: str) -> Mount:
     return checked(Mount(source, target, read_only), f"{name} {text!r}")
 
 
+def mount_words(text: str, name: str) -> Mount | Tmpfs:
+    """``type=bind,source=/data,target=/data,readonly`` of ``--mount``. Raises InputError."""
+    said: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        plain = _KEYS.get(key)
+        if plain is None:
+            raise InputError(f"cannot use {name} {text!r}: unknown key {key!r}{did_you_mean(key, _KEYS)}")
+        if plain in said:
+            raise InputError(f"cannot use {name} {text!r}: {key} is there twice")
+        said[plain] = value if equals else "true"
+    kind = said.get("type", "volume")
+    if kind == "tmpfs":
+        options = ",".join(f"{key}={said[key]}" for key in ("size", "mode") if key in said)
+        return _tmpfs(said.get("target", ""), options, f"{name} {text!r}")
+    if kind != "bind":
+        raise InputError(
+            f"cannot use {name} {text!r}: type={kind}: expected bind or tmpfs (volumes outlive a run)"
+        )
+    if said.get("ro", "true") not in ("true", "false", "1", "0"):
+        raise InputError(f"cannot use {name} {text!r}: expected readonly, or readonly=false")
+    if said.get("bind-propagation", "rprivate") not in ("private", "rprivate"):
+        raise InputError(f"cannot use {name} {text!r}: mounts of a container stay in it (bind-propagation)")
+    if "source" not in said or "target" not in said:
+        raise InputError(f"cannot use {name} {text!r}: expected type=bind,source=PATH,target=PATH[,readonly]")
+    read_only = said.get("ro", "false") in ("true", "1")
+    return checked(Mount(said["source"], said["target"], read_only), f"{name} {text!r}")
+
+
+def tmpfs_option(text: str, name: str) -> Tmpfs:
+    """``/tmp:size=64m,mode=1777`` of ``--tmpfs``. Raises InputError."""
+    target, _, options = text.partition(":")
+    return _tmpfs(target, options, f"{name} {text!r}")
+
+
+def _tmpfs(target: str, options: str, name: str) -> Tmpfs:
+    for word in options.split(",") if options else []:
+        if not _TMPFS_OPTION.fullmatch(word):
+            raise InputError(
+                f"cannot use {name}: unknown option {word!r}; expected /PATH[:size=64m,mode=1777]"
+            )
+    return Tmpfs(_free(_absolute(target, name), name), options)
+
+
 def checked(mount: Mount, name: str) -> Mount:
     """The mount with both paths in normal form. Raises InputError for one that is never made."""
-    source, target = _absolute(mount.source, name), _absolute(mount.target, name)
-    if posixpath.basename(source) in ENGINE_SOCKETS or posixpath.basename(target) in ENGINE_SOCKETS:
-        raise InputError(f"cannot use {name}: {source} is the container engine's socket; it is never mounted")
-    if source in HOST_FOLDERS:
-        raise InputError(
-            f"cannot use {name}: {source} of the host is never mounted; mount the folder you need"
-        )
-    if target in OWNED_TARGETS:
-        raise InputError(f"cannot use {name}: {target} of the container is taken; choose another target")
+    source, target = _absolute(mount.source, name), _free(_absolute(mount.target, name), name)
     return Mount(source, target, mount.read_only)
 
 
-def distinct(mounts: list[tuple[Mount, str]]) -> tuple[Mount, ...]:
-    """The mounts, a later one over an earlier one at the same target (origins in the second place).
+def _free(target: str, name: str) -> str:
+    if target in OWNED_TARGETS or target.startswith("/run/phalanx/"):
+        raise InputError(f"cannot use {name}: {target} of the container is taken; choose another target")
+    return target
 
-    Raises InputError when the same origin gives a target twice with different sources.
+
+def distinct(mounts: list[tuple[Mount, str]]) -> tuple[tuple[Mount, ...], list[str]]:
+    """The mounts, a later one over an earlier one at the same target, and a warning for each that goes.
+
+    Origins are in the second place. The same mount twice is one. Raises InputError when one origin gives a
+    target twice and differently: nobody could say which was meant.
     """
     by_target: dict[str, tuple[Mount, str]] = {}
+    warnings = []
     for mount, origin in mounts:
-        earlier = by_target.get(mount.target)
-        if earlier and earlier[1] == origin and earlier[0] != mount:
-            raise InputError(
-                f"cannot use {origin}: {mount.target} is the target of both {earlier[0].source} "
-                f"and {mount.source}"
+        earlier, earlier_origin = by_target.get(mount.target, (mount, origin))
+        if earlier != mount and earlier_origin == origin:
+            raise InputError(f"cannot use {origin}: {mount.target} is {_both(earlier, mount)}; leave one out")
+        if earlier != mount:
+            warnings.append(
+                f"{origin}: {mount.source} is mounted at {mount.target}{_mode(mount)}, not "
+                f"{earlier.source}{_mode(earlier)} of {earlier_origin}"
             )
         by_target[mount.target] = (mount, origin)
-    return tuple(mount for mount, _ in by_target.values())
+    return tuple(mount for mount, _ in by_target.values()), warnings
+
+
+def _both(one: Mount, other: Mount) -> str:
+    if one.source == other.source:
+        return f"to have {one.source} both read-only and writable"
+    return f"the target of both {one.source} and {other.source}"
+
+
+def _mode(mount: Mount) -> str:
+    return " (ro)" if mount.read_only else ""
 
 
 def device_option(text: str, name: str) -> Device:
@@ -88,10 +146,6 @@ def device_option(text: str, name: str) -> Device:
         permissions = parts[2] if len(parts) == 3 else "rwm"
     if len(parts) > 3 or not permissions or not _PERMISSIONS.fullmatch(permissions):
         raise InputError(f"cannot use {name} {text!r}: expected /dev/NAME[:/dev/NAME][:rwm]")
-    if not source.startswith("/dev/"):
-        raise InputError(f"cannot use {name} {text!r}: {source} is not below /dev")
-    if source in ("/dev/mem", "/dev/kmem", "/dev/port"):
-        raise InputError(f"cannot use {name} {text!r}: {source} is the host's memory; it is never given away")
     return Device(source, target, permissions)
 
 
