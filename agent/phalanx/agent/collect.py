@@ -10,7 +10,7 @@ import errno
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -117,15 +117,20 @@ def _refusal(name: str, about: os.stat_result) -> str:
     return ""
 
 
+def folder_beneath(folder: Path, name: str) -> int:
+    """A descriptor of a folder of ``folder`` ("" for itself), reached without a link. Raises OSError."""
+    here = _step_down(folder, PurePosixPath(name).parts)
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+    finally:
+        os.close(here)
+
+
 def open_beneath(folder: Path, name: str) -> int:
     """A descriptor of a regular file of ``folder``, reached without a link. Raises OSError."""
-    here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    *above, last = PurePosixPath(name).parts
+    here = _step_down(folder, above)
     try:
-        *above, last = PurePosixPath(name).parts
-        for part in above:
-            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
-            here = below
         # O_NONBLOCK: a fifo would be waited for
         fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
     finally:
@@ -134,3 +139,14 @@ def open_beneath(folder: Path, name: str) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file", name)
     return fd
+
+
+def _step_down(folder: Path, parts: Iterable[str]) -> int:
+    here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in parts:
+        try:
+            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+        finally:
+            os.close(here)
+        here = below
+    return here

@@ -102,7 +102,7 @@ class Place(Protocol):
         """Let them go on."""
 
     async def diagnose(self) -> str:
-        """Processes, sockets, memory, the kernel's OOM lines and ends of output: at most 256 KiB of text."""
+        """Processes, sockets, memory, OOM lines, ends of output and of logs: at most 384 KiB of text."""
 
     async def close(self, grace_s: float) -> None:
         """End everything in the place. Raises RuntimeUnavailable naming what is left."""

@@ -23,6 +23,8 @@ from phalanx.agent.runtimes.container_config import (
     INSIDE_WORK,
 )
 from phalanx.agent.runtimes.engine import CREATE_S, PING_S, EngineClient, EngineError
+from phalanx.agent.runtimes.log_ends import RUN_LOGS, LogFolder
+from phalanx.protocol.allowances import plain
 from phalanx.protocol.messages import CaseOpen, Cause, StepStart
 
 #: From the answer of the engine that a step runs to its own first word.
@@ -199,7 +201,19 @@ class ContainerPlace:
     async def diagnose(self) -> str:
         """What can be seen of the container's processes from the node."""
         pids = await asyncio.to_thread(self.pids)
-        return await asyncio.to_thread(diagnostics.report, pids, self._places.spool)
+        logs = (LogFolder("the model's folder", self._places.work), *self._run_logs())
+        return await asyncio.to_thread(diagnostics.report, pids, self._places.spool, logs, self.life.memory)
+
+    def _run_logs(self) -> list[LogFolder]:
+        """/run_logs of the container: what is mounted there, which outlives it, else the folder itself."""
+        for mount in self._case.spec.mounts:
+            if plain(mount.target) == RUN_LOGS:
+                return [LogFolder(RUN_LOGS, Path(mount.source))]
+        # the pid of a container that is gone may be somebody else's by now
+        alive = self.life.alive()
+        return (
+            [LogFolder(RUN_LOGS, Path(f"/proc/{self.life.pid}/root"), RUN_LOGS.lstrip("/"))] if alive else []
+        )
 
     def pids(self) -> list[int]:
         """The container's processes on this node, PID 1 first."""

@@ -11,16 +11,18 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from phalanx.agent.runtimes import processes
+from phalanx.agent.runtimes.cgroup import MemoryGroup, size
+from phalanx.agent.runtimes.log_ends import TAIL_BYTES, TAIL_LINES, LogFolder, log_ends
 from phalanx.agent.runtimes.spool import ERR, OUT
 
 #: The most text that is ever returned, in bytes.
-REPORT_BYTES = 256 * 1024
+REPORT_BYTES = 384 * 1024
 
 _SECTION_BYTES = 64 * 1024
-_TAIL_BYTES, _TAIL_LINES = 4096, 30
 _MOST_PROCESSES, _MOST_SOCKETS, _MOST_STREAMS = 300, 100, 32
 _MEMINFO = (
     "MemTotal",
@@ -46,15 +48,22 @@ _TCP_STATES = dict(
 )
 
 
-def report(pids: Iterable[int], spool: Path) -> str:
-    """Every section, each with its own bound. Never raises: a section that fails says why."""
+def report(
+    pids: Iterable[int], spool: Path, logs: Iterable[LogFolder] = (), memory: MemoryGroup | None = None
+) -> str:
+    """Every section, each with its own bound. Never raises: a section that fails says why.
+
+    ``memory``: the control group that limits the case's memory, as it was found while the case lived.
+    """
     known = list(pids)
     sections: list[tuple[str, Callable[[], str]]] = [
         ("processes", lambda: _processes(known)),
         ("sockets (tcp)", lambda: _sockets(known)),
         ("memory of the node", _memory),
+        ("memory of the container", lambda: _group(memory)),
         ("kernel: out of memory", _kernel_oom),
         ("ends of output", lambda: _tails(spool)),
+        *((f"ends of logs in {folder.title}", partial(log_ends, folder)) for folder in logs),
     ]
     text = "".join(f"== {title} ==\n{_bounded(section)}\n" for title, section in sections)
     return text.encode()[:REPORT_BYTES].decode("utf-8", "ignore")
@@ -134,6 +143,15 @@ def _memory() -> str:
     return "\n".join(line for line in lines if line.startswith(_MEMINFO)) + "\n"
 
 
+def _group(group: MemoryGroup | None) -> str:
+    """The limit and what came of it: also told where the kernel's log is closed to this user."""
+    if group is None or not group.directory.exists():
+        return ""
+    limit, kills = group.limit_bytes(), group.kills()
+    killed = f"{kills} processes killed by the kernel for memory"
+    return f"limit {size(limit) if limit else 'none'}, {killed}\n"
+
+
 def _kernel_oom() -> str:
     """Lines of the kernel's log about memory, read without waiting for more."""
     found: list[str] = []
@@ -170,8 +188,8 @@ def tail(path: Path) -> str:
     """The last lines of a file, at most 30 and 4 KiB, whatever is in it."""
     try:
         with path.open("rb") as handle:
-            handle.seek(max(0, handle.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = handle.read(_TAIL_BYTES).decode("utf-8", "backslashreplace").splitlines()
+            handle.seek(max(0, handle.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = handle.read(TAIL_BYTES).decode("utf-8", "backslashreplace").splitlines()
     except OSError as error:
         return f"(not readable: {error})"
-    return "\n".join(lines[-_TAIL_LINES:])
+    return "\n".join(lines[-TAIL_LINES:])

@@ -25,6 +25,7 @@ from phalanx.agent.batch_script import batch_environment
 from phalanx.agent.lease import Lease, boottime
 from phalanx.agent.runtimes import cgroup, diagnostics, janitor, process_limits, processes, spool
 from phalanx.agent.runtimes.base import CasePlaces, Owner, Running, RuntimeUnavailable
+from phalanx.agent.runtimes.log_ends import RUN_LOGS, LogFolder
 from phalanx.agent.runtimes.process_supervisor import LEASE_OVER
 from phalanx.protocol.messages import CaseOpen, Cause, Engine, StepStart
 
@@ -208,7 +209,8 @@ class ProcessPlace:
     async def diagnose(self) -> str:
         """What can be seen of the case's processes."""
         pids = await asyncio.to_thread(self.pids)
-        return await asyncio.to_thread(diagnostics.report, pids, self._places.spool)
+        logs = (LogFolder("the model's folder", self._places.work), LogFolder(RUN_LOGS, Path(RUN_LOGS)))
+        return await asyncio.to_thread(diagnostics.report, pids, self._places.spool, logs)
 
     def pids(self) -> list[int]:
         """The case's processes, its supervisor left out."""

@@ -37,7 +37,13 @@ from .words import split_words
 #: Seconds that a model may take when neither card nor command line says (madengine's figure).
 MODEL_TIMEOUT_S = 7200.0
 #: Files that models and their tools leave beside their results.
-ARTEFACTS = ("*_profiler_output.csv", "*_output.csv", "*_trace.csv", "*_env.csv", "library_trace.csv")
+ARTEFACTS = (
+    *("*_profiler_output.csv", "*_output.csv", "*_trace.csv", "*_env.csv", "library_trace.csv"),
+    *("perf_*.csv", "perf-*.csv", "benchmark_*_CONCURRENCY.log"),
+    # of torch, rocprof, rocprofv3, rpd and Perfetto
+    *("*.pt.trace.json", "*.pt.trace.json.gz", "*.pftrace", "*.rpd", "*_results.db", "*_results.json"),
+    *("*_kernel_stats.csv", "*.stats.csv"),
+)
 #: What scripts are told of the node that they run on; what the context says goes over it.
 _SYSTEM = {
     "MAD_GPU_VENDOR": "{SYSTEM_GPU_VENDOR}",
