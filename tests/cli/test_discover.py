@@ -23,6 +23,7 @@ CARDS: list[dict[str, Any]] = [
         "args": "-v",
         "distributed": {"launcher": "torchrun"},
         "deprecated": True,
+        "log_error_patterns": ["NaN loss"],
         "of_another_tool": {"a": 1},
     },
 ]
@@ -65,6 +66,7 @@ def test_the_document_has_every_field_of_a_card_and_its_place(phalanx: Phalanx, 
         ["of_another_tool"],
     )
     assert two["distributed"] == {"launcher": "torchrun"}
+    assert two["log_error_patterns"] == ["NaN loss"]
     (chosen,) = json.loads(phalanx("discover", "--json", "--tags", "two:in=1").out)
     assert chosen["args"] == "-v --in 1"
 

@@ -11,13 +11,13 @@ from phalanx.controller.plan.model import Plan
 from phalanx.controller.results.case import (
     CaseOutcome,
     CaseVerdict,
-    CollectedFile,
     RankLog,
     Status,
     finish_case,
     record_rows,
 )
 from phalanx.controller.results.perf_csv import COLUMNS
+from phalanx.controller.results.provenance import CollectedFile
 
 from ..plan.making import command, models
 
@@ -59,7 +59,7 @@ def test_a_model_with_a_performance_line_succeeds_with_a_whole_row(tmp_path: Pat
     )
     verdict = judged(plan, tmp_path, went)
     assert (verdict.status, verdict.reason) == (Status.SUCCESS, "5.25 tok/s")
-    assert verdict.notes == ("performance from logs/rank1.out",)
+    assert verdict.notes == ("first performance line of logs/rank1.out",)
     [row] = verdict.rows
     assert {name: value for name, value in row.items() if value} == {
         "model": "m0",
@@ -135,7 +135,7 @@ def test_a_results_file_gives_a_row_for_each_of_its_rows(tmp_path: Path) -> None
         ("m0_a", "1", "SUCCESS", "0.5"),
         ("m0_b", "", "FAILURE", ""),
     ]
-    assert verdict.notes == ("results from n1: rank1/r.csv of 2: 1 values",)
+    assert verdict.notes == ("results from n1: rank1/r.csv, of 2 files: 1 values",)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +185,137 @@ def test_rows_go_to_the_run_and_to_the_users_file(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("something,else\n")
     assert "it is no perf.csv" in record_rows(plan, run_dir, rows)
     assert len((run_dir / "perf.csv").read_text().splitlines()) == 3
+
+
+def test_an_error_in_a_log_fails_a_case_that_ended_well_and_its_value_stays(tmp_path: Path) -> None:
+    plan = plan_for_tags(models(nodes=2))
+    went = outcome(tmp_path, ("performance: 1 a\n", "fine\nRuntimeError: \x1b[31mboom\n"))
+    verdict = judged(plan, tmp_path, went)
+    assert verdict.status is Status.FAILURE
+    assert verdict.reason == "rank 1 ended well, but logs/rank1.out:2 says: RuntimeError: boom"
+    [row] = verdict.rows
+    assert (row["status"], row["performance"], row["metric"]) == ("FAILURE", "1", "a")
+
+
+def test_what_ranks_write_to_their_standard_error_is_looked_at_as_well(tmp_path: Path) -> None:
+    went = outcome(tmp_path, ("performance: 1 a\n",))
+    (tmp_path / "logs" / "rank0.err").write_text("Traceback (most recent call last):\n")
+    verdict = judged(plan_for_tags(models()), tmp_path, went)
+    assert verdict.reason == (
+        "rank 0 ended well, but logs/rank0.err:1 says: Traceback (most recent call last):"
+    )
+
+
+@pytest.mark.parametrize(
+    ("card", "context", "log", "status"),
+    [
+        ({}, "", "0 FAILED", "SUCCESS"),
+        ({}, "", "FutureWarning: ValueError: x", "SUCCESS"),
+        ({}, "", "1 FAILED", "FAILURE"),
+        ({"log_error_benign_patterns": ["known"]}, "", "RuntimeError: known", "SUCCESS"),
+        ({"log_error_benign_patterns": ["a"]}, '{"log_error_benign_patterns": ["b"]}', "FAILED b", "SUCCESS"),
+        ({"log_error_benign_patterns": ["a"]}, '{"log_error_benign_patterns": ["b"]}', "FAILED a", "SUCCESS"),
+        ({"log_error_patterns": ["NaN"]}, "", "loss NaN", "FAILURE"),
+        ({"log_error_patterns": ["NaN"]}, "", "RuntimeError: x", "SUCCESS"),
+        ({"log_error_patterns": ["NaN"]}, '{"log_error_patterns": ["inf"]}', "loss NaN", "SUCCESS"),
+        ({"log_error_patterns": ["NaN"]}, '{"log_error_patterns": ["inf"]}', "loss inf", "FAILURE"),
+        *(
+            ({"log_error_pattern_scan": off}, "", "FAILED", "SUCCESS")
+            for off in (False, "false", "0", "no", "OFF", "")
+        ),
+        ({"log_error_pattern_scan": True}, '{"log_error_pattern_scan": "no"}', "FAILED", "SUCCESS"),
+        ({"log_error_pattern_scan": "no"}, '{"log_error_pattern_scan": true}', "FAILED", "FAILURE"),
+    ],
+)
+def test_card_and_context_say_what_is_an_error(
+    tmp_path: Path, card: dict[str, Any], context: str, log: str, status: str
+) -> None:
+    plan = plan_for_tags(models(card, context=context))
+    verdict = judged(plan, tmp_path, outcome(tmp_path, (f"{log}\nperformance: 1 a\n",)))
+    assert (verdict.status.value, verdict.rows[0]["status"]) == (status, status)
+    assert verdict.rows[0]["performance"] == "1"
+
+
+def test_the_logs_of_a_plain_command_are_its_own_affair(tmp_path: Path) -> None:
+    went = outcome(tmp_path, ("FAILED\n",))
+    assert judged(plan_for_command(command("true")), tmp_path, went).status is Status.SUCCESS
+
+
+def test_of_two_reasons_to_fail_the_error_is_told_and_the_other_noted(tmp_path: Path) -> None:
+    verdict = judged(plan_for_tags(models()), tmp_path, outcome(tmp_path, ("ImportError: x\n",)))
+    assert verdict.reason == "rank 0 ended well, but logs/rank0.out:1 says: ImportError: x"
+    assert "no line 'performance: VALUE METRIC' in the logs of 1 ranks" in verdict.notes
+
+
+def test_an_error_in_a_log_fails_every_row_of_a_results_file(tmp_path: Path) -> None:
+    plan = plan_for_tags(models({"multiple_results": "r.csv"}))
+    found = files(tmp_path, "model,performance,metric\na,1,x\nb,2,x\n")
+    verdict = judged(plan, tmp_path, outcome(tmp_path, ("FAILED\n",), files=found))
+    assert verdict.status is Status.FAILURE
+    assert [(row["performance"], row["status"]) for row in verdict.rows] == [
+        ("1", "FAILURE"),
+        ("2", "FAILURE"),
+    ]
+
+
+def test_the_last_value_counts_when_it_is_asked_for(tmp_path: Path) -> None:
+    log = "performance: 1 warm-up\nperformance: 2 a\n"
+    plan = plan_for_tags(models(performance="last"))
+    assert plan.cases[0].result.which == "last"
+    assert plan.origins["cases.m0.result.which"] == "--performance"
+    assert judged(plan, tmp_path, outcome(tmp_path, (log,))).rows[0]["performance"] == "2"
+    plain = plan_for_command(command("true", performance="last"))
+    assert judged(plain, tmp_path, outcome(tmp_path, (log,))).rows[0]["performance"] == "2"
+
+
+def test_a_million_values_are_one_row(tmp_path: Path) -> None:
+    log = "".join(f"performance: {number} x\n" for number in range(1_000_000))
+    for which, value in (("", "0"), ("last", "999999")):
+        verdict = judged(plan_for_tags(models(performance=which)), tmp_path, outcome(tmp_path, (log,)))
+        assert [(row["status"], row["performance"]) for row in verdict.rows] == [("SUCCESS", value)]
+
+
+def test_a_million_results_are_one_row_that_says_that_they_are_too_many(tmp_path: Path) -> None:
+    plan = plan_for_tags(models({"multiple_results": "r.csv"}))
+    found = files(
+        tmp_path, "model,performance,metric\n" + "a,1,x\n" * 1_000_000, "model,performance,metric\na,1,x\n"
+    )
+    verdict = judged(plan, tmp_path, outcome(tmp_path, files=found))
+    assert verdict.status is Status.FAILURE
+    assert len(verdict.rows) == 1
+    assert verdict.reason == (
+        "cannot take the results of n0: rank0/r.csv, which has 1000000 rows: it has more than 10000 rows"
+    )
+
+
+def test_a_result_says_what_it_was_measured_with_and_not_where(tmp_path: Path) -> None:
+    plan = plan_for_tags(models({"multiple_results": "r.csv", "training_precision": "bf16"}))
+    text = (
+        "model,performance,metric,training_precision,test_duration,machine_name,docker_sha\n"
+        "a,1,x,fp8,3.5,evil,evil\nb,1,x,,,evil,evil\n"
+    )
+    rows = judged(plan, tmp_path, outcome(tmp_path, files=files(tmp_path, text), image_id="sha256:1")).rows
+    assert [(row["training_precision"], row["test_duration"]) for row in rows] == [
+        ("fp8", "3.5"),
+        ("bf16", "1.50"),
+    ]
+    assert {(row["machine_name"], row["docker_sha"]) for row in rows} == {("login", "sha256:1")}
+
+
+def test_commit_and_data_of_the_nodes_are_in_every_row_and_differences_in_the_notes(tmp_path: Path) -> None:
+    found = []
+    for node, commit in enumerate(("a" * 40, "b" * 40)):
+        for name, text in (("git_commit", commit), ("data.json", '{"dataname": "d", "data_size": 5}')):
+            kept = f"results/n{node}/.phalanx/{name}"
+            (tmp_path / kept).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / kept).write_text(text)
+            found.append(CollectedFile(f"n{node}", node, f".phalanx/{name}", kept))
+    verdict = judged(plan_for_tags(models()), tmp_path, outcome(tmp_path, ("nothing",), files=tuple(found)))
+    [row] = verdict.rows
+    assert (row["status"], row["git_commit"], row["dataname"], row["data_size"]) == (
+        "FAILURE",
+        "a" * 40,
+        "d",
+        "5",
+    )
+    assert any("differs between nodes: that of n0 is kept, not that of n1" in note for note in verdict.notes)

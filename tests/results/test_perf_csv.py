@@ -14,12 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phalanx.controller.results.perf_csv import (
     COLUMNS,
+    MOST_COLUMNS,
     TRIGGERS,
     PerfCsvError,
     append_rows,
     csv_bytes,
     guarded,
 )
+
+from ..small_disk import read_only
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -178,3 +181,68 @@ def test_whatever_a_cell_holds_it_is_one_safe_cell_of_one_line(cell: str) -> Non
         float(safe)
     [read] = list(csv.reader([csv_bytes(["a", "b"], [{"a": cell, "b": "end"}], header=False).decode()]))
     assert read[1] == "end"
+
+
+def test_a_file_whose_lines_end_as_on_windows_keeps_that(tmp_path: Path) -> None:
+    path = tmp_path / "perf.csv"
+    path.write_bytes((",".join(COLUMNS) + "\r\n" + "old" + "," * (len(COLUMNS) - 1) + "\r\n").encode())
+    append_rows(path, [row("a")])
+    append_rows(path, [row("b", extra="1")])
+    append_rows(path, [row("c")])
+    data = path.read_bytes()
+    assert data.count(b"\r\n") == data.count(b"\n") == 5
+    assert [one["model"] for one in rows_of(path)] == ["old", "a", "b", "c"]
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from phalanx.controller.results.perf_csv import PerfCsvError, append_rows
+path = Path(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50,) * 2)
+for row in ({"model": "x" * 100_000}, {"model": "x" * 100_000, "another": "1"}):
+    try:
+        append_rows(path, [row])
+    except PerfCsvError as error:
+        print(error)
+"""
+
+
+def test_a_write_that_is_cut_short_leaves_no_half_row(tmp_path: Path) -> None:
+    path = tmp_path / "perf.csv"
+    append_rows(path, [row("a")])
+    before = path.read_bytes()
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.count("File too large") == 2
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["perf.csv"]
+
+
+def test_in_a_read_only_folder_nothing_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    append_rows(folder / "perf.csv", [row("a")])
+    with read_only(folder), pytest.raises(PerfCsvError, match=r"cannot write .*/new.csv: "):
+        append_rows(folder / "new.csv", [row("b")])
+    with read_only(folder), pytest.raises(PerfCsvError, match=r"cannot write .*/perf.csv: "):
+        append_rows(folder / "perf.csv", [row("b", another="1")])
+    assert [one["model"] for one in rows_of(folder / "perf.csv")] == ["a"]
+    assert [entry.name for entry in folder.iterdir()] == ["perf.csv"]
+
+
+def test_columns_do_not_grow_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "perf.csv"
+    append_rows(path, [row("a", **{f"x{number}": "1" for number in range(MOST_COLUMNS - len(COLUMNS))})])
+    before = path.read_bytes()
+    with pytest.raises(PerfCsvError, match="it would have 257 columns, 256 are the most"):
+        append_rows(path, [row("b", another="1")])
+    append_rows(path, [row("c", x1="2")])
+    assert path.read_bytes().startswith(before)
+
+
+def test_a_file_of_one_endless_line_is_no_perf_csv(tmp_path: Path) -> None:
+    path = tmp_path / "perf.csv"
+    path.write_bytes(b"model,performance,status," + b"x" * (2 * 1024 * 1024))
+    with pytest.raises(PerfCsvError, match="its first line is no header"):
+        append_rows(path, [row("a")])

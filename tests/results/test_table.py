@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from phalanx.controller.results import table as tables
-from phalanx.controller.results.table import Candidate, TableError, best, parse_table, read_table, results_of
+from phalanx.controller.results.table import (
+    Candidate,
+    Count,
+    TableError,
+    best,
+    count_of,
+    parse_table,
+    read_table,
+    results_of,
+)
+
+HEAD = "model,performance,metric\n"
 
 
 def test_a_header_is_stripped_of_spaces_and_marks_once() -> None:
@@ -50,10 +63,25 @@ def test_too_many_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "big.csv"
-    with path.open("wb") as file:
-        file.truncate(tables.FILE_LIMIT + 1)
-    with pytest.raises(TableError, match="larger than 64 MiB"):
-        read_table(path)
+    for read, limit, words in (
+        (read_table, tables.FILE_LIMIT, "larger than 64 MiB"),
+        (results_of, tables.RESULTS_LIMIT, "larger than 512 MiB"),
+        (count_of, tables.RESULTS_LIMIT, "larger than 512 MiB"),
+    ):
+        with path.open("wb") as file:
+            file.truncate(limit + 1)
+        with pytest.raises(TableError, match=words):
+            read(path)
+
+
+def test_neither_a_line_nor_a_row_without_end_is_read_into_memory(tmp_path: Path) -> None:
+    line, row = tmp_path / "line.csv", tmp_path / "row.csv"
+    line.write_text(HEAD + "a" * (tables.LINE_LIMIT + 1))
+    row.write_text(HEAD + '"\n' + '","\n' * 1_500_000)
+    with pytest.raises(TableError, match="line 2 is longer than 1 MiB"):
+        count_of(line)
+    with pytest.raises(TableError, match="a row is larger than 4 MiB"):
+        count_of(row)
 
 
 def test_broken_text_becomes_readable_text(tmp_path: Path) -> None:
@@ -99,9 +127,6 @@ def write(folder: Path, node: int, text: str) -> Candidate:
     return Candidate(f"n{node}", node, path, f"n{node}: r.csv")
 
 
-HEAD = "model,performance,metric\n"
-
-
 def test_the_file_with_most_values_is_chosen_and_of_equals_the_lowest_node(tmp_path: Path) -> None:
     files = [
         write(tmp_path, 3, HEAD + "a,1,x\nb,2,x\n"),
@@ -112,7 +137,10 @@ def test_the_file_with_most_values_is_chosen_and_of_equals_the_lowest_node(tmp_p
     choice, unusable = best(files)
     assert choice is not None
     assert choice.candidate.node == "n2"
-    assert choice.why == "n2: r.csv of 4: 2 values, as 1 more; lowest node rank"
+    assert choice.count == Count(rows=2, valued=2)
+    assert choice.why == (
+        "n2: r.csv, of 4 files: 2 values; n3: r.csv has as many, the lowest node rank counts"
+    )
     assert unusable == [
         "n0: r.csv: it has no column model and no column performance and no column metric (found nothing)"
     ]
@@ -120,10 +148,23 @@ def test_the_file_with_most_values_is_chosen_and_of_equals_the_lowest_node(tmp_p
 
 
 def test_a_file_without_a_needed_column_names_it(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"it has no column metric \(found model, performance\)"):
-        results_of(write(tmp_path, 0, "model,performance\na,1\n").path)
+    for read in (results_of, count_of):
+        with pytest.raises(TableError, match=r"it has no column metric \(found model, performance\)"):
+            read(write(tmp_path, 0, "model,performance\na,1\n").path)
+
+
+def test_the_best_is_chosen_among_files_of_a_million_rows_in_the_memory_of_one_row(tmp_path: Path) -> None:
+    files = [write(tmp_path, 0, HEAD + "a,,x\n" * 9), write(tmp_path, 1, HEAD + "a,1,x\n" * 1_000_000)]
+    gc.collect()
+    tracemalloc.start()
+    choice, _ = best(files)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert choice is not None
+    assert choice.count == Count(1_000_000, 1_000_000)
+    assert peak < 4 * 1024 * 1024
 
 
 def test_measurements_are_no_results(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="10000 results are the most"):
+    with pytest.raises(TableError, match="more than 10000 rows"):
         results_of(write(tmp_path, 0, HEAD + "a,1,x\n" * 10_001).path)

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,13 +61,13 @@ def planned_build(given: Mapping[str, Any]) -> PlannedBuild:
         refuse(str(error) + ("" if given["tags"] else time_hint(given)), Exit.FAILURE)
     except InputError as error:
         refuse(str(error), Exit.USAGE)
-    _refuse_unwritable(
+    refuse_unwritable(
         plan.manifest, given["summary_output"], *(f"{plan.logs}/{one.log}" for one in plan.builds[:1])
     )
     return PlannedBuild(inputs, plan, secrets)
 
 
-def _refuse_unwritable(*paths: str) -> None:
+def refuse_unwritable(*paths: str) -> None:
     """What is to be written after an hour's build has a place: ends the command otherwise."""
     for path in filter(None, paths):
         folder = Path(path).absolute().parent
@@ -175,20 +175,26 @@ def _built_here(build: PlannedBuild, given: Mapping[str, Any], style: Style) -> 
         refuse(str(error), Exit.USAGE)
 
 
-def built_for_run(build: PlannedBuild, given: Mapping[str, Any]) -> Manifest:
-    """Build what a run needs; the manifest. Ends the command when an image cannot be had: nothing is run."""
+def built_for_run(
+    build: PlannedBuild, given: Mapping[str, Any], unbuilt: Callable[[Mapping[str, Any]], object]
+) -> tuple[Manifest, Mapping[str, Any]]:
+    """Build what a run needs; the manifest and the build's summary.
+
+    Ends the command when an image cannot be had, after ``unbuilt`` was told the summary: nothing is run.
+    """
     from phalanx.controller.workflow.manifest import NAME, parse_manifest
 
     progress = "plain" if given["progress"] == "json" else given["progress"]
     quiet = {"summary_output": "", "live_output": given["verbose"], "as_json": False, "progress": progress}
     code, document = made(build, {**given, **quiet})
     if code:
+        unbuilt(document["summary"])
         refuse(
             f"cannot run: not every image was built and pushed; run those that were with: phalanx run -m "
             f"{shlex.quote(build.plan.manifest)}",
             Exit.BUILD,
         )
-    return parse_manifest(document, NAME)
+    return parse_manifest(document, NAME), document["summary"]
 
 
 @contextlib.contextmanager

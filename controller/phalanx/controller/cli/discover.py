@@ -98,7 +98,8 @@ def document(card: ModelCard) -> dict[str, Any]:
     """A card as JSON: what is known of it, and fields of other tools as they stand."""
     from phalanx.controller.workflow.card import ModelCard
 
-    names = [field.name for field in fields(ModelCard) if field.name != "raw"]
+    # What is said of errors in logs stands as the card has it.
+    names = [field.name for field in fields(ModelCard) if field.name not in ("raw", "error_scan")]
     known = {name: getattr(card, name) for name in names}
     return {**known, "where": card.where, **{key: card.raw[key] for key in card.raw if key not in known}}
 

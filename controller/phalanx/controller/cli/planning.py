@@ -202,6 +202,7 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
         secrets=read_secrets((*given["secret"], *chosen.needed), environ),
         slurm=slurm_options(given),
         exit_policy=given["exit_policy"] or "",
+        performance=given["performance"] or "",
         **{name: given[name] for name in _AS_THEY_ARE},
     )
     return inputs, chosen.build

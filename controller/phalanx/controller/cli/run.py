@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from phalanx.controller.cli.run_options import run_options
 from phalanx.controller.cli.selecting import color_option, json_option, put, refuse
+from phalanx.controller.cli.summarizing import summary_of
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.runs.directory import RunDirectory, create, point_latest, runs_root, write_private
@@ -32,6 +33,7 @@ Examples:
   phalanx run --tags ring_allreduce -N 4 --image bench:1
   phalanx run -m build_manifest.json -N 8 -p gpu
   phalanx run --tags llama70b --additional-context '{"slurm": {"partition": "gpu", "nodes": 8}}'
+  phalanx run --tags llama70b --performance last --summary-output summary.json
   phalanx run -d -N 128 --tags burn_in && phalanx logs -f
   phalanx run --tags smoke -N 2 --baseline main
 
@@ -76,15 +78,17 @@ def command(**given: Any) -> int:
         refuse(plan.refusals[0], Exit.USAGE)
     if made.build and made.build.plan.unbuilt:
         refuse(f"{made.build.plan.unbuilt[0].error}; nothing was run: leave it out", Exit.BUILD)
+    summary = summary_of(given, plan)
     if made.build:
         from phalanx.controller.cli.building import built_for_run
 
-        made = planned_as_built(made, given, built_for_run(made.build, given))
+        manifest, summary.build = built_for_run(made.build, given, summary.write_unbuilt)
+        made = planned_as_built(made, given, manifest)
     run = started(made.plan, made.secrets)
     if given["detach"]:
         put(run.run_id)
         return Exit.OK
-    code = attended(run, given)
+    code = summary.written(run, made.plan, attended(run, given))
     if baseline is None or code != Exit.OK:
         return code
     from phalanx.controller.cli.gating import gated

@@ -48,6 +48,18 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
         "-J", "--job-name", "name", default="", metavar="NAME", help="Name of the run (and of the job)."
     ),
     click.option("-o", "--output", "output_csv", metavar="CSV", help="Append rows here (models: perf.csv)."),
+    click.option(
+        "--performance",
+        type=click.Choice(["first", "last"]),
+        help="Which 'performance:' line of a log counts; first, unless said.",
+    ),
+    click.option(
+        "-s",
+        "--summary-output",
+        default="",
+        metavar="FILE",
+        help="Also write what became of all here, as JSON.",
+    ),
 )
 
 BUILD: tuple[Callable[[Any], Any], ...] = (
@@ -225,6 +237,7 @@ HOW: tuple[Callable[[Any], Any], ...] = (
 
 #: What only a run with ranks has.
 _OF_RANKS = ("ntasks", "ntasks_per_node", "min_nodes", "exit_policy", "prefix", "baseline", "live_output")
+_OF_RESULTS = ("output_csv", "performance", "summary_output")
 
 
 def run_options(function: F) -> F:
@@ -235,7 +248,7 @@ def run_options(function: F) -> F:
 def build_options(function: F) -> F:
     """Those of ``build`` that it shares with ``run``: which models, in which context, on which node."""
     tags = tags_option("Models of models.json to build, by tag or name.")
-    what = (tags, *_without(WHAT, "tags", "name", "output_csv", "manifest_file"))
+    what = (tags, *_without(WHAT, "tags", "name", "manifest_file", *_OF_RESULTS))
     where = _without(WHERE, *_OF_RANKS, "nodes")
     return _given((*what, *BUILD, *where, *SLURM), function)
 

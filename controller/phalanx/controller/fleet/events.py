@@ -607,7 +607,8 @@ class CaseClosedOn(Event):
 class CaseFinished(Event):
     """The verdict of a case and its rows. ``status``: SUCCESS, FAILURE, SKIPPED or CANCELLED.
 
-    ``rows``: rows of perf.csv as dicts of strings. ``error``: why rows could not be written.
+    ``rows``: rows of perf.csv as dicts of strings. ``error``: why rows, or what is written beside them, could
+    not be written. ``notes``: how results were chosen, what could not be read, on what nodes differ.
     """
 
     case: str
@@ -615,6 +616,7 @@ class CaseFinished(Event):
     reason: str
     rows: tuple[dict[str, str], ...] = field(default_factory=tuple)
     error: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @event("log.ended")

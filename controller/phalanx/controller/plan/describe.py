@@ -186,7 +186,7 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     yield from _line("devices", [device.source for device in case.container.devices])
     yield from _line("container", container_lines(case.container))
     yield from _line("allowed", allowed_lines(case.name, case.container, plan.origins))
-    yield from _line("results", _results(case))
+    yield from _line("results", _results(plan, case))
 
 
 def _share(share: Share) -> str:
@@ -228,18 +228,34 @@ def _value(value: EnvValue, nodes: int, port: int) -> str:
     return shlex.quote(shown(value.value, nodes, port) if value.template else value.value)
 
 
-def _results(case: CasePlan) -> Iterator[str]:
-    if case.result.places:
-        first, *others = (place.replace(JOB_NUMBER, "JOB") for place in case.result.places)
+def _results(plan: Plan, case: CasePlan) -> Iterator[str]:
+    rule, at = case.result, f"cases.{case.name}.result"
+    line = f"a row with the {rule.which} 'performance: VALUE METRIC' of"
+    origin = _from(plan, f"{at}.which")
+    if rule.places:
+        first, *others = (place.replace(JOB_NUMBER, "JOB") for place in rule.places)
         yield f"a row for each row of what the script leaves: {first}"
         yield from (f"else {place}" for place in others)
-        yield "else a row with the first 'performance: VALUE METRIC' of its output"
-    elif case.result.multiple_results:
-        yield f"a row for each row of {case.result.multiple_results}"
-    elif case.result.require_performance:
-        yield "a row with the first 'performance: VALUE METRIC' of the logs"
+        yield f"else {line} its output{origin}"
+    elif rule.multiple_results:
+        yield f"a row for each row of {rule.multiple_results}"
+    elif rule.require_performance:
+        yield f"{line} the logs{origin}"
     else:
         yield "a row; a performance value is not needed"
+    yield from _errors(plan, case)
+
+
+def _errors(plan: Plan, case: CasePlan) -> Iterator[str]:
+    """What of the logs makes a failure."""
+    rule, at = case.result, f"cases.{case.name}.result"
+    if rule.scan:
+        texts = ", ".join(map(shlex.quote, rule.patterns)) or "one of the usual texts of errors"
+        yield f"a failure when a line of the logs has {texts}{_from(plan, f'{at}.patterns')}"
+        if rule.benign:
+            yield f"but not for lines with {', '.join(map(shlex.quote, rule.benign))}"
+    elif rule.require_performance:
+        yield f"logs are not looked through for errors{_from(plan, f'{at}.scan')}"
 
 
 def _limits_of_time(plan: Plan) -> Iterator[str]:
@@ -253,6 +269,8 @@ def _writes(plan: Plan) -> Iterator[str]:
     yield "the run directory: plan.json run.json events.jsonl logs/ results/ perf.csv"
     if plan.output_csv:
         yield f"{plan.output_csv} (rows are appended)"
+    if plan.entries:
+        yield f"{plan.entries}/perf_super.json perf_super.csv (grow), perf_entry.json perf_entry.csv"
 
 
 def _assumptions(plan: Plan) -> list[str]:

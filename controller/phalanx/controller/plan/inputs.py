@@ -64,6 +64,7 @@ class RunInputs:
     exit_policy: str = ""
     keep: bool = False
     output_csv: str | None = None
+    performance: str = ""
     workspace: str = ""
     around: Surroundings = field(default_factory=Surroundings)
     credentials: Mapping[str, Secrets] = field(default_factory=dict)

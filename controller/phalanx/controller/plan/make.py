@@ -28,6 +28,7 @@ from .model import PLAN_SCHEMA, CasePlan, ImagePlan, InventoryPlan, Plan, Result
 from .model_case import add_asked, add_context, case_name, master_port, model_case
 from .placement import Placement, place
 from .quantities import duration
+from .result_rule import which_line
 from .secrets import Secret, Secrets, mask_argv
 
 MOST_RANKS = 1024
@@ -133,7 +134,7 @@ def _command_case(inputs: RunInputs, placement: Placement) -> tuple[CasePlan, Se
         env=env,
         ranks_per_node=inputs.ranks_per_node or 1,
         workspace=(Share(inputs.workspace),) if inputs.workspace else (),
-        result=ResultRule(require_performance=False),
+        result=ResultRule(require_performance=False, which=which_line(inputs, placement, name)),
         columns={
             "model": name,
             "n_gpus": str((gpus.known or 0) * placement.target.nodes),
@@ -181,6 +182,7 @@ def plan_of_cases(
         images=images,
         cases=cases,
         output_csv=_csv_path(inputs, output_csv),
+        entries=inputs.cwd if output_csv and inputs.output_csv != "" else "",
         travel=travel,
         timing=timing,
         exit_policy=policy,

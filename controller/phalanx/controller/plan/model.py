@@ -70,11 +70,22 @@ class ResultRule:
     ``require_performance``: a case without a performance value is a FAILURE (madengine's rule for models;
     a plain command needs none). ``places``: where on the first node a script that writes its rows itself may
     leave them; the first place with a new file counts (``CaseOpen.result_places`` of the protocol).
+    ``which``: of several performance lines, the first (madengine's rule) or the last.
+    ``scan``: a line of a log that has one of ``patterns`` (none: the usual ones) makes the case a FAILURE,
+    unless it has one of ``benign`` or of the usual harmless texts. ``config``: what the model's arguments
+    name with --config, "" for nothing; ``scripts``, ``project``: the folders that it must be in.
     """
 
     multiple_results: str = ""
     require_performance: bool = True
     places: tuple[str, ...] = ()
+    which: Literal["first", "last"] = "first"
+    scan: bool = False
+    patterns: tuple[str, ...] = ()
+    benign: tuple[str, ...] = ()
+    config: str = ""
+    scripts: str = ""
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +222,7 @@ class Timing:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One run, resolved. ``output_csv``: where rows are appended on the login node ("" for nowhere).
+    ``entries``: the folder for what is written beside rows (perf_entry.json and its like), "" for nowhere.
 
     ``images``: in the order in which its cases need them; each is brought when the first such case is due.
     """
@@ -224,6 +236,7 @@ class Plan:
     images: tuple[ImagePlan, ...]
     cases: tuple[CasePlan, ...]
     output_csv: str = ""
+    entries: str = ""
     travel: Travel = Travel()
     timing: Timing = Timing()
     #: which exit code a pass-through run returns; None for workflow codes (0, 3)

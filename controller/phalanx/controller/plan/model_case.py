@@ -25,11 +25,12 @@ from .gpus import Gpus, gpus_of
 from .inputs import RunInputs
 from .launch_shape import Shape
 from .launchers import check_devices, launcher_column, launcher_of, put_interfaces, put_launch, shape_of
-from .model import CasePlan, EnvValue, ResultRule, RunsOn, StepPlan
+from .model import CasePlan, EnvValue, RunsOn, StepPlan
 from .model_steps import SSH_KEY, Around, around_model
 from .option_secrets import open_options
 from .placement import Placement
 from .quantities import duration
+from .result_rule import result_rule
 from .secrets import Secret, Secrets, looks_secret
 from .tools import ToolStack, stack, system_details, wrap
 from .words import split_words
@@ -102,7 +103,9 @@ def model_case(
         ranks_per_node=inputs.ranks_per_node or 1,
         workspace=around.shares,
         collect=_collected(inputs, multiple, tools),
-        result=ResultRule(multiple, True, result_places(inputs, card) if head_only else ()),
+        result=result_rule(
+            inputs, model, placement, name, argv, result_places(inputs, card) if head_only else ()
+        ),
         columns={
             **_columns(inputs, model, placement, gpus, image if head_only else container.image),
             "launcher": launcher_column(launcher, docker=bool(container.image)),

@@ -1,25 +1,31 @@
 """The verdict of a case and its rows: exit statuses, files and logs have to agree before it is a SUCCESS.
 
 Every case that was asked for gets at least one row, whatever became of it. The rules are madengine's: what
-failed, failed; a model without a performance value failed as well; a plain command needs none. Searching logs
-for error patterns is not part of the verdict.
+failed, failed; a model whose logs tell of an error or that has no performance value failed as well; a plain
+command needs none. What was measured stays in the rows of a failure.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
 from phalanx.protocol.messages import JOB_NUMBER, SCRIPT_RESULTS
 
 from ..plan.model import CasePlan, Plan
-from .extract import first_performance
+from .extract import Which, first_performance
 from .perf_csv import COLUMNS, PerfCsvError, append_rows, guarded
+from .provenance import CollectedFile, columns_of
+from .scan import first_error, rules_of
 from .script import script_rows
-from .table import Candidate, Choice, best, has_value
+from .table import Candidate, Choice, Table, TableError, best, has_value, results_of
 
 PERF_CSV = "perf.csv"
+#: Columns of madengine that a row of a results file may fill: what a result was measured with.
+OWN_COLUMNS = frozenset(
+    {"n_gpus", "nnodes", "gpus_per_node", "training_precision", "args", "relative_change", "test_duration"}
+)
 
 
 class Status(Enum):
@@ -29,16 +35,6 @@ class Status(Enum):
     FAILURE = "FAILURE"
     SKIPPED = "SKIPPED"
     CANCELLED = "CANCELLED"
-
-
-@dataclass(frozen=True, slots=True)
-class CollectedFile:
-    """A file that came back from a node: ``path`` as it was offered, ``kept`` in the run directory."""
-
-    node: str
-    node_rank: int
-    path: str
-    kept: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +72,64 @@ class CaseOutcome:
 
 @dataclass(frozen=True, slots=True)
 class CaseVerdict:
-    """``reason``: a sentence for people. ``notes``: how results were chosen, what could not be read."""
+    """``reason``: a sentence for people. ``notes``: how results were chosen, what could not be read.
+
+    ``common``: what the run knows of every row. ``columns``: of the results file that rows are from, if any.
+    """
 
     status: Status
     reason: str
     rows: tuple[dict[str, str], ...]
     notes: tuple[str, ...] = field(default_factory=tuple)
+    common: dict[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
 
 def finish_case(plan: Plan, case: CasePlan, run_dir: Path, outcome: CaseOutcome) -> CaseVerdict:
     """Judge a case by its outcome and what is in the run directory. Reads files; writes nothing."""
-    base = _base_row(plan, case, outcome)
+    reported, notes = columns_of(outcome.files, run_dir)
+    base = {**_base_row(plan, case, outcome), **reported}
+    verdict = _verdict(case, run_dir, outcome, base)
+    return replace(verdict, notes=(*verdict.notes, *notes), common=base)
+
+
+def _verdict(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[str, str]) -> CaseVerdict:
     if outcome.cancelled:
         return _single(base, Status.CANCELLED, outcome.failure or "cancelled")
     if outcome.failure:
         return _single(base, Status.FAILURE, outcome.failure)
     if outcome.skipped:
         return _single(base, Status.SKIPPED, outcome.skipped)
-    if case.result.places:
-        return _by_script(case, run_dir, outcome, base)
-    if case.result.multiple_results:
-        return _by_table(case, run_dir, outcome, base)
-    return _by_log(case, run_dir, outcome, base)
+    judge = _by_table if case.result.multiple_results else _by_log
+    verdict = (_by_script if case.result.places else judge)(case, run_dir, outcome, base)
+    return _with_errors(verdict, _error_in_logs(case, run_dir, outcome))
+
+
+def _error_in_logs(case: CasePlan, run_dir: Path, outcome: CaseOutcome) -> str:
+    """Words for the first error in the log of the lowest rank that has one, "" for none."""
+    if not case.result.scan:
+        return ""
+    rules = rules_of(case.result.patterns, case.result.benign)
+    for log in sorted(outcome.logs, key=lambda one: one.rank):
+        for path in filter(None, (log.out, log.err)):
+            try:
+                found = first_error(run_dir / path, rules)
+            except OSError as error:
+                return f"cannot read {path}: {error.strerror}"
+            if found is not None:
+                who = f"rank {log.rank}" if log.rank >= 0 else "the script"
+                return f"{who} ended well, but {path}:{found.line} says: {found.text}"
+    return ""
+
+
+def _with_errors(verdict: CaseVerdict, error: str) -> CaseVerdict:
+    """No row of a case whose logs tell of an error is a success; values stay."""
+    if not error:
+        return verdict
+    failed = Status.FAILURE
+    rows = tuple({**row, "status": failed.value} for row in verdict.rows)
+    notes = (*verdict.notes, verdict.reason) if verdict.status is failed else verdict.notes
+    return replace(verdict, status=failed, reason=error, rows=rows, notes=notes)
 
 
 def record_rows(plan: Plan, run_dir: Path, rows: tuple[dict[str, str], ...]) -> str:
@@ -125,24 +157,38 @@ def _by_table(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[st
     choice, unusable = best(candidates)
     if choice is None:
         return _unmeasured(case, base, f"cannot read {wanted}: {'; '.join(unusable[:3])}", tuple(unusable))
-    notes = (f"results from {choice.why}", *unusable)
-    if not choice.table.valued:
-        return _unmeasured(case, base, f"no row of {choice.candidate.shown} has a performance", notes)
-    rows = _rows_of(choice, base)
-    failed = len(rows) - choice.table.valued
+    return _of_choice(case, base, choice, (f"results from {choice.why}", *unusable))
+
+
+def _of_choice(case: CasePlan, base: dict[str, str], choice: Choice, notes: tuple[str, ...]) -> CaseVerdict:
+    shown, count = choice.candidate.shown, choice.count
+    if not count.valued:
+        return _unmeasured(case, base, f"no row of {shown} has a performance", notes)
+    try:
+        table = results_of(choice.candidate.path)
+    except TableError as error:
+        why = f"cannot take the results of {shown}, which has {count.rows} rows: {error}"
+        return _single(base, Status.FAILURE, why, notes)
+    rows = _rows_of(table, base)
+    failed = len(rows) - count.valued
     reason = f"{len(rows)} results" + (f", {failed} without a performance" if failed else "")
-    return CaseVerdict(Status.SUCCESS, reason, rows, notes)
+    return CaseVerdict(Status.SUCCESS, reason, rows, notes, columns=table.columns)
 
 
-def _rows_of(choice: Choice, base: dict[str, str]) -> tuple[dict[str, str], ...]:
-    """Rows with the model's name in front of their own; columns beyond madengine's are added."""
-    extra = {guarded(name): name for name in choice.table.columns if name not in COLUMNS}
+def _rows_of(table: Table, base: dict[str, str]) -> tuple[dict[str, str], ...]:
+    """Rows with the model's name in front of their own; columns beyond madengine's are added.
+
+    A result may say what it was measured with (its precision, its duration); not what the run knows better.
+    """
+    extra = {guarded(name): name for name in table.columns if name not in COLUMNS}
+    own = [name for name in table.columns if name in OWN_COLUMNS]
     rows: list[dict[str, str]] = []
-    for found in choice.table.rows:
+    for found in table.rows:
         valued = has_value(found["performance"])
         rows.append(
             {
                 **base,
+                **{name: found[name] for name in own if has_value(found[name])},
                 "model": f"{base['model']}_{found['model']}",
                 "performance": found["performance"] if valued else "",
                 "metric": found["metric"],
@@ -178,17 +224,18 @@ def _by_script(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[s
     failed = found.good.count(False)
     if failed == len(rows):
         why = f"no row of {', '.join(found.read)} has a performance"
-        return CaseVerdict(Status.FAILURE, why, rows, notes)
+        return CaseVerdict(Status.FAILURE, why, rows, notes, columns=found.columns)
     reason = f"{len(rows)} results" + (f", {failed} failed" if failed else "")
-    return CaseVerdict(Status.SUCCESS, reason, rows, notes)
+    return CaseVerdict(Status.SUCCESS, reason, rows, notes, columns=found.columns)
 
 
 def _by_log(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[str, str]) -> CaseVerdict:
     """The performance line of the lowest rank that printed one."""
     logs = sorted(outcome.logs, key=lambda log: log.rank)
     paths = [run_dir / path for log in logs for path in (log.out, log.err) if path]
+    which: Which = case.result.which
     try:
-        found = first_performance(paths)
+        found = first_performance(paths, which)
     except OSError as error:
         return _unmeasured(case, base, f"cannot read {error.filename}: {error.strerror}")
     if found is None:
@@ -202,7 +249,9 @@ def _by_log(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[str,
         "metric": performance.metric,
         "status": Status.SUCCESS.value,
     }
-    note = f"performance from {path.relative_to(run_dir) if path.is_relative_to(run_dir) else path}"
+    note = (
+        f"{which} performance line of {path.relative_to(run_dir) if path.is_relative_to(run_dir) else path}"
+    )
     return CaseVerdict(Status.SUCCESS, f"{performance.value} {performance.metric}", (row,), (note,))
 
 

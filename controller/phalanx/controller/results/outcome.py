@@ -10,9 +10,16 @@ from typing import Any
 
 from ..fleet.events import CaseFinished, Event, FileCollected, RankStarted
 from ..fleet.instructions import CaseEnd
-from ..logs.paths import MAIN_STEP, StreamName, log_path
-from ..plan.model import Plan
-from .case import CaseOutcome, CollectedFile, RankLog, finish_case, record_rows
+from ..logs.paths import MAIN_STEP, StreamName, log_path, safe
+from ..plan.model import CasePlan, Plan
+from .case import CaseOutcome, CaseVerdict, RankLog, finish_case, record_rows
+from .configs import Config, ConfigError, read_config
+from .entries import entries_of
+from .provenance import CollectedFile, architecture
+from .side_files import record_entries, write_entries
+
+#: Where a run keeps its copies of perf_entry.json and the like; of several cases in a folder for each.
+ENTRIES = "entries"
 
 
 @dataclass(slots=True)
@@ -54,6 +61,7 @@ def outcome_of(
         seconds=circumstances.seconds,
         hostname=socket.gethostname(),
         image_id=circumstances.image_id,
+        gpu_architecture=architecture(circumstances.facts, end.nodes),
         gpus_per_node=_gpus_per_node(circumstances.facts, end.nodes),
         files=tuple(
             CollectedFile(file.node, rank_of.get(file.node, 0), file.path, file.kept)
@@ -83,7 +91,8 @@ def judge(
 ) -> CaseFinished:
     """The verdict of a case; its rows are written where they belong. Blocks on files and their locks.
 
-    Rows that cannot be written make no success: the case is then a FAILURE that says so.
+    Rows that cannot be written make no success: the case is then a FAILURE that says so. What is written
+    beside them is made from them: where that fails it is said, and the rows count.
     """
     planned = next(one for one in plan.cases if one.name == case)
     outcome = outcome_of(plan, case, end, evidence, circumstances)
@@ -91,4 +100,31 @@ def judge(
     error = record_rows(plan, run_dir, verdict.rows)
     status = "FAILURE" if error and verdict.status.value == "SUCCESS" else verdict.status.value
     reason = f"{verdict.reason}; {error}" if error else verdict.reason
-    return CaseFinished(case, status, reason, verdict.rows, error)
+    notes = verdict.notes
+    if plan.entries and outcome.logs and not (end.cancelled or outcome.skipped):
+        beside, more = _record_beside(plan, planned, run_dir, verdict)
+        error, notes = "; ".join(filter(None, (error, beside))), (*notes, *more)
+    return CaseFinished(case, status, reason, verdict.rows, error, notes)
+
+
+def _record_beside(
+    plan: Plan, case: CasePlan, run_dir: Path, verdict: CaseVerdict
+) -> tuple[str, tuple[str, ...]]:
+    """Write what stands beside rows, in the project and in the run; what failed, and notes."""
+    config, notes = Config(), []
+    if case.result.config:
+        try:
+            config = read_config(case.result.config, case.result.scripts, case.result.project)
+        except ConfigError as error:
+            notes.append(f"configs: --config {case.result.config} is not read: {error}")
+    made = entries_of(verdict.rows, verdict.common, config, verdict.columns)
+    notes += filter(None, [made.note])
+    kept = run_dir / ENTRIES
+    try:
+        kept /= "" if len(plan.cases) == 1 else safe(case.name)
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        in_run = write_entries(kept, made)
+    except OSError as error:
+        in_run = f"cannot write {kept}: {error.strerror}"
+    errors = (in_run, record_entries(Path(plan.entries), made))
+    return "; ".join(filter(None, errors)), tuple(notes)

@@ -1,22 +1,20 @@
 """perf.csv: one row per result, appended under a lock, readable by spreadsheets without running anything.
 
-Several runs may append to one file at once. A row that fits the header is appended with one write, taken back
-if it did not fit on the disk; a row with new columns rewrites the file beside it and renames. The lock is on
-the file itself, so a waiter looks whether the file it has locked is still the one of that name.
+Several runs may append to one file at once. Rows that fit the header are appended with one write, taken back
+if they did not fit on the disk; a row with new columns rewrites the file beside it and renames. A file whose
+lines end as on Windows keeps that.
 """
 
 from __future__ import annotations
 
 import csv
-import errno
-import fcntl
 import io
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+
+from .locking import LOCK_S, FileBusy, locked, replacing, write_at
+from .table import COLUMN_LIMIT
 
 #: The columns of madengine, in its order.
 COLUMNS = (
@@ -28,9 +26,9 @@ COLUMNS = (
 )  # fmt: skip
 #: A header of somebody's perf.csv has at least these.
 KNOWN_BY = ("model", "performance", "status")
-#: How long another run's append is waited for, in seconds.
-LOCK_S = 30.0
 HEADER_LIMIT = 1024 * 1024
+#: Models add columns of their own, and a column stays for all rows of the file: as many as can be read again.
+MOST_COLUMNS = COLUMN_LIMIT
 #: First characters that make a spreadsheet take a cell for a formula (OWASP ASVS 1.2.10).
 TRIGGERS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
@@ -50,13 +48,15 @@ def append_rows(path: Path, rows: Sequence[Row], wait_s: float = LOCK_S) -> None
         return
     target = Path(os.path.realpath(path))
     try:
-        with _locked(target, wait_s) as file:
-            columns = _header_of(file, target)
-            wanted = _widened(columns or COLUMNS, rows)
-            if columns is None or list(wanted) == list(columns):
-                _append(file, wanted, rows, header=columns is None)
+        with locked(target, wait_s) as file:
+            columns, end = _header_of(file, target)
+            wanted = _bounded(columns or COLUMNS, rows, path)
+            if columns is None or wanted == columns:
+                _append(file, csv_bytes(wanted, rows, header=columns is None, end=end))
             else:
-                _rewrite(file, target, wanted, rows)
+                _rewrite(file, target, wanted, rows, end)
+    except FileBusy as error:
+        raise PerfCsvError(str(error)) from error
     except OSError as error:
         raise PerfCsvError(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
 
@@ -78,10 +78,17 @@ def unguarded(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(TRIGGERS) else cell
 
 
-def csv_bytes(columns: Sequence[str], rows: Sequence[Row], *, header: bool) -> bytes:
-    """Rows as CSV text, lines ended by a newline."""
+def widened(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """The columns, then those that only the rows have."""
+    known = set(columns)
+    new = [name for row in rows for name in row if name not in known]
+    return [*columns, *dict.fromkeys(new)]
+
+
+def csv_bytes(columns: Sequence[str], rows: Sequence[Row], *, header: bool, end: str = "\n") -> bytes:
+    """Rows as CSV text, each line ended by ``end``."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator=end)
     if header:
         writer.writerow(columns)
     for row in rows:
@@ -89,115 +96,80 @@ def csv_bytes(columns: Sequence[str], rows: Sequence[Row], *, header: bool) -> b
     return text.getvalue().encode("utf-8", "replace")
 
 
-@contextmanager
-def _locked(path: Path, wait_s: float) -> Iterator[BinaryIO]:
-    """The file of this name, locked, at a moment when it still has the name."""
-    end = time.monotonic() + wait_s
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        with os.fdopen(descriptor, "r+b") as file:
-            _lock(file, path, end)
-            if _same(file, path):
-                yield file
-                return
+def _header_of(descriptor: int, path: Path) -> tuple[list[str] | None, str]:
+    """The columns of a file, None for an empty one, and how its lines end.
 
-
-def _lock(file: BinaryIO, path: Path, end: float) -> None:
-    pause = 0.01
-    while True:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-        if time.monotonic() > end:
-            raise PerfCsvError(f"cannot write {path}: another process holds its lock; the run has the rows")
-        time.sleep(pause)
-        pause = min(pause * 2, 0.5)
-
-
-def _same(file: BinaryIO, path: Path) -> bool:
-    try:
-        named = path.stat()
-    except FileNotFoundError:
-        return False
-    held = os.fstat(file.fileno())
-    return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
-
-
-def _header_of(file: BinaryIO, path: Path) -> list[str] | None:
-    """The columns of a file, None for an empty one. Raises PerfCsvError for a file of another kind."""
-    file.seek(0)
-    line = file.readline(HEADER_LIMIT).decode("utf-8-sig", "replace")
+    Raises PerfCsvError for a file of another kind.
+    """
+    head = _line(descriptor, 0)
+    if len(head) == HEADER_LIMIT:
+        raise PerfCsvError(
+            f"cannot append to {path}: its first line is no header; choose another file with -o"
+        )
+    line = head.decode("utf-8-sig", "replace")
+    end = "\r\n" if line.endswith("\r\n") else "\n"
     if not line.strip():
-        if file.read(1):
+        if os.fstat(descriptor).st_size > len(head):
             raise PerfCsvError(f"cannot append to {path}: its first line is empty, so it is no perf.csv")
-        return None
+        return None, end
     names = next(csv.reader([line]), [])
     if any(name not in names for name in KNOWN_BY):
         raise PerfCsvError(
             f"cannot append to {path}: it is no perf.csv, which has {', '.join(KNOWN_BY)}; "
             "choose another file with -o"
         )
-    return names
+    return names, end
 
 
-def _widened(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """The columns, then those that only the rows have."""
-    new = [name for row in rows for name in row if name not in columns]
-    return [*columns, *dict.fromkeys(new)]
+def _line(descriptor: int, offset: int) -> bytes:
+    """The line that begins at an offset, of at most ``HEADER_LIMIT`` bytes."""
+    found = b""
+    while b"\n" not in found and (
+        data := os.pread(descriptor, HEADER_LIMIT - len(found), offset + len(found))
+    ):
+        found += data
+    return found[: found.find(b"\n") + 1 or len(found)]
 
 
-def _append(file: BinaryIO, columns: Sequence[str], rows: Sequence[Row], *, header: bool) -> None:
-    """One write at the end, taken back when it fails: a half row would shift every later one."""
-    size = file.seek(0, os.SEEK_END)
-    data = csv_bytes(columns, rows, header=header)
-    if size and not header:
-        file.seek(size - 1)
-        if file.read(1) != b"\n":
-            data = b"\n" + data
-    file.seek(size)
+def _bounded(columns: Sequence[str], rows: Sequence[Row], path: Path) -> list[str]:
+    """The columns for these rows. Raises PerfCsvError when they are too many."""
+    wide = widened(columns, rows)
+    if len(wide) > max(MOST_COLUMNS, len(columns)):
+        raise PerfCsvError(
+            f"cannot append to {path}: it would have {len(wide)} columns, {MOST_COLUMNS} are the most; "
+            "begin another file with -o"
+        )
+    return wide
+
+
+def _append(descriptor: int, data: bytes) -> None:
+    """At the end, taken back when it does not fit: half a row would shift every later one."""
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        data = b"\n" + data
     try:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError:
-        os.ftruncate(file.fileno(), size)
-        raise
-
-
-def _rewrite(file: BinaryIO, path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """The old rows with empty cells in new columns, then the new rows, in a new file under the old name."""
-    file.seek(0)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    mode = os.fstat(file.fileno()).st_mode & 0o777
-    text = io.TextIOWrapper(file, "utf-8-sig", "replace", newline="")
-    try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", newline="") as out:  # noqa: PTH123
-            writer = csv.writer(out, lineterminator="\n")
-            old = csv.reader(text)
-            next(old, None)
-            writer.writerow(columns)
-            writer.writerows([*cells, *[""] * (len(columns) - len(cells))] for cells in old if cells)
-            out.write(csv_bytes(columns, rows, header=False).decode())
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(path)
-        _sync_folder(path.parent)
-    except csv.Error as error:
-        fresh.unlink(missing_ok=True)
-        raise PerfCsvError(f"cannot append to {path}: it is not readable as CSV: {error}") from error
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-    finally:
-        text.detach()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+        write_at(descriptor, data, size)
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
+
+
+def _rewrite(descriptor: int, path: Path, columns: Sequence[str], rows: Sequence[Row], end: str) -> None:
+    """The old rows with empty cells in new columns, then the new rows, in a new file under the old name."""
+    mode = os.fstat(descriptor).st_mode & 0o777
+    with (
+        open(os.dup(descriptor), encoding="utf-8-sig", errors="replace", newline="") as old,  # noqa: PTH123
+        replacing(path, mode) as fresh,
+        open(os.dup(fresh), "w", encoding="utf-8", errors="replace", newline="") as out,  # noqa: PTH123
+    ):
+        old.seek(0)
+        writer = csv.writer(out, lineterminator=end)
+        reader = csv.reader(old)
+        next(reader, None)
+        writer.writerow(columns)
+        try:
+            writer.writerows([*cells, *[""] * (len(columns) - len(cells))] for cells in reader if cells)
+        except csv.Error as error:
+            raise PerfCsvError(f"cannot append to {path}: it is not readable as CSV: {error}") from error
+        out.write(csv_bytes(columns, rows, header=False, end=end).decode())

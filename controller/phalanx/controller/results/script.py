@@ -19,11 +19,15 @@ _BAD = frozenset({"failure", "failed", "fail", "error", "cancelled", "timeout"})
 
 @dataclass(slots=True)
 class ScriptRows:
-    """``rows`` of perf.csv without their status, which is in ``good``; ``unusable``: files that are none."""
+    """``rows`` of perf.csv without their status, which is in ``good``; ``unusable``: files that are none.
+
+    ``columns``: those that any of the files has.
+    """
 
     rows: list[dict[str, str]] = field(default_factory=list)
     good: list[bool] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
+    columns: tuple[str, ...] = ()
     unusable: list[str] = field(default_factory=list)
 
 
@@ -40,6 +44,7 @@ def script_rows(files: Sequence[tuple[str, Path]], base: dict[str, str]) -> Scri
             found.unusable.append(f"{shown}: {error}")
             continue
         found.read.append(shown)
+        found.columns = tuple(dict.fromkeys((*found.columns, *table.columns)))
         extra = {guarded(name): name for name in table.columns if name not in COLUMNS}
         earlier = [_known(row) for row in found.rows]
         for cells in table.rows:

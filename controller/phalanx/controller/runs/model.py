@@ -100,6 +100,7 @@ class CaseView:
     reason: str = ""
     error: str = ""
     rows: tuple[dict[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
     files: int = 0
     left_out: tuple[str, ...] = ()
     began: float | None = None

@@ -138,6 +138,7 @@ def case_document(view: RunView, case: CaseView) -> dict[str, Any]:
         "error": case.error,
         "nodes": list(case.nodes),
         "rows": [dict(row) for row in case.rows],
+        "notes": list(case.notes),
         "left_out": list(case.left_out),
         "ranks": [
             {

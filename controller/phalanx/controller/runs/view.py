@@ -448,6 +448,7 @@ def _case_finished(view: RunView, at: float, event: ev.CaseFinished) -> None:
         event.error,
         at,
     )
+    case.notes = event.notes
     if event.status == "FAILURE":
         _fail(view, Failure(Fault.CASE, at, event.reason, case=event.case))
     if event.error:

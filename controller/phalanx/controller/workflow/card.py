@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from .context_parts import ErrorScan
 from .errors import InputError, did_you_mean
+from .forms import log_text, log_texts, truth
 from .wording import explain, kind_of
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class ModelCard:
     vllm: Mapping[str, Any] = field(default_factory=dict)
     sglang: Mapping[str, Any] = field(default_factory=dict)
     nnodes: int = 0
+    error_scan: ErrorScan = field(default_factory=ErrorScan)
     unknown: tuple[str, ...] = ()
     source: str = "models.json"
     index: int = 0
@@ -71,15 +74,27 @@ class ModelCard:
 
 
 #: Fields that madengine knows and that need no action here.
-_CARRIED = ("deprecated", "log_error_pattern_scan", "log_error_benign_patterns", "log_error_patterns")
+_CARRIED = ("deprecated",)
+#: Fields that are read as one: ``error_scan``.
+_SCAN = ("log_error_pattern_scan", "log_error_patterns", "log_error_benign_patterns")
 
 
 @cache
 def _schema() -> type[BaseModel]:
     """The schema, made when first needed: importing pydantic takes longer than most commands."""
-    from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+    from pydantic import (
+        AfterValidator,
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        StrictFloat,
+        StrictInt,
+        StrictStr,
+    )
 
     scalar = StrictStr | StrictInt | StrictFloat
+    texts = list[Annotated[StrictStr, AfterValidator(log_text)]]
 
     class Card(BaseModel):
         model_config = ConfigDict(extra="allow")
@@ -107,9 +122,9 @@ def _schema() -> type[BaseModel]:
         sglang: dict[str, Any] = Field(default_factory=dict)
         nnodes: StrictStr | StrictInt = ""
         deprecated: bool = False
-        log_error_pattern_scan: Any = None
-        log_error_benign_patterns: list[StrictStr] | None = None
-        log_error_patterns: list[StrictStr] | None = None
+        log_error_pattern_scan: Annotated[bool | None, BeforeValidator(truth)] = None
+        log_error_benign_patterns: texts | None = None
+        log_error_patterns: Annotated[texts | None, AfterValidator(log_texts)] = None
 
     return Card
 
@@ -144,6 +159,8 @@ def _card(entry: Any, index: int, source: str) -> ModelCard:
         raise explain(f"{source}: [{index}]", error, {(): field_names()}, {}) from error
     values = vars(checked)
     known = {name: values[name] for name in _acted_on()}
+    enabled, patterns, benign = (known.pop(name) for name in _SCAN)
+    known["error_scan"] = ErrorScan(enabled, tuple(patterns or ()), tuple(benign or ()))
     unknown = tuple(name for name in checked.model_extra or () if not name.startswith("_"))
     known["tags"] = tuple(_words(known["tags"]))
     for name in ("data", "skip_gpu_arch"):

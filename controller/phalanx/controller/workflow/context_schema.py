@@ -11,12 +11,22 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
+
+from .forms import log_text, log_texts, truth
 
 #: Keys that madengine has and that this version accepts and does not act on.
 UNUSED = (
-    "MAD_ROCM_PATH", "data", "log_error_pattern_scan",
-    "log_error_benign_patterns", "log_error_patterns", "debug", "monitor", "cleanup_on_failure",
+    "MAD_ROCM_PATH", "data", "debug", "monitor", "cleanup_on_failure",
     "live_output", "session_start_row", "shared_data", "skip_perf_collection", "timeout", "numa_balancing",
 )  # fmt: skip
 #: The same of the slurm block.
@@ -25,25 +35,11 @@ UNUSED_SLURM = (
     "verbose_node_check", "allow_submit_without_clean_nodes",
 )  # fmt: skip
 
-_WORDS_OF_TRUTH = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0", ""), False),
-}
-
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("expected a whole number")
     return value
-
-
-def _truth(value: Any) -> Any:
-    """True and false as madengine's files spell them."""
-    if isinstance(value, str) and value.strip().lower() in _WORDS_OF_TRUTH:
-        return _WORDS_OF_TRUTH[value.strip().lower()]
-    if value is None or isinstance(value, bool) or (isinstance(value, int | float) and value in (0, 1)):
-        return value
-    raise ValueError("expected true or false")
 
 
 def _option(value: Any) -> Any:
@@ -66,11 +62,12 @@ def _target(value: Any) -> Any:
 
 Scalar = StrictStr | StrictInt | StrictFloat
 Words = StrictStr | list[StrictStr]
-Truth = Annotated[bool | None, BeforeValidator(_truth)]
+Truth = Annotated[bool | None, BeforeValidator(truth)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=100_000)]
 Gpus = Annotated[int, BeforeValidator(_number), Field(ge=-1, le=100_000)]
 Port = Annotated[int, BeforeValidator(_number), Field(ge=1, le=65535)]
 Texts = dict[str, Scalar]
+LogTexts = list[Annotated[StrictStr, AfterValidator(log_text)]]
 #: A block whose keys another part knows.
 Block = dict[str, Any]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -235,11 +232,12 @@ class ContextInput(BaseModel):
     generate_sys_env_details: Truth = Field(None, description="the same")
     rocenv_mode: Literal["lite", "full"] | None = Field(None, description="how much of it")
     log_error_pattern_scan: Truth = Field(None, description="whether logs are looked through for errors")
-    log_error_benign_patterns: list[StrictStr] = Field(
-        default_factory=list, description="texts that are no errors"
+    log_error_benign_patterns: LogTexts = Field(
+        default_factory=list,
+        description="texts of lines that are no errors, beside the usual ones and the card's",
     )
-    log_error_patterns: list[Annotated[StrictStr, Field(min_length=1)]] = Field(
-        default_factory=list, description="texts that are errors, instead of the usual ones"
+    log_error_patterns: Annotated[LogTexts, AfterValidator(log_texts)] = Field(
+        default_factory=list, description="texts that are errors, instead of the usual ones or the card's"
     )
     env_vars: Texts = Field(default_factory=dict, description="environment, below docker_env_vars")
     slurm: Slurm | None = Field(None, description="chooses the target slurm, and says what to ask it for")

@@ -1,0 +1,105 @@
+"""A file that several runs write to, locked while one of them does.
+
+The lock is on the file itself: nothing else is left in a user's folder. A writer may put a new file under the
+name meanwhile, so a waiter looks whether the file it has locked is still the one of that name.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: How long another run's append is waited for, in seconds.
+LOCK_S = 30.0
+
+
+class FileBusy(Exception):
+    """Another process holds the lock for longer than was waited."""
+
+
+@contextmanager
+def locked(path: Path, wait_s: float = LOCK_S) -> Iterator[int]:
+    """A descriptor of the file of this name, made when it is not there, locked while it has the name.
+
+    Blocks up to ``wait_s``. Raises FileBusy and OSError.
+    """
+    end = time.monotonic() + wait_s
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _lock(descriptor, path, end)
+            if _same(descriptor, path):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put a whole file under a name: who reads sees the old one or the new one. Raises OSError."""
+    with replacing(path, mode) as descriptor:
+        write_at(descriptor, data, 0)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[int]:
+    """A descriptor of a new file that gets the name ``path`` when all went well, synced; else it is gone."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        try:
+            yield descriptor
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_at(descriptor: int, data: bytes, offset: int) -> None:
+    """All of ``data`` at an offset, past nobody's buffer. Raises OSError; part of it may be written then."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _lock(descriptor: int, path: Path, end: float) -> None:
+    pause = 0.01
+    while True:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+        if time.monotonic() > end:
+            raise FileBusy(f"cannot write {path}: another process holds its lock; the run has the rows")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.5)
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    try:
+        named = path.stat()
+    except FileNotFoundError:
+        return False
+    held = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
