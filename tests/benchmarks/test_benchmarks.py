@@ -69,6 +69,17 @@ def test_the_planning_benchmark_tells_of_help_completion_discovery_and_plans() -
     assert found["plan_1k_pure_ms"] < found["plan_1k_s"] * 1000
 
 
+@pytest.mark.local
+def test_the_results_benchmark_tells_of_logs_tables_and_records_and_of_their_peers() -> None:
+    found = document("results", "--megabytes", "1", "--rows", "200", "--records", "20")
+    for name in ("scan", "scan_harmless", "extract", "extract_last", "grep_errors", "grep_performance"):
+        assert found[name]["mb_per_s"] > 0, name
+    for name in ("pick", "pick_naive"):
+        assert found[name]["rows_per_s"] > 0, name
+    for name in ("append", "rewrite", "dump"):
+        assert found[name]["ms"] > 0, name
+
+
 @pytest.mark.lab
 def test_the_startup_benchmark_tells_of_agents_and_of_srun(lab: Lab) -> None:
     found = document("startup", "--nodes", str(NODES), "--lab", lab.name)
