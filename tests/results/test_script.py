@@ -116,3 +116,12 @@ def test_nothing_anywhere_names_the_places_that_were_looked_at(tmp_path: Path) -
         "/proj/left/perf*.csv, perf.csv, /shared_inference/me/12/perf.csv, "
         "/shared_inference/me/model_blog_logs/12/perf.csv, /proj/slurm_output/perf_csv/*12*.csv"
     )
+
+
+def test_an_error_that_the_script_printed_fails_its_rows(tmp_path: Path) -> None:
+    verdict = judged(
+        driven(), tmp_path, said="RuntimeError: x\n", perf="model,performance,metric,ttft\na,5,x,1\n"
+    )
+    assert verdict.reason == "the script ended well, but main.out:1 says: RuntimeError: x"
+    assert [(row["performance"], row["status"]) for row in verdict.rows] == [("5", "FAILURE")]
+    assert verdict.columns == ("model", "performance", "metric", "ttft")
