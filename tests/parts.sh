@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the browser, docker and lab tiers need beside Python. As root on Debian or Ubuntu the missing packages are
+# What the nas, browser, docker and lab tiers need beside Python. As root on Debian or Ubuntu the missing packages are
 # installed (nothing is asked of the archive when nothing is missing); else it is said what cannot run and why.
 set -eu
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
@@ -13,6 +13,7 @@ unshare:util-linux nsenter:util-linux setpriv:util-linux setsid:util-linux
 mount:mount losetup:mount mkfs.ext4:e2fsprogs ps:procps
 busybox:busybox-static docker-registry:docker-registry
 chromium:chromium
+ssh:openssh-client rsync:rsync
 '
 
 missing=

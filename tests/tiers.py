@@ -4,6 +4,7 @@
     local    agents and controllers as processes of this machine
     mongo    a real server of MongoDB's wire protocol, from a wheel
     browser  pages in a real Chromium
+    nas      ssh and rsync of this machine, against a server of the test's own
     docker   a real Docker engine of its own (root)
     lab      real Slurm, and Docker engines where a test says so, on namespaces of this machine (root)
 
@@ -52,6 +53,11 @@ def _browser() -> list[str]:
 
 
 @cache
+def _nas() -> tuple[str, ...]:
+    return tuple(f"{name} missing" for name in ("ssh", "rsync") if shutil.which(name) is None)
+
+
+@cache
 def _docker() -> tuple[str, ...]:
     return tuple(missing_parts(docker=True, slurm=False))
 
@@ -66,6 +72,7 @@ TIERS = (
     Tier("local", "agents and controllers as processes of this machine", _nothing),
     Tier("mongo", "uploads to a real server of MongoDB's wire protocol", _mongo),
     Tier("browser", "pages in a real Chromium", _browser),
+    Tier("nas", "data of file servers, by real ssh and rsync", lambda: list(_nas())),
     Tier("docker", "containers in a real Docker engine", lambda: list(_docker())),
     Tier("lab", "runs on a real Slurm cluster with real Docker engines", lambda: list(_lab())),
 )

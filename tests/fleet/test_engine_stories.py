@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from phalanx.controller.fleet import events as ev
-from phalanx.controller.plan.model import StepPlan
+from phalanx.controller.plan.model import Share, StepPlan
 from phalanx.protocol import messages as m
 from phalanx.protocol.frames import encode
 
@@ -250,3 +252,30 @@ def test_with_min_nodes_the_run_goes_on_as_soon_as_the_others_are_there() -> Non
     assert world.run().exit_code == 0
     assert world.of(ev.FleetJoined)[0] == ev.FleetJoined(2, 3, world.of(ev.FleetJoined)[0].seconds)
     assert {node for node, _ in world.told_to(m.CaseOpen)} == {"n1", "n2"}
+
+
+def with_data(world: World) -> World:
+    plan = world.plan
+    share = (Share("/project"),)
+    cases = tuple(replace(case, library="obstore", workspace=share) for case in plan.cases)
+    return World(replace(plan, cases=cases))
+
+
+def test_modules_for_data_come_to_every_node_before_its_case_is_opened() -> None:
+    world = with_data(World(make_plan(3)))
+    assert world.run().exit_code == 0
+    fetched = [(event.purpose, event.node) for event in world.of(ev.BlobFetched)]
+    assert sorted(fetched) == sorted(
+        (purpose, node) for purpose in ("library obstore", "workspace") for node in world.engine.nodes
+    )
+    opened = world.told_to(m.CaseOpen)
+    assert {message.library for _, message in opened} == {bytes(32)}
+    order = [type(event) for event in world.log]
+    last = max(place for place, kind in enumerate(order) if kind is ev.BlobFetched)
+    assert last < order.index(ev.CaseOpenedOn)
+
+
+def test_a_case_without_data_is_opened_without_modules() -> None:
+    world = World(make_plan(2))
+    world.run()
+    assert {message.library for _, message in world.told_to(m.CaseOpen)} == {None}

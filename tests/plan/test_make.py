@@ -283,15 +283,6 @@ def test_a_card_that_cannot_be_run_is_refused_by_its_field(
         plan_for_tags(models(card, context=context, image="x"))
 
 
-@pytest.mark.parametrize(("card", "words"), [({"data": "imagenet"}, "data: providing")])
-def test_what_this_version_cannot_run_is_planned_and_refused_by_name(
-    card: dict[str, object], words: str
-) -> None:
-    plan = plan_for_tags(models(card, image="x"))
-    (refusal,) = plan.refusals
-    assert refusal.startswith("cannot run models.json: [0] (m0): ") and words in refusal
-
-
 def in_image(name: str) -> dict[str, Any]:
     return {"env_vars": {"DOCKER_IMAGE_NAME": name}}
 

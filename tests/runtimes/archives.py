@@ -91,6 +91,7 @@ def _shell(tar: tarfile.TarFile, shell: str) -> None:
         return
     path = Path(shutil.which(shell) or f"/bin/{shell}")
     _file(tar, "bin/sh", path.read_bytes(), 0o755)
+    _link(tar, f"bin/{shell}", "sh")
     listed = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=True).stdout
     for library in re.findall(r"(/\S+)", listed):
         _file(tar, library.lstrip("/"), Path(library).read_bytes(), 0o755)

@@ -12,15 +12,19 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from phalanx.agent.attempt import Attempt, not_started
 from phalanx.agent.blobs import BlobError, BlobStore
 from phalanx.agent.case_folder import make_places, remove, same_folder
+from phalanx.agent.data.case import CaseData, as_started, is_own
+from phalanx.agent.data.places import data_places
+from phalanx.agent.library import LibraryUnusable, unpack_library
 from phalanx.agent.logs import LogPump, Stream
 from phalanx.agent.pressure import Pressed
+from phalanx.agent.relay.place import PlaceRefused
 from phalanx.agent.runtimes.base import CasePlaces, Ended, Owner, Place, Runtime, RuntimeUnavailable
 from phalanx.agent.script_results import ScriptResults, located
 from phalanx.agent.workload import WorkloadServer, WorkloadUnavailable
@@ -50,6 +54,15 @@ LAST_DRAIN_S = 5.0
 HOST = ""
 #: Its folder; no case's name gives one with a dot in front.
 _HOST_FOLDER = ".host"
+#: What keeps a case from being opened, in words for people.
+_CANNOT_OPEN = (
+    RuntimeUnavailable,
+    WorkspaceError,
+    WorkloadUnavailable,
+    BlobError,
+    LibraryUnusable,
+    PlaceRefused,
+)
 _SAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -70,6 +83,7 @@ class OpenCase:
     places: CasePlaces
     place: Place
     api: object | None = None
+    data: CaseData | None = None
     ending: bool = False
     script_results: ScriptResults | None = None
 
@@ -81,7 +95,10 @@ class OpenCase:
 
 @dataclass(slots=True)
 class Cases:
-    """All cases of this node. ``spawn`` starts a named task whose owner is the session."""
+    """All cases of this node. ``spawn`` starts a named task whose owner is the session.
+
+    ``data_cache``: where the node keeps data sets; ``libraries``: where it keeps bundles of modules.
+    """
 
     owner: Owner
     base: Path
@@ -92,6 +109,8 @@ class Cases:
     runtime_of: Callable[[m.Runtime], Runtime]
     serve_api: Callable[[CaseOpen, Path], object]
     stop_api: Callable[[object], None]
+    data_cache: Callable[[], Path]
+    libraries: Path
     open: dict[str, OpenCase] = field(default_factory=dict)
     attempts: set[Attempt] = field(default_factory=set)
     draining: str = ""
@@ -113,7 +132,7 @@ class Cases:
             return "", f"case {message.case!r} is on this node already"
         try:
             opened = await self._open(message, safe(message.case))
-        except (RuntimeUnavailable, WorkspaceError, WorkloadUnavailable, BlobError) as error:
+        except _CANNOT_OPEN as error:
             return "", str(error)
         except OSError as error:
             return "", f"cannot make the case's folders: {error}"
@@ -131,13 +150,16 @@ class Cases:
                     raise BlobError("the workspace did not come before the case")
                 await asyncio.to_thread(unpack, archive, places.work)
             make_folder(places.work, message.spec.workdir)
+            data = await self._data(message, places) if message.spec.data else None
             api = None
             if message.case != HOST:
                 api = self.serve_api(message, places.socket)
                 undo.callback(self.stop_api, api)
-            place = await self.runtime_of(message.spec.runtime).open_case(message, places, self.owner)
+            runtime = self.runtime_of(message.spec.runtime)
+            asked = data.with_mounts(message) if data is not None else message
+            place = await runtime.open_case(asked, places, self.owner)
             undo.pop_all()
-        opened = OpenCase(message, places, place, api=api)
+        opened = OpenCase(message, places, place, api=api, data=data)
         if message.result_places:
             looked_at = located(message.result_places, opened.folder, os.environ.get("SLURM_JOB_ID", ""))
             opened.script_results = await asyncio.to_thread(ScriptResults.opened, looked_at)
@@ -150,6 +172,16 @@ class Cases:
             if same is not None:
                 return same
         return self.base / "cases" / name
+
+    async def _data(self, message: CaseOpen, places: CasePlaces) -> CaseData:
+        library = None
+        if message.library is not None:
+            bundle = self.blobs.held.get(message.library)
+            if bundle is None:
+                raise BlobError("the modules for data steps did not come before the case")
+            library = await asyncio.to_thread(unpack_library, bundle, self.libraries)
+        found = await asyncio.to_thread(data_places, message.spec.data, places.work, self.data_cache)
+        return CaseData(places.base, self.data_cache(), found, library)
 
     async def _host(self) -> OpenCase:
         """The place beside the cases, made when it is first needed. Raises RuntimeUnavailable, OSError."""
@@ -232,10 +264,20 @@ class Cases:
 
     def start_step(self, message: StepStart) -> None:
         """Start a step: one task per process, which ends with its verdict."""
+        if is_own(message):
+            message = self._own(message)
         for rank in message.ranks or (NODE_LEVEL,):
             attempt = Attempt(message, rank)
             self.attempts.add(attempt)
             self.spawn(self._run(attempt), f"step {message.step} rank {rank}")
+
+    def _own(self, message: StepStart) -> StepStart:
+        """The agent's own program; it says itself when there is no case that it could work for."""
+        case = self.open.get(message.case)
+        if case is not None and case.data is not None:
+            socket = str(case.api.client_path) if isinstance(case.api, WorkloadServer) else ""
+            message = case.data.told(message, case.places.results, socket, os.environ)
+        return as_started(message)
 
     async def _run(self, attempt: Attempt) -> None:
         try:
@@ -250,7 +292,11 @@ class Cases:
         self._tell(attempt, ended)
 
     def _tell(self, attempt: Attempt, ended: Ended) -> None:
-        message, seconds, words = attempt.message, max(0.0, ended.seconds), as_words(ended.detail)
+        message, seconds = attempt.message, max(0.0, ended.seconds)
+        case = self.open.get(message.case)
+        if ended.status and not ended.detail and message.where == "host" and case and case.data:
+            ended = replace(ended, detail=case.data.why())
+        words = as_words(ended.detail)
         self.send(
             StepExited(message.case, message.step, attempt.rank, ended.status, ended.cause, seconds, words)
         )
@@ -302,6 +348,8 @@ class Cases:
             "PHALANX_RESULTS": case.place.inside(case.places.results),
             "PHALANX_SOCKET": self._socket_path(case),
         }
+        if case.data is not None and (name := opening.spec.data_variable):
+            env[name] = case.data.seen(in_container=bool(case.place.container))
         if opening.driven:  # srun hands the script's environment on: what is of one node has to stay out
             del env["PHALANX_NODE"]
             return env

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from phalanx.agent.data.places import FOLDER as DATA
+
 #: Words about left out files that are kept; of the others only the count.
 _MOST_LEFT_OUT = 1000
 
@@ -97,8 +99,9 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _entries(folder: Path, without: Path | None) -> Iterator[tuple[str, os.stat_result]]:
+    passed_over = {without, folder / DATA}
     for root, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if without is None or Path(root, name) != without)
+        folders[:] = sorted(name for name in folders if Path(root, name) not in passed_over)
         for base in sorted(names):
             path = Path(root, base)
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from phalanx.agent.evidence import Evidence
 from phalanx.agent.exchange import CaseExchange
 from phalanx.agent.facts.gather import gather
 from phalanx.agent.pressure import QUOTA_BYTES, Pressure
+from phalanx.agent.relay.place import cache_place
 from phalanx.agent.runtimes.base import LibraryMissing, Runtime, RuntimeUnavailable
 from phalanx.agent.runtimes.selection import runtime as make_runtime
 from phalanx.agent.session import FENCED, Session, Work, owner_of, say
@@ -107,6 +109,8 @@ class Duties:
             runtime_of=self.runtime,
             serve_api=self._serve_api,
             stop_api=self._stop_api,
+            data_cache=lambda: cache_place(os.environ, os.geteuid()),
+            libraries=self.cache,
         )
         self.evidence = Evidence(session.cases.open.get, session.send, session.logs, session.blobs)
 

@@ -1,4 +1,4 @@
-"""Makes the engine's client importable on a node that does not have it.
+"""Makes modules importable on a node that does not have them: the engine's client, and that of S3.
 
 The bundle is unpacked rather than put on sys.path as a zip: a zip is compiled anew at each start (0.50 s of
 CPU for aiodocker), a directory once (0.40 s with the unpacking, then 0.16 s). The directory is named by the
@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-#: Largest bundle that is unpacked, in bytes; the real one has 2.3 MB.
+#: Largest bundle that is unpacked, in bytes; the real ones have 2.3 MB and 15.5 MB.
 _MOST_BYTES = 64 * 1024 * 1024
 
 
@@ -47,16 +47,21 @@ def add_library(zip_path: Path, cache_dir: Path) -> None:
     What the node itself has goes first: the bundle is the last place that is searched. Blocks for tenths of a
     second. Raises LibraryUnusable.
     """
-    try:
-        directory = _unpacked(zip_path, cache_dir)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise LibraryUnusable(
-            f"cannot unpack the engine's client {zip_path} into {cache_dir}: {error}; "
-            "make room there or install aiodocker on the node"
-        ) from error
+    directory = unpack_library(zip_path, cache_dir)
     if str(directory) not in sys.path:
         sys.path.append(str(directory))
     importlib.invalidate_caches()
+
+
+def unpack_library(zip_path: Path, cache_dir: Path) -> Path:
+    """The directory into which a bundle is unpacked, once. Blocks. Raises LibraryUnusable."""
+    try:
+        return _unpacked(zip_path, cache_dir)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise LibraryUnusable(
+            f"cannot unpack the modules {zip_path} into {cache_dir}: {error}; "
+            "make room there, or install aiodocker and obstore on the node"
+        ) from error
 
 
 def _unpacked(zip_path: Path, cache_dir: Path) -> Path:

@@ -782,6 +782,23 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class DataMount:
+    """A data set and where steps find it: at ``target``, or in the folder itself without a container.
+
+    The folder is the first of these that is on the node: ``source``; the folder called ``name`` in
+    ``mirror``, made when it is not there; the folder of the node's cache under ``cache``; one of the case's
+    own, empty. ``read_only`` is of ``source``; the cache is always read-only, the others never.
+    """
+
+    name: Name
+    target: Path
+    source: Path = ""
+    mirror: Path = ""
+    cache: Annotated[str, Text(64)] = ""
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """A device node of the host given to the container with permissions such as "rwm"."""
 
@@ -826,6 +843,7 @@ class ContainerSpec:
     ``workdir``: the folder of the workspace in which steps run, "" for the workspace itself. ``allow``: what
     the user of the run allows, asked for or not. ``pid``, ``uts``, ``userns``: "host" or "".
     ``extra_hosts``: HOST:ADDRESS. ``engine_runtime``: which of the engine's own runtimes, "" for its default.
+    ``data_variable``: the variable that tells steps the places of ``data``, joined by commas; "" for none.
     """
 
     runtime: Runtime
@@ -854,6 +872,8 @@ class ContainerSpec:
     tmpfs: Annotated[tuple[Tmpfs, ...], Items(64)] = ()
     read_only: bool = False
     engine_runtime: Annotated[str, Text(64)] = ""
+    data: Annotated[tuple[DataMount, ...], Items(64)] = ()
+    data_variable: Annotated[str, Text(256)] = ""
 
 
 @message(60, Kind.CONTROL, C)
@@ -879,6 +899,8 @@ class CaseOpen(Message):
     env: Env = field(default_factory=dict)
     driven: bool = False
     result_places: Annotated[tuple[Path, ...], Items(16)] = ()
+    #: a bundle of modules for the agent's own program, which the node already holds
+    library: Digest | None = None
 
 
 @message(61, Kind.CONTROL, A)
@@ -899,7 +921,8 @@ class StepStart(Message):
 
     ``deadline_s`` 0 means none. The agent adds RANK, LOCAL_RANK and the like to ``env``. ``secrets`` reach
     the process's environment and nothing else: no file that outlives the step, no container metadata.
-    ``where`` "host" runs beside the container, as the agent itself (phalanx exec --host).
+    ``where`` "host" runs beside the container, as the agent itself (phalanx exec --host). There, ``argv``
+    that begins with ``OWN_PROGRAM`` is the agent's own program for data sets: it is told the case's places.
     """
 
     case: Name
@@ -911,6 +934,10 @@ class StepStart(Message):
     deadline_s: Seconds
     grace_s: Seconds = 10.0
     where: Annotated[str, Text(16)] = "case"
+
+
+#: The words of a command that stand for a program which the agent carries with it.
+OWN_PROGRAM = ("phalanx-agent", "data")
 
 
 class Cause(Enum):

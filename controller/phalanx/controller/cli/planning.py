@@ -171,6 +171,7 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
     """The options as inputs of a plan, and the build that has to come first. Raises InputError."""
     from phalanx.controller.builds.credentials import run_credentials
     from phalanx.controller.cli.choosing import choose_models
+    from phalanx.controller.cli.providing import data_inputs
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.secrets import read_secrets
     from phalanx.controller.workflow.surroundings import Surroundings, find_surroundings
@@ -194,6 +195,7 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
         notes=(*chosen.notes, *lacking),
         context=context,
         around=around,
+        data=data_inputs(given, environ, context, chosen.models),
         credentials=credentials,
         target=given["target"] or "",
         nodes=nodes,

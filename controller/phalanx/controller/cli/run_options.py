@@ -45,6 +45,18 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
         help="Keys of a context that nothing here knows: refuse them, or warn and go on.",
     ),
     click.option(
+        "--data-config",
+        default="",
+        metavar="FILE",
+        help="Where data sets are, instead of data.json of the project.",
+    ),
+    click.option(
+        "--force-mirror-local",
+        default="",
+        metavar="PATH",
+        help="Folder of the nodes that keeps copies of data sets.",
+    ),
+    click.option(
         "-J", "--job-name", "name", default="", metavar="NAME", help="Name of the run (and of the job)."
     ),
     click.option("-o", "--output", "output_csv", metavar="CSV", help="Append rows here (models: perf.csv)."),
@@ -239,6 +251,9 @@ HOW: tuple[Callable[[Any], Any], ...] = (
 _OF_RANKS = ("ntasks", "ntasks_per_node", "min_nodes", "exit_policy", "prefix", "baseline", "live_output")
 _OF_RESULTS = ("output_csv", "performance", "summary_output")
 
+#: What only a run with data has.
+_OF_DATA = ("data_config", "force_mirror_local")
+
 
 def run_options(function: F) -> F:
     """All of them, in the order in which ``--help`` shows them."""
@@ -248,7 +263,8 @@ def run_options(function: F) -> F:
 def build_options(function: F) -> F:
     """Those of ``build`` that it shares with ``run``: which models, in which context, on which node."""
     tags = tags_option("Models of models.json to build, by tag or name.")
-    what = (tags, *_without(WHAT, "tags", "name", "manifest_file", *_OF_RESULTS))
+    left_out = ("tags", "name", "manifest_file", *_OF_RESULTS, *_OF_DATA)
+    what = (tags, *_without(WHAT, *left_out))
     where = _without(WHERE, *_OF_RANKS, "nodes")
     return _given((*what, *BUILD, *where, *SLURM), function)
 

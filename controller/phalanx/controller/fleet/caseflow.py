@@ -38,7 +38,7 @@ from .events import (
     RankExited,
     StepBegun,
 )
-from .instructions import CaseEnd, DropTimer, Instruction, JudgeCase, Record, SetTimer, Ship, Tell
+from .instructions import LIBRARY, CaseEnd, DropTimer, Instruction, JudgeCase, Record, SetTimer, Ship, Tell
 from .meeting import Meeting
 from .states import CASE_PHASES, CasePhase, advance
 
@@ -86,7 +86,9 @@ class CaseFlow:
     cancelled: bool = False
     ends: list[RankEnd] = field(default_factory=list)
     _position: dict[str, int] = field(default_factory=dict)
-    _workspace: bytes | None = None
+    #: blobs that nodes were sent, by purpose, and who has to have which before the case is opened
+    _blobs: dict[str, bytes] = field(default_factory=dict)
+    _unshipped: set[tuple[str, str]] = field(default_factory=set)
     _step: int = -1
     _waiting: set[str] = field(default_factory=set)
     _running: dict[str, set[int]] = field(default_factory=dict)
@@ -127,9 +129,11 @@ class CaseFlow:
         """Start the case."""
         started = Record(CaseStarted(self.plan.name, self.nodes, self.world_size))
         self._waiting = set(self.nodes)
-        if self.plan.workspace:
-            return [started, Ship("workspace", self.plan.workspace, self.nodes)]
-        return [started, *self._open()]
+        ships = [Ship("workspace", self.plan.workspace, self.nodes)] if self.plan.workspace else []
+        if self._library:
+            ships.append(Ship(self._library, (), self.nodes))
+        self._unshipped = {(ship.purpose, node) for ship in ships for node in self.nodes}
+        return [started, *ships] if ships else [started, *self._open()]
 
     def on(self, event: Event) -> list[Instruction]:
         """Take an event; what to do next."""
@@ -182,16 +186,15 @@ class CaseFlow:
     # --- shipping and opening
 
     def _on_shipped(self, event: BlobFetched) -> list[Instruction]:
-        if event.purpose != "workspace" or self.phase is not CasePhase.SHIPPING:
+        which = (event.purpose, event.node)
+        if self.phase is not CasePhase.SHIPPING or which not in self._unshipped:
             return []
-        if event.node not in self._waiting:
-            return []
-        self._waiting.discard(event.node)
+        self._unshipped.discard(which)
         if event.error:
-            self._fail(Failure(f"cannot send the workspace to {event.node}: {event.error}", event.node))
+            self._fail(Failure(f"cannot send the {event.purpose} to {event.node}: {event.error}", event.node))
             return self._close("abort")
-        self._workspace = bytes.fromhex(event.blob)
-        return [] if self._waiting else self._open()
+        self._blobs[event.purpose] = bytes.fromhex(event.blob)
+        return [] if self._unshipped else self._open()
 
     def _open(self) -> list[Instruction]:
         self.phase = advance(CASE_PHASES, self.phase, "shipped")
@@ -210,7 +213,13 @@ class CaseFlow:
             env |= {"PHALANX_NODE_RANK": str(position), "NODE_RANK": str(position)}
         places = case.result.places if position == 0 else ()
         ranks, world = self.ranks_of(node), self.world_size
-        return CaseOpen(1, case.name, spec, ranks, world, self._workspace, env, case.driven, places)
+        workspace, library = (self._blobs.get(purpose) for purpose in ("workspace", self._library))
+        return CaseOpen(1, case.name, spec, ranks, world, workspace, env, case.driven, places, library)
+
+    @property
+    def _library(self) -> str:
+        """As what the case's library is sent, "" without one."""
+        return f"{LIBRARY} {self.plan.library}" if self.plan.library else ""
 
     def _on_opened(self, event: CaseOpenedOn) -> list[Instruction]:
         if self.phase is not CasePhase.OPENING:

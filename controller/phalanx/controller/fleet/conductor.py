@@ -32,8 +32,8 @@ from ..results.outcome import Circumstances, Evidence, judge
 from ..runs.files import RunFiles
 from ..targets.agent_file import agent_file
 from ..targets.base import Bootstrap, Target
-from ..targets.bundle import cache_directory
-from ..targets.library_file import library_zip
+from ..targets.bundle import CacheError, cache_directory
+from ..targets.library_file import LibraryIncomplete, library_zip, native_library_zip
 from . import events as ev
 from . import instructions as ins
 from .certificate import make_identity
@@ -380,15 +380,16 @@ class Conductor:
     async def _ship(self, instruction: ins.Ship) -> None:
         try:
             path = await asyncio.to_thread(self._shipped_file, instruction)
-        except (OSError, WorkspaceTooLarge) as error:
+        except (OSError, WorkspaceTooLarge, LibraryIncomplete, CacheError) as error:
             for node in instruction.nodes:
                 self.record(ev.BlobFetched(node, instruction.purpose, "", 0, str(error), instruction.request))
             return
         await self.intake.shipping.ship(instruction.purpose, path, instruction.nodes, instruction.request)
 
     def _shipped_file(self, instruction: ins.Ship) -> Path:
-        if instruction.purpose == "library":
-            return library_zip(self._cache).path
+        kind, _, name = instruction.purpose.partition(" ")
+        if kind == ins.LIBRARY:
+            return (native_library_zip(self._cache, name) if name else library_zip(self._cache)).path
         stage = self.run_dir / ".workspaces"
         stage.mkdir(mode=0o700, exist_ok=True)
         archive = stage / f"{secrets.token_hex(4)}.tar"

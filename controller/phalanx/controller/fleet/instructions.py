@@ -136,11 +136,15 @@ class ChangeParents(Instruction):
     request: int = OWN
 
 
+#: The purpose of a bundle of modules: the engine's client, or with a name behind it that distribution.
+LIBRARY = "library"
+
+
 @dataclass(frozen=True, slots=True)
 class Ship(Instruction):
     """Bring a blob to these nodes; record image.fetched for each.
 
-    ``purpose``: "library" or "workspace". ``shares``: what a workspace is made of.
+    ``purpose``: "workspace", or see ``LIBRARY``. ``shares``: what a workspace is made of.
     """
 
     purpose: str

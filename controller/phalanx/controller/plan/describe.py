@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from phalanx.protocol.messages import JOB_NUMBER
+from phalanx.protocol.messages import JOB_NUMBER, Runtime
 
 from ..logs.clean import clean
 from .describe_container import allowed_lines, container_lines, mount_line
@@ -182,6 +182,7 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     yield from _line("steps", _steps(plan, case))
     yield from _line("workspace", map(_share, case.workspace))
     yield from _line("env", _env(case, plan.target.nodes))
+    yield from _line("data", _data(plan, case))
     yield from _line("mounts", map(mount_line, case.container.mounts))
     yield from _line("devices", [device.source for device in case.container.devices])
     yield from _line("container", container_lines(case.container))
@@ -217,15 +218,39 @@ def _env(case: CasePlan, nodes: int) -> Iterator[str]:
         yield "MASTER_ADDR=? the first node   phalanx"
     if "MASTER_PORT" not in case.env:
         yield f"MASTER_PORT={case.master_port or '? a free port of the first node'}   phalanx"
+    if case.container.data_variable:
+        yield f"{case.container.data_variable}={_data_home(case)}   the node"
     for name in sorted(case.env):
         value = case.env[name]
         yield f"{name}={_value(value, nodes, case.master_port)}   {value.origin}"
+
+
+def _data_home(case: CasePlan) -> str:
+    """What the workload is told of its data: places in its container, or those that the node has."""
+    if case.container.runtime is not Runtime.PROCESS:
+        return shlex.quote(",".join(place.target for place in case.container.data))
+    return "? where the data is on the node"
 
 
 def _value(value: EnvValue, nodes: int, port: int) -> str:
     if value.secret:
         return MASK
     return shlex.quote(shown(value.value, nodes, port) if value.template else value.value)
+
+
+def _data(plan: Plan, case: CasePlan) -> Iterator[str]:
+    """Where each data set may lie on a node, and where the workload finds it."""
+    docker = case.container.runtime is not Runtime.PROCESS
+    for place in case.container.data:
+        sources = [f"{place.source}{' (ro)' if place.read_only else ''}"] if place.source else []
+        if place.mirror:
+            sources.append(f"{place.mirror}/{place.name}")
+        elif place.cache:
+            sources.append(f"the node's cache ({place.cache[:12]}, ro)")
+        sources = sources or ["a folder of the case"]
+        target = f" → {place.target}" if docker else ""
+        origin = _from(plan, f"cases.{case.name}.data.{place.target}")
+        yield f"{place.name}: {', else '.join(sources)}{target}{origin}"
 
 
 def _results(plan: Plan, case: CasePlan) -> Iterator[str]:

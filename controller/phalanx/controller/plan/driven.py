@@ -25,8 +25,12 @@ CSV = "perf.csv"
 
 
 def driven_steps(steps: Iterable[StepPlan]) -> tuple[StepPlan, ...]:
-    """All on the first node, but for a clone: the folder of the script is on every node."""
-    return tuple(replace(one, per="node" if one.name == "clone" else "first") for one in steps)
+    """All on the first node, but for a clone and data: folders of the script are on every node."""
+    return tuple(replace(one, per="node" if _of_all(one) else "first") for one in steps)
+
+
+def _of_all(step: StepPlan) -> bool:
+    return step.name == "clone" or step.name.startswith("data-")
 
 
 def put_driven(environment: Environment, inputs: RunInputs, placement: Placement, image: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..workflow.context import Context
 from ..workflow.models import SelectedModel
 from ..workflow.surroundings import Surroundings
+from .data import DataInputs
 from .model import SlurmOptions
 from .secrets import Secrets
 
@@ -26,6 +27,7 @@ class RunInputs:
     ``around``: what lies around each model. ``credentials``: what each ``cred`` of a card gives.
     ``keep_model_dir``: bring back all of the model's folder; ``skip_model_run``: everything but the model's
     own script; ``run_on_skipped``: also where a card says ``skip_gpu_arch``. ``allow``: words of ``--allow``.
+    ``data``: the data sets that models may name.
     """
 
     run_id: str
@@ -72,3 +74,4 @@ class RunInputs:
     skip_model_run: bool = False
     run_on_skipped: bool = False
     allow: tuple[str, ...] = ()
+    data: DataInputs = field(default_factory=DataInputs)

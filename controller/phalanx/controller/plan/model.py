@@ -113,6 +113,7 @@ class CasePlan:
     ``gpus``: those that a node's container is given once it is known whose the node has; None when the plan
     knows. ``skip``: why the model's own script is not run, "" when it is. ``driven``: its script runs on the
     first node alone, outside a container, and drives all nodes with the scheduler's own commands.
+    ``library``: a distribution that every node needs for the case's data steps, "" for none.
     """
 
     name: str
@@ -131,6 +132,7 @@ class CasePlan:
     gpus: Gpus | None = None
     skip: str = ""
     driven: bool = False
+    library: str = ""
 
     @property
     def image(self) -> str:

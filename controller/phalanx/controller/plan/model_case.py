@@ -18,6 +18,7 @@ from ..workflow.errors import InputError
 from ..workflow.models import SelectedModel
 from ..workflow.place import inside
 from .container import container_of, image_of, runtime_of
+from .data import data_of, with_data
 from .docker_options import parse_docker_options
 from .driven import driven_steps, put_driven, result_places
 from .env import Environment
@@ -79,6 +80,7 @@ def model_case(
     gpus = gpus_of(inputs.context, card, inputs.slurm.gpus_per_node, built_for)
     _warn_of_no_gpus(inputs, placement, gpus)
     shape = shape_of(inputs, card, placement, gpus, said, launcher, image)
+    data = data_of(inputs.data, card, runtime)
     environment = _environment(inputs, model, placement, gpus, said, shape)
     if head_only:
         put_driven(environment, inputs, placement, image)
@@ -91,17 +93,20 @@ def model_case(
         container_of(inputs, card, runtime, image if runtime is Runtime.DOCKER else "", gpus),
         workdir=around.folder,
     )
+    container = with_data(container, data, env)
+    placement.warnings.extend(data.warnings)
+    placement.origins.update({f"cases.{name}.data.{place}": said for place, said in data.origins.items()})
     multiple = card.multiple_results
     argv = wrap(tools, *_argv(inputs, model))
     main = StepPlan("main", argv, "first" if head_only else "rank", _deadline(inputs, model, placement, name))
-    steps = (*around.before, *(() if inputs.skip_model_run else (main,)), *around.after)
+    steps = (*around.before, *data.steps, *(() if inputs.skip_model_run else (main,)), *around.after)
     return CasePlan(
         name=name,
         steps=driven_steps(steps) if head_only else steps,
         container=container,
-        env=env,
+        env={**data.env, **env},
         ranks_per_node=inputs.ranks_per_node or 1,
-        workspace=around.shares,
+        workspace=(*data.shares, *around.shares),
         collect=_collected(inputs, multiple, tools),
         result=result_rule(
             inputs, model, placement, name, argv, result_places(inputs, card) if head_only else ()
@@ -117,7 +122,8 @@ def model_case(
         gpus=gpus if gpus.count and not gpus.vendor and container.image else None,
         skip="--skip-model-run" if inputs.skip_model_run else "",
         driven=head_only,
-    ), Secrets({**secrets, **_of_steps(around, inputs.credentials.get(card.cred, Secrets()))})
+        library=data.library,
+    ), Secrets({**secrets, **data.secrets, **_of_steps(around, inputs.credentials.get(card.cred, Secrets()))})
 
 
 def _collected(inputs: RunInputs, multiple: str, tools: ToolStack) -> tuple[str, ...]:
@@ -185,8 +191,6 @@ def master_port(inputs: RunInputs, env: dict[str, EnvValue], stated: int) -> int
 def _refuse_unsupported(model: SelectedModel, placement: Placement) -> None:
     """Fields without which the model would not run, or run something else."""
     card = model.card
-    if card.data:
-        placement.refusals.append(f"cannot run {card.where}: data: providing data sets is not supported yet")
     multiple = card.multiple_results
     if multiple and inside(PurePosixPath(), multiple) is None:
         raise InputError(f"cannot run {card.where}: multiple_results: {multiple!r} leaves the model's folder")

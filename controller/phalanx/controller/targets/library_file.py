@@ -1,8 +1,10 @@
-"""The engine's client for nodes that do not have it: aiodocker and all it needs, as one pure-Python zip.
+"""Libraries for nodes that do not have them, as one zip each: the engine's client, and that of S3.
 
-C modules stay behind, so that one file serves every architecture and every Python; aiohttp, multidict, yarl,
-frozenlist and propcache each fall back to Python when theirs is absent. The file follows the agent over the
-protocol, only to a node that asks for it, and carries the licences of what is in it.
+Of aiodocker and all it needs C modules stay behind, so that one file serves every architecture and every
+Python; aiohttp, multidict, yarl, frozenlist and propcache each fall back to Python when theirs is absent.
+obstore is nothing without its compiled module, which is for one architecture and, by Python's stable ABI, for
+every Python from 3.11 on. A file follows the agent over the protocol, only where it is needed, and carries
+the licences of what is in it.
 """
 
 from __future__ import annotations
@@ -50,10 +52,21 @@ def library_zip(cache: Path) -> LibraryFile:
     return LibraryFile(path, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def library_sources(root: str) -> dict[str, bytes]:
+def native_library_zip(cache: Path, root: str) -> LibraryFile:
+    """The same of a distribution with its compiled modules: for nodes like this machine.
+
+    Raises CacheError and LibraryIncomplete.
+    """
+    files = library_sources(root, native=True)
+    name = f"phalanx-library-{root}-{content_key(files)[:16]}.zip"
+    path, data = cached(cache, name, 0o600, lambda: zip_bytes(files))
+    return LibraryFile(path, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def library_sources(root: str, *, native: bool = False) -> dict[str, bytes]:
     """Sources, metadata and licences of the distribution ``root`` and all that it needs, by path.
 
-    Raises LibraryIncomplete.
+    ``native``: compiled modules as well. Raises LibraryIncomplete.
     """
     files: dict[str, bytes] = {}
     for distribution in _closure(root):
@@ -63,7 +76,7 @@ def library_sources(root: str) -> dict[str, bytes]:
                 "reinstall it with pip"
             )
         for path in distribution.files:
-            if wanted(path):
+            if wanted(path) or (native and path.suffix == ".so" and wanted(path.with_suffix(".py"))):
                 files[path.as_posix()] = Path(str(path.locate())).read_bytes()
     return files
 

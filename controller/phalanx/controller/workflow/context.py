@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .context_parts import DataSource, ErrorScan, Script, SlurmBlock, Tool
+from .context_parts import DataSource, ErrorScan, Script, SlurmBlock, Tool, data_source
 from .errors import InputError
 from .layers import Layer, Merged, lifted, over, plain, replacing
 from .place import FILE_LIMIT, parse_json, read_json
@@ -217,7 +217,10 @@ def _typed(merged: Merged) -> Context:
         tools=tuple(Tool(one.name, one.cmd, _texts(one.env_vars)) for one in said.tools),
         pre_scripts=tuple(Script(one.path, str(one.args)) for one in said.pre_scripts),
         post_scripts=tuple(Script(one.path, str(one.args)) for one in said.post_scripts),
-        data={name: _sources(dict(providers)) for name, providers in said.data.items()},
+        data={
+            name: {provider: data_source(entry) for provider, entry in providers.items()}
+            for name, providers in said.data.items()
+        },
         shared_data=said.shared_data,
         error_scan=ErrorScan(
             said.log_error_pattern_scan,
@@ -237,19 +240,6 @@ def _typed(merged: Merged) -> Context:
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
-
-
-def _sources(providers: Mapping[Any, Any]) -> dict[str, DataSource]:
-    return {
-        name: DataSource(
-            one.path,
-            one.home,
-            str(one.mirrorlocal).lower() if isinstance(one.mirrorlocal, bool) else one.mirrorlocal,
-            one.readwrite,
-            str(one.args),
-        )
-        for name, one in providers.items()
-    }
 
 
 def _slurm(block: Any) -> SlurmBlock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,18 @@ class DataSource:
     mirror: str = ""
     read_write: bool | None = None
     args: str = ""
+
+
+def data_source(entry: Any) -> DataSource:
+    """The same of a validated ``DataEntry``."""
+    mirror = entry.mirrorlocal
+    return DataSource(
+        entry.path,
+        entry.home,
+        str(mirror).lower() if isinstance(mirror, bool) else mirror,
+        entry.readwrite,
+        str(entry.args),
+    )
 
 
 @dataclass(frozen=True, slots=True)

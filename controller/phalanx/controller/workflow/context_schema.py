@@ -26,8 +26,8 @@ from .forms import log_text, log_texts, truth
 
 #: Keys that madengine has and that this version accepts and does not act on.
 UNUSED = (
-    "MAD_ROCM_PATH", "data", "debug", "monitor", "cleanup_on_failure",
-    "live_output", "session_start_row", "shared_data", "skip_perf_collection", "timeout", "numa_balancing",
+    "MAD_ROCM_PATH", "debug", "monitor", "cleanup_on_failure",
+    "live_output", "session_start_row", "skip_perf_collection", "timeout", "numa_balancing",
 )  # fmt: skip
 #: The same of the slurm block.
 UNUSED_SLURM = (
