@@ -8,7 +8,7 @@ import pytest
 from phalanx.agent.lease import boottime
 from phalanx.protocol.messages import Cause
 
-from tests.runtimes.cases import Bench, running
+from tests.runtimes.cases import Bench, running, text
 
 
 async def test_what_is_paused_stands_still_and_goes_on_when_it_may(bench: Bench) -> None:
@@ -43,7 +43,11 @@ async def test_a_paused_place_ends_with_its_lease(bench: Bench) -> None:
 @pytest.mark.parametrize("grace_s", [0.0, 10.0])
 async def test_a_paused_step_can_be_stopped(bench: Bench, grace_s: float) -> None:
     place = await bench.open()
-    step = await bench.start(place, "sh", "-c", "trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done")
+    script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
+    step = await bench.start(place, "sh", "-c", script)
+    async with asyncio.timeout(10):
+        while "up" not in text(step, "out"):
+            await asyncio.sleep(0.02)
     await place.pause()
     await asyncio.wait_for(step.stop(grace_s), 20)
     ended = await step.wait()
