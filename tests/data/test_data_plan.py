@@ -205,7 +205,7 @@ def test_the_place_in_the_cache_is_that_of_the_same_data_and_no_other(project: P
         ({"custom": {"path": "scripts/none.sh"}}, "there is no file scripts/none.sh in"),
         ({"custom": {"path": "scripts/get.sh", "mirrorlocal": "/m"}}, "a script provides has no copy"),
         ({"local": {"path": "x"}}, "not an absolute path"),
-        ({"local": {"path": "/etc"}}, "/etc of the host is never mounted"),
+        ({"local": {"path": "/etc"}}, "it is the node's own, not data"),
         ({"local": {"path": "/run/docker.sock"}}, "engine's socket"),
         ({"local": {"path": "/d", "mirrorlocal": "/m"}}, "needs no copy on the node"),
         ({"local": {"path": "/d", "home": "/proc"}}, "/proc of the container is taken"),
@@ -213,7 +213,7 @@ def test_the_place_in_the_cache_is_that_of_the_same_data_and_no_other(project: P
         ({"minio": {"path": "s3://B/k"}}, "does not begin with a bucket"),
         ({"minio": {"path": "s3://bucket/../k"}}, "empty, . or .."),
         ({"minio": {"path": "s3://bucket/k", "mirrorlocal": "yes"}}, "'yes' is no absolute path"),
-        ({"minio": {"path": "s3://bucket/k", "mirrorlocal": "/etc"}}, "never mounted"),
+        ({"minio": {"path": "s3://bucket/k", "mirrorlocal": "/etc"}}, "it is the node's own"),
         ({"nas": {"path": "x"}}, "no absolute path"),
     ],
 )

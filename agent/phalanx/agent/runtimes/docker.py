@@ -203,6 +203,8 @@ class DockerRuntime:
 def _in_opt(pid: int) -> list[str]:
     """What a container has in /opt, seen from this node."""
     try:
-        return [path.name for path in Path(f"/proc/{pid}/root/opt").iterdir()]
+        opt = Path(f"/proc/{pid}/root/opt")
+        # a link would lead into the node's own tree
+        return [] if opt.is_symlink() else [path.name for path in opt.iterdir()]
     except OSError:
         return []

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from phalanx.protocol.allowances import needs
 from phalanx.protocol.messages import OWN_PROGRAM, ContainerSpec, DataMount, Mount, Runtime
 
 from ..workflow.card import ModelCard
@@ -96,6 +97,13 @@ def data_of(data: DataInputs, card: ModelCard, runtime: Runtime) -> CaseData:
         warnings=tuple(words for one in made for words in one.warnings()),
         library=S3_CLIENT if any(one.needs_client() for one in made) else "",
     )
+
+
+def _folder_of_data(path: str, origin: str) -> None:
+    """Raises InputError for what is no path, or the node's own: no word of the user makes that data."""
+    mount = checked(Mount(path, "/-", read_only=True), origin)
+    for need in needs(ContainerSpec(Runtime.DOCKER, mounts=(mount,))):
+        raise InputError(f"cannot use {origin}: {need.why}")
 
 
 def with_data(container: ContainerSpec, data: CaseData, env: Mapping[str, EnvValue]) -> ContainerSpec:
@@ -187,7 +195,7 @@ class _Making:
             _CHECKS[source.provider](self, source)
         path, origin = self.mirror
         if path:
-            checked(Mount(path, "/-"), origin)
+            _folder_of_data(path, origin)
 
     def _check_custom(self, source: Source) -> None:
         if source.said.mirror not in ("", "false"):
@@ -208,7 +216,7 @@ class _Making:
                 f"cannot use {source.origin}.mirrorlocal: a folder of the node needs no copy on the node; "
                 "leave it out"
             )
-        checked(Mount(source.said.path, "/-"), f"{source.origin}.path")
+        _folder_of_data(source.said.path, f"{source.origin}.path")
 
     def _check_store(self, source: Source) -> None:
         bucket, key = _bucket_and_key(source.said.path)
