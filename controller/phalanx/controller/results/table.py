@@ -180,15 +180,16 @@ def _opened(path: Path, limit: int) -> Iterator[TextIO]:
 
 
 class _Lines:
-    """The lines of a file, without NUL, of bounded length, and of bounded ``size`` until that is set back."""
+    """The lines of a file, without NUL, of bounded length, and of bounded ``size`` until a row has ended."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
         self.size = self.number = 0
 
-    def row_ended(self) -> None:
-        """What comes belongs to another row."""
-        self.size = 0
+    def row_ended(self) -> int:
+        """What comes belongs to another row. Returns the characters of this one."""
+        size, self.size = self.size, 0
+        return size
 
     def __iter__(self) -> Iterator[str]:
         while line := self._text.readline(LINE_LIMIT):
@@ -209,14 +210,17 @@ def _bounded(file: TextIO, rows: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def rows_of(
-    lines: Iterable[str], limits: Limits, row_ended: Callable[[], None] = lambda: None
+    lines: Iterable[str], limits: Limits, row_ended: Callable[[], int] = lambda: sys.maxsize
 ) -> Iterator[tuple[int, list[str]]]:
-    """Rows with any content and their numbers; read them within ``cells_up_to``. Raises TableError."""
+    """Rows with any content and their numbers; read them within ``cells_up_to``. Raises TableError.
+
+    ``row_ended`` is called after each row, and knows how many characters it had at most.
+    """
     reader = csv.reader(lines)
     count = 0
     try:
         for number, cells in enumerate(reader, start=1):
-            row_ended()
+            size = row_ended()
             if not any(map(str.strip, cells)):
                 continue
             count += 1
@@ -224,7 +228,7 @@ def rows_of(
                 raise TableError(f"it has more than {limits.rows} rows")
             if len(cells) > limits.columns:
                 raise TableError(f"row {number} has {len(cells)} cells; {limits.columns} are the most")
-            if max(map(len, cells)) > limits.cell:
+            if size > limits.cell and max(map(len, cells)) > limits.cell:
                 raise TableError(f"row {number} has a cell of more than {limits.cell // 1024} KiB")
             yield number, cells
     except csv.Error as error:
