@@ -46,6 +46,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Cheap tiers first: a broken decision should not wait for a cluster to be built."""
     order = {tier.name: place for place, tier in enumerate(TIERS)}
     items.sort(key=lambda item: order[_name_of_tier(item)])
+    unasked = {tier.name for tier in TIERS if tier.left_out(config.option.markexpr)}
+    left_out = [item for item in items if _name_of_tier(item) in unasked]
+    items[:] = [item for item in items if _name_of_tier(item) not in unasked]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[_TALLY].left_out.update(map(_name_of_tier, left_out))
     config.stash[_TALLY].collected.update(map(_name_of_tier, items))
 
 

@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 FRAME = "from tests.conftest import *\nimport tests.tiers\nfrom dataclasses import replace\n"
 
 
-def session(where: Path, body: str, lacking: str = "[]") -> subprocess.CompletedProcess[str]:
+def session(
+    where: Path, body: str, lacking: str = "[]", words: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """A pytest session of its own with the real rule, in which ``lacking`` is what tier lab misses."""
     change = "\n".join(
         [
@@ -34,6 +36,7 @@ def session(where: Path, body: str, lacking: str = "[]") -> subprocess.Completed
         "--rootdir",
         str(where),
         str(where),
+        *words,
     ]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     return subprocess.run(argv, cwd=where, env=environment, capture_output=True, text=True, check=False)
@@ -65,4 +68,25 @@ def test_a_tier_that_cannot_run_here_may_be_skipped_and_says_why(tmp_path: Path)
 @pytest.mark.parametrize("body", [RUNS, "def test_plain():\n    pass\n"])
 def test_a_session_in_which_all_ran_is_green(tmp_path: Path, body: str) -> None:
     done = session(tmp_path, body)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+HEAVY = "@pytest.mark.torch\ndef test_c():\n    assert False\n"
+
+
+def test_a_tier_that_is_run_when_asked_for_is_left_out_and_counted(tmp_path: Path) -> None:
+    done = session(tmp_path, HEAVY + RUNS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 left out; make test-torch runs them" in done.stdout
+
+
+@pytest.mark.parametrize("markers", ["torch", "lab or torch"])
+def test_a_tier_that_is_asked_for_runs(tmp_path: Path, markers: str) -> None:
+    done = session(tmp_path, HEAVY + RUNS, words=("-m", markers))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 failed" in done.stdout
+
+
+def test_a_name_that_only_looks_like_a_tier_asks_for_none(tmp_path: Path) -> None:
+    done = session(tmp_path, HEAVY + RUNS, words=("-m", "not torchvision"))
     assert done.returncode == 0, done.stdout + done.stderr

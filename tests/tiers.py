@@ -7,13 +7,16 @@
     nas      ssh and rsync of this machine, against a server of the test's own
     docker   a real Docker engine of its own (root)
     lab      real Slurm, and Docker engines where a test says so, on namespaces of this machine (root)
+    torch    as lab, and torch for CPUs in an image (0.7 GB); only when it is asked for: ``make test-torch``
 
 ``unit`` is what no marker names. A skipped test of a tier whose parts are all here is a failure of the
-session: a green run that left something out would be a lie.
+session: a green run that left something out would be a lie. A tier that is too heavy for every session runs
+where ``-m`` names it, and the table counts what is left out elsewhere.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -26,11 +29,19 @@ from tests.lab.parts import missing_parts
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A tier: its marker, what it proves, and words for what this machine lacks for it."""
+    """A tier: its marker, what it proves, and words for what this machine lacks for it.
+
+    ``asked_with``: the command of a tier that is too heavy for every session, "" for the others.
+    """
 
     name: str
     proves: str
     missing: Callable[[], list[str]]
+    asked_with: str = ""
+
+    def left_out(self, markers: str) -> bool:
+        """Whether its tests are left out of a session with this ``-m`` expression."""
+        return bool(self.asked_with) and self.name not in re.findall(r"\w+", markers)
 
 
 def _nothing() -> list[str]:
@@ -75,6 +86,7 @@ TIERS = (
     Tier("nas", "data of file servers, by real ssh and rsync", lambda: list(_nas())),
     Tier("docker", "containers in a real Docker engine", lambda: list(_docker())),
     Tier("lab", "runs on a real Slurm cluster with real Docker engines", lambda: list(_lab())),
+    Tier("torch", "torchrun trains on the cluster", lambda: list(_lab()), asked_with="make test-torch"),
 )
 BY_NAME = {tier.name: tier for tier in TIERS}
 
@@ -89,6 +101,7 @@ class Tally:
     """What became of the tests of a session, by tier."""
 
     collected: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     outcomes: dict[str, Counter[str]] = field(
         default_factory=lambda: {tier.name: Counter() for tier in TIERS}
     )
@@ -121,6 +134,8 @@ class Tally:
         for tier in TIERS:
             seen, lacking = self.outcomes[tier.name], tier.missing()
             note = f"cannot run here: {', '.join(lacking)}" if lacking else tier.proves
+            if self.left_out[tier.name]:
+                note = f"{self.left_out[tier.name]} left out; {tier.asked_with} runs them"
             counts = f"{seen['passed']:7} {seen['failed']:7} {seen['skipped']:8}"
             lines.append(f"{tier.name:8} {counts} {self.seconds[tier.name]:8.1f}  {note}")
         return lines

@@ -47,16 +47,17 @@ def tiny_image(
         return _finish(out, name, [*below, *map(_digest, made)], config)
 
 
-def layer_image(path: Path, *, name: str, layer: Path, cmd: Sequence[str]) -> str:
-    """Write an archive of an image with one layer, an uncompressed tar on disk; its id."""
+def layer_image(path: Path, *, name: str, layer: Path, cmd: Sequence[str], base: Path | None = None) -> str:
+    """Write an archive of an image with one layer, an uncompressed tar, on a base or on none; its id."""
     with layer.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     with tarfile.open(path, "w") as out:
+        below, config = _copy_base(base, out) if base is not None else ([], {"Env": [PATH]})
         entry = tarfile.TarInfo(f"{digest}/layer.tar")
         entry.size = layer.stat().st_size
         with layer.open("rb") as content:
             out.addfile(entry, content)
-        return _finish(out, name, [digest], {"Env": [PATH], "Cmd": list(cmd)})
+        return _finish(out, name, [*below, digest], {**config, "Cmd": list(cmd)})
 
 
 def random_layer(size: int, seed: int, file: str = "blob") -> dict[str, bytes]:

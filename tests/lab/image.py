@@ -112,7 +112,7 @@ def _build(archive: Path) -> None:
         root, layer, new = Path(work, "root"), Path(work, "layer.tar"), Path(work, "image.tar")
         _bootstrap(release, root, archive.with_suffix(".log"))
         _strip(root)
-        _pack(root, layer)
+        pack(root, layer)
         layer_image(new, name=NAME, layer=layer, cmd=["bash"])
         new.replace(archive)
 
@@ -161,7 +161,7 @@ def _strip(root: Path) -> None:
     (root / "etc/hostname").write_text("")
 
 
-def _pack(root: Path, layer: Path) -> None:
+def pack(root: Path, layer: Path) -> None:
     """One uncompressed tar of the folder, in the order of names."""
     with tarfile.open(layer, "w", format=tarfile.PAX_FORMAT) as out:
         out.add(root, arcname=".", filter=_plain())

@@ -211,9 +211,9 @@ class Lab:
         """DOCKER_HOST by which this machine reaches the node's engine, until the node's next boot."""
         return f"unix://{docker.engine_socket(self.topology, name)}"
 
-    def load_image(self, name: str, archive: Path) -> str:
+    def load_image(self, name: str, archive: Path, *, timeout: float = 120.0) -> str:
         """`docker load` on the node, of a tar on this machine; the name that was loaded."""
-        return docker.load(self.topology, name, archive)
+        return docker.load(self.topology, name, archive, timeout)
 
     def image_id(self, name: str, reference: str) -> str | None:
         return docker.image_id(self.topology, name, reference)
