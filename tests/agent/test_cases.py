@@ -99,6 +99,15 @@ async def test_a_step_ends_at_its_deadline(tmp_path: Path) -> None:
         assert "0.5 s" in exited.detail
 
 
+async def test_what_hangs_at_its_deadline_is_looked_at_before_it_is_ended(tmp_path: Path) -> None:
+    async with Controller() as controller, Agent(tmp_path, controller.bootstrap()):
+        await controller.open_case()
+        controller.start("main", "sleep", "312.5", deadline_s=0.5)
+        assert (await controller.heard(m.StepExited)).cause is m.Cause.DEADLINE
+        assert b"sleep 312.5" in await controller.whole("diagnostics")
+        assert not running("sleep 312.5")
+
+
 async def test_a_stop_within_its_grace_is_not_a_deadline(tmp_path: Path) -> None:
     async with Controller() as controller, Agent(tmp_path, controller.bootstrap()):
         await controller.open_case()

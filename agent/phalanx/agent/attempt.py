@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,14 @@ class Attempt:
         return self._why is not None
 
     async def run(
-        self, place: Place, env: dict[str, str], directory: Path, on_start: Callable[[], None]
+        self,
+        place: Place,
+        env: dict[str, str],
+        directory: Path,
+        on_start: Callable[[], None],
+        at_deadline: Callable[[], Awaitable[None]],
     ) -> Ended:
-        """Start it in a place and wait for its end."""
+        """Start it in a place and wait for its end. ``at_deadline`` runs before a deadline ends it."""
         began = time.monotonic()
         if self.stopping:
             return Ended(_TERMINATED, Cause.STOPPED, 0.0, "stopped before it was started")
@@ -60,7 +65,7 @@ class Attempt:
             return not_started(f"cannot start {self.message.argv[:1]}: {error}", Cause.ENGINE)
         if not isinstance(running, NeverStarted):
             on_start()
-        ended = await self._watch(running)
+        ended = await self._watch(running, at_deadline)
         if ended is None:
             why = self._why or Cause.STOPPED
             return Ended(_KILLED, why, time.monotonic() - began, self._stuck.result())
@@ -70,7 +75,7 @@ class Attempt:
             return dataclasses.replace(ended, status=status, cause=Cause.DEADLINE, detail=words)
         return ended
 
-    async def _watch(self, running: Running) -> Ended | None:
+    async def _watch(self, running: Running, at_deadline: Callable[[], Awaitable[None]]) -> Ended | None:
         """How it ended; None when it could not be ended."""
         name = f"end of {self.message.step} rank {self.rank}"
         ending = asyncio.get_running_loop().create_task(running.wait(), name=name)
@@ -80,7 +85,9 @@ class Attempt:
             await self._either(ending, self.message.deadline_s or None)
             if not ending.done() and not self._stuck.done() and self._why is None:
                 self._why = Cause.DEADLINE
-                await self._end(running, self.message.grace_s)
+                await at_deadline()
+                if not ending.done():
+                    await self._end(running, self.message.grace_s)
             await self._either(ending, None)
             return ending.result() if ending.done() else None
         finally:

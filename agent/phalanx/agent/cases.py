@@ -21,6 +21,7 @@ from phalanx.agent.blobs import BlobError, BlobStore
 from phalanx.agent.case_folder import make_places, remove, same_folder
 from phalanx.agent.data.case import CaseData, as_started, is_own
 from phalanx.agent.data.places import data_places
+from phalanx.agent.diagnosis import LOOK_S, write_down
 from phalanx.agent.library import LibraryUnusable, unpack_library
 from phalanx.agent.logs import LogPump, Stream
 from phalanx.agent.pressure import Pressed
@@ -320,10 +321,17 @@ class Cases:
                 self._rank_env(case, rank),
                 directory,
                 lambda: self.send(StepStarted(message.case, message.step, rank)),
+                lambda: self._look(case),
             )
         finally:
             for stream in streams:
                 self.logs.finish(stream)
+
+    async def _look(self, case: OpenCase) -> None:
+        """Write down what hangs; that it cannot be seen keeps nobody from ending it."""
+        with contextlib.suppress(RuntimeUnavailable, OSError, TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await write_down(case.message.case, case.places, case.place, self.logs)
 
     def _refusal(self, case: OpenCase, rank: int) -> str:
         if self.draining:

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from phalanx.agent.blobs import BlobError, BlobStore
 from phalanx.agent.cases import OpenCase
 from phalanx.agent.collect import CollectLimits, Found, find_results
+from phalanx.agent.diagnosis import write_down
 from phalanx.agent.logs import LogPump
 from phalanx.agent.runtimes.base import RuntimeUnavailable
 from phalanx.protocol.messages import (
-    NODE_LEVEL,
     Collect,
     Collected,
     Diagnose,
     Diagnosed,
     FileOffer,
-    LogOpen,
     Message,
 )
 from phalanx.protocol.schema import as_words
@@ -42,24 +41,10 @@ class Evidence:
         error = "" if case is not None else "the case is not open on this node"
         if case is not None:
             try:
-                await self._write_diagnostics(case)
+                await write_down(message.case, case.places, case.place, self.logs)
             except (RuntimeUnavailable, OSError) as trouble:
                 error = str(trouble)
         self.send(Diagnosed(message.request, message.case, as_words(error)))
-
-    async def _write_diagnostics(self, case: OpenCase) -> None:
-        name = case.message.case
-        # not in the spool: a container can write there, and could lead us elsewhere by a link
-        path = case.places.base / "diagnostics.txt"
-        if path.exists():
-            return
-        path.touch(mode=0o600)
-        text = await case.place.diagnose()
-        await asyncio.to_thread(path.write_text, text, "utf-8", "backslashreplace")
-        stream = self.logs.follow(
-            lambda number: LogOpen(number, name, "diagnostics", NODE_LEVEL, "out"), path
-        )
-        self.logs.finish(stream)
 
     async def collect(self, message: Collect) -> None:
         """Offer the results of a case."""
