@@ -108,6 +108,23 @@ def out_of_memory() -> list[ev.Event]:
     ]
 
 
+def out_of_time() -> list[ev.Event]:
+    """Four ranks wait for each other until the deadline of the script, which the last to start never met."""
+    words = "stopped at its deadline of 60 s"
+    order = [("node2", 1, 143), ("node4", 3, 143), ("node1", 0, 137)]
+    return [
+        *started(4),
+        *running(4),
+        *(
+            ev.RankExited("demo", "main", name, rank, status, "deadline", 60.1, words)
+            for name, rank, status in order
+        ),
+        ev.RankExited("demo", "main", "node3", 2, 143, "stopped", 59.2),
+        ev.CaseFinished("demo", "FAILURE", f"rank 1 on node2, step main: {words}", ()),
+        ev.RunFinished("failed", 3, "failed: demo"),
+    ]
+
+
 def join_missing() -> list[ev.Event]:
     """Two of four nodes never join."""
     return [
@@ -195,6 +212,7 @@ STORIES = {
     "success": success(),
     "first_failure": first_failure(),
     "out_of_memory": out_of_memory(),
+    "out_of_time": out_of_time(),
     "join_missing": join_missing(),
     "cancelled": cancelled(),
     "node_lost": node_lost(),

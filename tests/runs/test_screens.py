@@ -15,6 +15,7 @@ from phalanx.controller.fleet import events as ev
 from phalanx.controller.runs import changes
 from phalanx.controller.runs.ending import ending
 from phalanx.controller.runs.evidence import Evidence
+from phalanx.controller.runs.history_entry import entry_of
 from phalanx.controller.runs.model import RunView
 from phalanx.controller.runs.screen import AREA, Passing, progress
 from phalanx.controller.runs.view import advance, fold
@@ -94,6 +95,38 @@ def test_nothing_but_the_exit_stands_below_the_first_failure() -> None:
     assert "node2 rank 3 (local 1)" in lines[first]
     assert not any("followed" in line or "stopped by phalanx" in line for line in lines[first:])
     assert lines[-1].startswith("exit 3")
+
+
+def test_ranks_that_wait_until_the_deadline_have_no_first_and_blame_no_node() -> None:
+    text = screen("out_of_time", Style(width=110))
+    assert "no rank failed, all 4 ran until the deadline" in text
+    assert "First failure" not in text
+    assert not any(
+        node.failed_first for node in entry_of(PLACE, fold(recorded(STORIES["out_of_time"]), RUN), {}).nodes
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "headline"),
+    [
+        ((0, "exited"), "First failure — node2 rank 1"),
+        ((9, "exited"), "First failure — node2 rank 1"),
+        ((137, "oom"), "First failure — node2 rank 1"),
+        ((143, "stopped"), "Deadline — the script was still running on all 2 ranks"),
+    ],
+)
+def test_a_deadline_is_told_as_one_of_all_only_when_nothing_else_went_wrong(
+    end: tuple[int, str], headline: str
+) -> None:
+    events = [
+        *started(),
+        *running(),
+        ev.RankExited("demo", "main", "node2", 1, 143, "deadline", 60.0, "stopped at its deadline of 60 s"),
+        ev.RankExited("demo", "main", "node1", 0, *end, 60.1),
+        ev.RunFinished("failed", 3, "failed: demo"),
+    ]
+    lines = ending(fold(recorded(events), RUN), Evidence(), Style(), PLACE)
+    assert any(headline in line for line in lines)
 
 
 def test_a_thousand_followers_are_one_line() -> None:

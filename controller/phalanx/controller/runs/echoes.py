@@ -2,6 +2,9 @@
 
 One rank fails and a thousand others follow, stopped or broken by it. A screen that lists them buries the one
 line that matters, so they are folded by how they ended.
+
+Ranks that wait for each other until their time is over have no first: which of them a deadline met some
+milliseconds before the others says nothing, and to name it would send people to the wrong node.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ from phalanx.protocol.messages import CAUSE_WORDS, Cause
 
 
 def followers(view: RunView) -> list[Followers]:
-    """Ranks that ended badly besides the first failure, those alike together, the largest group first."""
-    first = view.failure
+    """Ranks that ended badly besides the first failure, those alike together, the largest group first.
+
+    All of them when none was first.
+    """
+    first = None if any(out_of_time(view)) else view.failure
     groups: dict[str, list[RankView]] = {}
     for rank in view.ranks.values():
         if not rank.failed or rank.step.startswith(EXEC_STEP) or (first is not None and _is(rank, first)):
@@ -30,6 +36,21 @@ def followers(view: RunView) -> list[Followers]:
         for words, members in groups.items()
     ]
     return sorted(found, key=lambda group: -group.count)
+
+
+def out_of_time(view: RunView) -> tuple[int, int]:
+    """How many ranks of a step, of how many, ran until a deadline; (0, 0) when it was one alone, or when one
+    ended badly by itself.
+
+    Those that phalanx stopped count: the deadline of another came a moment before their own.
+    """
+    first = view.failure
+    if first is None or first.cause is not Cause.DEADLINE:
+        return 0, 0
+    ranks = [rank for rank in view.ranks.values() if (rank.case, rank.step) == (first.case, first.step)]
+    failed = [rank for rank in ranks if rank.failed]
+    waited = all(rank.cause in (Cause.DEADLINE, Cause.STOPPED) for rank in failed)
+    return (len(failed), len(ranks)) if waited and len(failed) > 1 else (0, 0)
 
 
 def _is(rank: RankView, failure: Failure) -> bool:

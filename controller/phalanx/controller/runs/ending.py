@@ -9,11 +9,12 @@ from __future__ import annotations
 from phalanx.controller.exits import Exit, code_words
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.nodesets import counted, fold, fold_numbers
-from phalanx.controller.runs.echoes import end_words, followers
+from phalanx.controller.runs.echoes import end_words, followers, out_of_time
 from phalanx.controller.runs.evidence import Evidence
 from phalanx.controller.runs.model import Failure, Fault, RunView, TransferView
 from phalanx.controller.runs.results_table import results_table
 from phalanx.controller.runs.words import Style, duration, moment, number, plural, size
+from phalanx.protocol.messages import CAUSE_WORDS, Cause
 
 #: Groups of followers that are listed; more are counted.
 GROUPS = 6
@@ -132,6 +133,8 @@ def _exit_words(view: RunView) -> str:
 
 def _headline(view: RunView) -> str:
     text = f"failed after {duration(view.seconds(view.last_at or 0.0))}"
+    if any(out_of_time(view)):
+        return f"{text}: no rank failed, {_waited(view)} ran until the deadline"
     echoes = sum(group.count for group in followers(view))
     if view.failure is not None and view.failure.fault is Fault.RANK and echoes:
         text += f": 1 rank failed first, {plural(echoes, 'other')} followed"
@@ -192,17 +195,40 @@ def _first(view: RunView, evidence: Evidence, style: Style) -> list[str]:
     first = view.failure
     if first is None:
         return [f"  {clean_text(view.reason) or 'the run failed'}"]
-    heading = f"  First failure {style.dash} {_place(first)} at {moment(first.at, millis=True)}"
+    together = any(out_of_time(view))
+    what, where = ("Deadline", _step(view, first)) if together else ("First failure", _place(first))
+    heading = f"  {what} {style.dash} {where} at {moment(first.at, millis=True)}"
     lines = [style.paint(heading, "1")]
-    lines += [f"  {line}" for line in _cause_lines(first)]
+    lines += _together_lines(first) if together else [f"  {line}" for line in _cause_lines(first)]
     if evidence.lines:
         lines += [f"  {style.bar} {line}" for line in evidence.lines]
         shown = len(evidence.lines)
         total = f"last {shown} of {number(evidence.total)} lines" if evidence.total > shown else "all of it"
         lines.append(f"  {style.bar} ({total}: {evidence.path})")
     if evidence.diagnostics:
-        lines.append(f"  {style.bar} (processes, sockets and memory of the node: {evidence.diagnostics})")
+        others = "; every node wrote its own" if together else ""
+        lines.append(
+            f"  {style.bar} (processes, sockets and memory of the node: {evidence.diagnostics}{others})"
+        )
     return lines
+
+
+def _waited(view: RunView) -> str:
+    count, total = out_of_time(view)
+    return f"all {number(count)}" if count == total else f"{number(count)} of {number(total)}"
+
+
+def _step(view: RunView, first: Failure) -> str:
+    step = "the script" if first.step == "main" else f"step {clean_text(first.step)}"
+    return f"{step} was still running on {_waited(view)} ranks"
+
+
+def _together_lines(first: Failure) -> list[str]:
+    return [
+        f"  {clean_text(first.detail) or CAUSE_WORDS[Cause.DEADLINE]}",
+        "  if they wait for each other: is one on another MASTER_ADDR or MASTER_PORT, or not there at all?",
+        f"  the end of what {_place(first)} said:",
+    ]
 
 
 def _place(first: Failure) -> str:
@@ -228,6 +254,8 @@ def _next(view: RunView, evidence: Evidence, directory: str) -> list[str]:
     first = view.failure
     if first is None:
         return [f"  next   less {directory}/logs/controller.log"]
+    if any(out_of_time(view)):
+        return [f"  next   phalanx logs {view.run_id}"]
     if first.fault is Fault.RANK and first.rank >= 0:
         return [f"  next   phalanx logs {view.run_id} --rank {first.rank}"]
     if first.fault in (Fault.RANK, Fault.NODE) and evidence.lines:

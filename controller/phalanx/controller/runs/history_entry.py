@@ -12,7 +12,7 @@ from typing import Any
 
 from phalanx.controller.exits import Exit
 from phalanx.controller.results.history import NodeEntry, RowEntry, RunEntry
-from phalanx.controller.runs.echoes import end_words
+from phalanx.controller.runs.echoes import end_words, out_of_time
 from phalanx.controller.runs.model import CaseView, Failure, Fault, RunView
 
 #: Characters of a cell and of a sentence; rows and nodes of a run; words of a command line.
@@ -99,7 +99,7 @@ def _part(view: RunView, node: str) -> tuple[bool, str]:
     """Whether a node failed first, and why it is to blame at all."""
     first = view.failure
     if first is not None and first.node == node:
-        return True, sentence(_why(first))
+        return not any(out_of_time(view)), sentence(_why(first))
     if node in view.missing:
         why = view.missing[node] or "no word from it"
         return view.exit_code == Exit.JOIN, sentence(f"did not join: {why}")
