@@ -12,8 +12,8 @@ ip:iproute2 tc:iproute2 iptables:iptables debootstrap:debootstrap curl:curl
 unshare:util-linux nsenter:util-linux setpriv:util-linux setsid:util-linux
 mount:mount losetup:mount mkfs.ext4:e2fsprogs ps:procps
 busybox:busybox-static docker-registry:docker-registry
-chromium:chromium
 ssh:openssh-client rsync:rsync
+chromium:chromium
 '
 
 missing=

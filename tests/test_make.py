@@ -96,7 +96,7 @@ def test_an_archive_without_a_browser_still_gives_the_other_parts(tmp_path: Path
     assert done.returncode == 0
     assert "tier browser cannot run" in done.stdout
     _, install = (tmp_path / "log").read_text().splitlines()
-    assert install.endswith(" docker-registry")
+    assert install.endswith(" rsync")
 
 
 def test_without_root_a_missing_browser_is_said(tmp_path: Path) -> None:
