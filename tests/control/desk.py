@@ -52,10 +52,7 @@ class Desk:
         for record in self.engine.roster.nodes.values():
             record.state = Member.JOINED
         self.engine.phase = Phase.RUNNING
-        self.engine.flow = cast(
-            Any,
-            SimpleNamespace(phase=CasePhase.STEPPING, plan=self.engine.plan.cases[0], here=("n0", "n1")),
-        )
+        self.run_case("case0")
         self.store = LogStore(run_dir, single_case=True, ack=lambda *told: None, ended=lambda stream: None)
         self.hub = Hub()
         self.intake = SimpleNamespace(on_exec_exit=None)
@@ -66,6 +63,10 @@ class Desk:
             Journal(run_dir / "events.jsonl", "run"), lambda recorded: None, self.watchers.publish
         )
         self.server = ControlServer(cast(Conductor, self), self.watchers)
+
+    def run_case(self, name: str, nodes: tuple[str, ...] = ("n0", "n1")) -> None:
+        """A case of this name is running on these nodes."""
+        self.engine.cases.flows[name] = cast(Any, SimpleNamespace(phase=CasePhase.STEPPING, here=nodes))
 
     def bring(self, reference: str, archive: str, nodes: tuple[str, ...]) -> int:
         self.wanted.append((reference, archive, nodes))

@@ -142,6 +142,16 @@ def test_sysfs_shows_amd_gpus_in_the_order_of_kfd(tmp_path: Path) -> None:
     ]
 
 
+def test_sysfs_names_the_render_node_of_a_gpu_where_there_is_one(tmp_path: Path) -> None:
+    amd_node(tmp_path)
+    for name in ("card1", "renderD129"):
+        (tmp_path / "sys/bus/pci/devices/0000:c4:00.0/drm" / name).mkdir(parents=True)
+    seen = seen_in_sysfs(tmp_path)
+    assert [gpu.render_number for gpu in seen] == [129, 0]
+    of_tool = [Seen(AMD, "", "0000:c4:00.0", 0, "amd-smi", 0), Seen(AMD, "", "0000:05:00.0", 0, "amd-smi", 1)]
+    assert [gpu.render_number for gpu in merge([of_tool], seen)] == [129, 0]
+
+
 def test_sysfs_shows_nvidia_gpus_with_the_drivers_name_for_them(tmp_path: Path) -> None:
     device(tmp_path, "0000:19:00.0", vendor="0x10de", device="0x2335", **{"class": "0x030200"})
     device(tmp_path, "0000:3b:00.0", vendor="0x10de", device="0x2335", **{"class": "0x030200"})

@@ -73,7 +73,7 @@ def test_every_container_is_started_from_the_image_of_its_case() -> None:
     first, second = image_id("image:1"), image_id("image:2")
     assert started == {"case0": first, "case1": second, "case2": first, "case3": second}
     assert [event.case for event in world.of(ev.ImageRequested)] == ["case1"], "an image was brought twice"
-    known = world.engine.images
+    known = world.engine.cases.images
     assert [known.id_of(world.plan, f"case{n}") for n in range(4)] == [first, second] * 2
 
 
@@ -90,7 +90,7 @@ def test_one_that_cannot_be_had_fails_its_cases_and_no_other(lacking: int) -> No
     assert (finished.state, finished.exit_code) == ("failed", Exit.RUN)
     failed = ("case0, case2", "case1, case3")[lacking - 1]
     assert finished.reason == f"failed: {failed}"
-    assert world.engine.images.id_of(world.plan, f"case{lacking - 1}") == ""
+    assert world.engine.cases.images.id_of(world.plan, f"case{lacking - 1}") == ""
     requests = [event for event in world.of(ev.ImageRequested) if event.case]
     assert len(requests) == 1, "what could not be brought is not tried again for the next case"
 

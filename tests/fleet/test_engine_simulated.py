@@ -6,19 +6,23 @@ import random
 
 import pytest
 from phalanx.controller.fleet import events as ev
+from phalanx.controller.fleet.engine import Engine
 from phalanx.controller.fleet.states import Phase
+from phalanx.controller.plan.gpus import ALL
 from phalanx.controller.plan.model import StepPlan
 from phalanx.protocol import messages as m
 
+from .test_hardware import A100, numbered
 from .world import Odds, World, image_id, make_plan
 
 SEEDS = 6000
+SEEDS_AT_ONCE = 1000
 #: Longest simulated time in which any run must be over: all timers together, with room.
 BOUND_S = 2000.0
 
 
-def hostile(seed: int) -> World:
-    """A world of the seed's own kind of trouble."""
+def hostile(seed: int, parallel: int = 1) -> World:
+    """A world of the seed's own kind of trouble, for a run of which so many cases may run at a time."""
     dice = random.Random(seed)
     odds = Odds(
         refused=dice.choice([0, 0, 0.2]),
@@ -45,15 +49,20 @@ def hostile(seed: int) -> World:
     )
     plan = make_plan(
         dice.randint(1, 5),
-        dice.randint(1, 3),
+        dice.randint(1, 3) if parallel == 1 else dice.randint(2, 6),
         docker=dice.random() < 0.5,
         ranks_per_node=dice.randint(1, 2),
         min_nodes=dice.choice([0, 0, 1]),
         exit_policy=dice.choice(["workflow", "max", "first"]),
         steps=steps,
         images=dice.choice([1, 2, 3]),
+        parallel=parallel,
+        gpus=dice.choice([(), (1,), (1, 2, ALL), (3, 0, 9)]) if parallel > 1 else (),
     )
-    return World(plan, seed, odds)
+    world = World(plan, seed, odds)
+    if parallel > 1 and dice.random() < 0.7:
+        world.gpus = {f"n{rank}": numbered(A100, dice.choice([4, 4, 8])) for rank in range(5)}
+    return world
 
 
 def test_what_becomes_of_an_image_that_is_asked_for_later_is_in_no_verdict() -> None:
@@ -113,6 +122,48 @@ def test_every_run_ends_in_bounded_time_with_a_row_for_every_case_and_a_true_cod
             check(world, finished)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
+
+
+@pytest.mark.parametrize("parallel", [2, 3, 4])
+def test_so_does_every_run_of_several_cases_at_a_time_and_none_has_anothers_gpus(parallel: int) -> None:
+    together = shared = 0
+    for seed in range(SEEDS_AT_ONCE):
+        world = hostile(seed, parallel)
+        try:
+            check(world, world.run(2 * BOUND_S))
+            most, with_gpus = beside(world)
+            assert most <= parallel
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        together += most > 1
+        shared += with_gpus > 1
+        if "prepare" in world.fired:
+            continue  # that a preparation took too long is no event
+        replayed = Engine(world.plan)
+        for event in world.log:
+            replayed.handle(event, 0.0)
+        was = world.engine
+        assert (replayed.phase, replayed.verdict) == (was.phase, was.verdict), f"seed {seed}"
+        assert replayed.cases.failed == was.cases.failed
+        assert replayed.cases.first_failure == was.cases.first_failure
+    assert together > SEEDS_AT_ONCE / 4
+    assert shared > SEEDS_AT_ONCE / 40
+
+
+def beside(world: World) -> tuple[int, int]:
+    """Most cases that ran at a time, and most of them with GPUs; none has a GPU of another."""
+    running: dict[str, set[int]] = {}
+    most = with_gpus = 0
+    for event in world.log:
+        if isinstance(event, ev.CaseStarted):
+            taken = set().union(*running.values())
+            assert not taken & set(event.gpus), f"{event.case} got {event.gpus}, {running} run"
+            running[event.case] = set(event.gpus)
+        elif isinstance(event, ev.CaseFinished):
+            running.pop(event.case, None)
+        most = max(most, len(running))
+        with_gpus = max(with_gpus, sum(map(bool, running.values())))
+    return most, with_gpus
 
 
 def check(world: World, finished: ev.RunFinished) -> None:

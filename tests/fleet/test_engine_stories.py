@@ -202,7 +202,7 @@ def test_replaying_the_log_gives_the_same_state() -> None:
         replayed.handle(event, 0.0)
     assert replayed.phase is world.engine.phase
     assert replayed.verdict == world.engine.verdict
-    assert replayed.failed_cases == world.engine.failed_cases
+    assert replayed.cases.failed == world.engine.cases.failed
 
 
 def test_a_grant_that_crosses_a_cancel_goes_back_unused() -> None:

@@ -18,19 +18,36 @@ from tests.plan.making import models
 
 from .world import World, make_plan
 
-MI300 = {"vendor": "amd", "model": "AMD Instinct MI300X", "source": "amd-smi", "architecture": "gfx942"}
-A100 = {"vendor": "nvidia", "model": "NVIDIA A100-SXM4-40GB", "source": "nvidia-smi", "architecture": ""}
+Shown = dict[str, Any]
+MI300: Shown = {
+    "vendor": "amd",
+    "model": "AMD Instinct MI300X",
+    "source": "amd-smi",
+    "architecture": "gfx942",
+}
+A100: Shown = {
+    "vendor": "nvidia",
+    "model": "NVIDIA A100-SXM4-40GB",
+    "source": "nvidia-smi",
+    "architecture": "",
+}
+
+
+def numbered(gpu: Shown, count: int, first_render: int = 0) -> list[Shown]:
+    """So many GPUs of a kind, each with its render node when a first one is given."""
+    render = [first_render + place if first_render else 0 for place in range(count)]
+    return [{**gpu, "index": place, "render_number": render[place]} for place in range(count)]
 
 
 @pytest.mark.parametrize(
     ("gpus", "found"),
     [
-        ([MI300] * 8, Hardware("AMD", 8, "gfx942", "AMD Instinct MI300X")),
-        ([A100] * 2, Hardware("NVIDIA", 2, "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB")),
+        (numbered(MI300, 8), Hardware("AMD", 8, "gfx942", "AMD Instinct MI300X", tuple(range(8)))),
+        (numbered(A100, 2), Hardware("NVIDIA", 2, "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB", (0, 1))),
         ([{**A100, "source": "pci"}], Hardware()),
-        ([{**MI300, "source": "pci"}], Hardware("AMD", 1, "gfx942", "AMD Instinct MI300X")),
+        ([{**MI300, "source": "pci"}], Hardware("AMD", 1, "gfx942", "AMD Instinct MI300X", (0,))),
         ([{**MI300, "source": "pci", "architecture": ""}], Hardware()),
-        ([A100, MI300], Hardware("NVIDIA", 1, "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB")),
+        ([A100, MI300], Hardware("NVIDIA", 1, "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB", (0,))),
         ([{"vendor": "intel", "source": "pci"}], Hardware()),
         ([], Hardware()),
     ],

@@ -18,6 +18,7 @@ from functools import partial
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet import instructions as ins
 from phalanx.controller.fleet.engine import Engine
+from phalanx.controller.plan.gpus import Gpus
 from phalanx.controller.plan.model import CasePlan, ImagePlan, Plan, StepPlan, TargetPlan, Timing
 from phalanx.protocol import messages as m
 from phalanx.protocol.membership import Member
@@ -43,8 +44,10 @@ def make_plan(
     steps: tuple[StepPlan, ...] = (StepPlan("main", ("work",)),),
     keep: bool = False,
     images: int = 1,
+    parallel: int = 1,
+    gpus: tuple[int, ...] = (),
 ) -> Plan:
-    """A plan of a few cases; in containers, they take turns at the images."""
+    """A plan of a few cases; in containers, they take turns at the images, and at the counts of ``gpus``."""
     spec = partial(m.ContainerSpec, m.Runtime.DOCKER if docker else m.Runtime.PROCESS)
     references = [f"image:{number}" for number in range(1, min(images, cases) + 1)] if docker else []
     return Plan(
@@ -61,6 +64,7 @@ def make_plan(
                 steps,
                 spec(image=references[number % len(references)] if docker else ""),
                 ranks_per_node=ranks_per_node,
+                gpus=Gpus("", gpus[number % len(gpus)], f"case{number}: n_gpus") if gpus else None,
             )
             for number in range(cases)
         ),
@@ -69,6 +73,7 @@ def make_plan(
         ),
         exit_policy=exit_policy,  # type: ignore[arg-type]
         keep=keep,
+        parallel=parallel,
     )
 
 
@@ -119,6 +124,9 @@ class World:
         self.transfer_s = 1.0
         #: the GPUs that the agent of a node tells of
         self.gpus: dict[str, list[dict[str, str]]] = {}
+        #: those that every node says are free
+        self.ports: tuple[int, ...] = (29500,)
+        self.fired: list[str] = []
         self._coming: dict[int, str] = {}
 
     # --- time
@@ -217,7 +225,14 @@ class World:
                 for node in instruction.nodes:
                     self._answer(
                         node,
-                        ev.BlobFetched(node, instruction.purpose, "00" * 32, 1, request=instruction.request),
+                        ev.BlobFetched(
+                            node,
+                            instruction.purpose,
+                            "00" * 32,
+                            1,
+                            request=instruction.request,
+                            case=instruction.case,
+                        ),
                         "error",
                     )
             case ins.JudgeCase():
@@ -275,6 +290,7 @@ class World:
         def fire() -> None:
             if self.timers.get(name) == mark:
                 del self.timers[name]
+                self.fired.append(name)
                 for instruction in self.engine.on_timer(name, self.now):
                     self.perform(instruction)
 
@@ -308,7 +324,8 @@ class World:
     def _join(self, node: str, rank: int) -> None:
         if node not in self.dead:
             self.happen(ev.AgentJoined(node, rank, "one", f"10.0.0.{rank + 1}"))
-            facts = {"free_port": 29500, "gpus": self.gpus.get(node, [])}
+            first, *more = self.ports or (0,)
+            facts = {"free_port": first, "more_ports": more, "gpus": self.gpus.get(node, [])}
             self.happen(ev.AgentFacts(node, facts), self.soon())
 
     def die(self, node: str, detail: str = "connection broke") -> None:

@@ -199,9 +199,15 @@ async def test_exec_gives_output_and_ends(run: RunDirectory) -> None:
         seen = [
             one async for one in client.exec(ExecRequest(("uname",), ("node2",), "host", {"A": "b"}, 5.0))
         ]
-        assert controller.execs == [
-            {"argv": ["uname"], "nodes": ["node2"], "where": "host", "env": {"A": "b"}, "deadline_s": 5.0}
-        ]
+        (asked,) = controller.execs
+        assert asked == {
+            "argv": ["uname"],
+            "nodes": ["node2"],
+            "where": "host",
+            "env": {"A": "b"},
+            "deadline_s": 5.0,
+            "case": "",
+        }
     assert (
         b"".join(one.data for one in seen if isinstance(one, Output) and one.output == "out")
         == b"same\nname of node2"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,7 @@ class BlobStore:
     """Blobs in ``directory``. ``send_bulk`` sends on the bulk link, False when it is down just now.
 
     ``need_bulk`` brings the bulk link up; ``send`` sends a control message. ``held``: what was fetched.
+    Two cases may fetch or offer the same bytes: they are there until the last of them lets go.
     """
 
     directory: Path
@@ -77,7 +79,8 @@ class BlobStore:
     _more: asyncio.Event = field(default_factory=asyncio.Event)
     _fetches: dict[bytes, _Fetch] = field(default_factory=dict)
     _turns: dict[bytes, asyncio.Lock] = field(default_factory=dict)
-    _offered: dict[bytes, tuple[Path, str]] = field(default_factory=dict)
+    _offered: dict[bytes, list[tuple[Path, str]]] = field(default_factory=dict)
+    _users: Counter[bytes] = field(default_factory=Counter)
 
     def on_chunks(self, page: BlobChunks) -> None:
         """A page of a manifest. Raises RemoteError for pages that do not fit together."""
@@ -102,10 +105,11 @@ class BlobStore:
         return self._manifests[blob]
 
     async def fetch(self, message: BlobFetch) -> Path:
-        """Get a blob whose manifest came before. Raises BlobError."""
+        """Get a blob whose manifest came before, for one user more. Raises BlobError."""
         async with self._turns.setdefault(message.blob, asyncio.Lock()):
             if message.blob not in self.held:
                 self.held[message.blob] = await self._fetch(message)
+            self._users[message.blob] += 1
             return self.held[message.blob]
 
     async def _fetch(self, message: BlobFetch) -> Path:
@@ -204,7 +208,7 @@ class BlobStore:
             manifest = await asyncio.to_thread(manifest_of, folder, name)
         except OSError as error:
             raise BlobError(f"cannot read it: {error.strerror}") from error
-        self._offered[manifest.blob] = folder, name
+        self._offered.setdefault(manifest.blob, []).append((folder, name))
         self._manifests[manifest.blob] = manifest
         return manifest
 
@@ -226,19 +230,28 @@ class BlobStore:
 
     def _place(self, blob: bytes) -> tuple[Path, str] | None:
         held = self.held.get(blob)
-        return (held.parent, held.name) if held is not None else self._offered.get(blob)
+        if held is not None:
+            return held.parent, held.name
+        offered = self._offered.get(blob)
+        return offered[-1] if offered else None
 
     def drop(self, blob: bytes) -> None:
-        """Forget a blob that was fetched, and remove its file."""
-        path = self.held.pop(blob, None)
-        self._turns.pop(blob, None)
-        self._manifests.pop(blob, None)
+        """One user less of a blob that was fetched: after the last, forget it and remove its file."""
+        self._users[blob] -= 1
+        if self._users[blob] > 0:
+            return
+        del self._users[blob]
+        path = self.held.pop(blob, None)  # its manifest stays: who comes next may have sent it already
         if path is not None:
             path.unlink(missing_ok=True)
 
     def forget(self, base: Path) -> None:
         """Offer nothing any more of what lies below ``base``."""
-        for blob in [one for one, (folder, _) in self._offered.items() if folder.is_relative_to(base)]:
+        for blob, places in list(self._offered.items()):
+            left = [place for place in places if not place[0].is_relative_to(base)]
+            if left:
+                self._offered[blob] = left
+                continue
             del self._offered[blob]
             if blob not in self.held:
                 self._manifests.pop(blob, None)

@@ -223,7 +223,8 @@ class Disk:
 class Gpu:
     """One GPU as the node's own tools or sysfs name it; ``source`` says which.
 
-    ``architecture``: AMD's target such as "gfx942", "" where nobody says.
+    ``architecture``: AMD's target such as "gfx942", "" where nobody says. ``render_number``: the N of
+    ``/dev/dri/renderDN``, 0 where it is not known.
     """
 
     index: U16
@@ -233,6 +234,7 @@ class Gpu:
     memory_bytes: U63
     source: Name
     architecture: Name = ""
+    render_number: U16 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,8 @@ class Facts(Message):
     cpus_total: U32 = 0
     #: release of ROCm on the node, such as "6.4.1-83"; "" without one
     rocm: Name = ""
+    #: further ports like ``free_port``, for cases that run at once
+    more_ports: Annotated[tuple[U16, ...], Items(64)] = ()
 
 
 # --- barriers and key-value exchange -------------------------------------------------------------------

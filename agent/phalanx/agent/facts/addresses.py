@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 #: netdevice(7), linux/sockios.h
@@ -29,6 +30,8 @@ _MOST_ADDRESSES = 64
 #: ports that the kernel gives to outgoing connections, which could take one before the workload does.
 WELL_KNOWN_PORT = 29500
 _PORTS = range(WELL_KNOWN_PORT, WELL_KNOWN_PORT + 100)
+#: As many as cases may run at a time.
+_MOST_PORTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +103,11 @@ def own_addresses() -> tuple[str, ...]:
     return by_likelihood(bound, default_interfaces(_text("/proc/net/route")))
 
 
-def free_port() -> int:
-    """A TCP port that nothing listens on: 29500, one of the next 99, or the kernel's choice; 0 if none."""
-    return next(filter(None, map(_listened, (*_PORTS, 0))), 0)
+def free_ports() -> tuple[int, ...]:
+    """TCP ports that nothing listens on, the first for who needs one: of 29500 and the next 99, or else the
+    kernel's choice; () if there is none."""
+    found = tuple(islice(filter(None, map(_listened, _PORTS)), _MOST_PORTS))
+    return found or tuple(filter(None, [_listened(0)]))
 
 
 def _listened(port: int) -> int:

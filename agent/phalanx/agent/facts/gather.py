@@ -11,7 +11,7 @@ from typing import Any
 
 from phalanx.protocol.messages import Disk, Engine, Facts
 
-from .addresses import free_port, own_addresses
+from .addresses import free_ports, own_addresses
 from .amd import seen_by_amd_tools
 from .bounded import TOOL_S, all_within
 from .gpus import Seen, merge, plain
@@ -36,7 +36,7 @@ def gather(spool: Path, engine: Engine) -> Facts:
         "all cpus": all_cpus,
         "memory": read_memory,
         "addresses": own_addresses,
-        "port": free_port,
+        "ports": free_ports,
         "sysfs": seen_in_sysfs,
         "rocm": rocm_release,
     }
@@ -44,6 +44,7 @@ def gather(spool: Path, engine: Engine) -> Facts:
     readers |= {f"disk {purpose}": partial(disk, purpose, path) for purpose, path in places}
     answers = all_within(_ALL_S, readers, None)
     total, free = answers["memory"] or (0, 0)
+    ports = answers["ports"] or (0,)
     disks: list[Disk | None] = [answers[f"disk {purpose}"] for purpose, _ in places]
     system = os.uname()
     return Facts(
@@ -55,10 +56,11 @@ def gather(spool: Path, engine: Engine) -> Facts:
         memory_bytes=total,
         memory_free_bytes=free,
         addresses=answers["addresses"] or (),
-        free_port=answers["port"] or 0,
+        free_port=ports[0],
         disks=tuple(found for found in disks if found is not None),
         gpus=merge((answers[reader.__name__] or () for reader in _TOOLS), answers["sysfs"] or ()),
         engine=engine,
         cpus_total=answers["all cpus"] or 0,
         rocm=plain(answers["rocm"] or ""),
+        more_ports=ports[1:],
     )

@@ -34,6 +34,7 @@ class Seen:
     source: str
     index: int | None = None
     architecture: str = ""
+    render_number: int = 0
 
 
 def bus_address(text: str) -> str:
@@ -67,6 +68,7 @@ def _filled(gpu: Seen, other: Seen | None) -> Seen:
         gpu.source,
         gpu.index,
         gpu.architecture or other.architecture,
+        gpu.render_number or other.render_number,
     )
 
 
@@ -86,6 +88,7 @@ def _numbered(gpus: Iterable[Seen]) -> Iterable[Gpu]:
             memory_bytes=min(max(gpu.memory_bytes, 0), _MOST_BYTES),
             source=gpu.source,
             architecture=plain(gpu.architecture),
+            render_number=gpu.render_number if 0 < gpu.render_number <= _MOST_INDEX else 0,
         )
 
 

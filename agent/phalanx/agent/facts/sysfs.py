@@ -1,7 +1,8 @@
 """GPUs as the kernel shows them, without any tool: the PCI bus, amdgpu's files beside it, and KFD's topology.
 
 Sources: Documentation/ABI/testing/sysfs-bus-pci; amdgpu's ``mem_info_vram_total`` and ``product_name``;
-``/sys/class/kfd/kfd/topology/nodes/*/properties`` (``location_id`` is bus<<8 | device<<3 | function).
+``/sys/class/kfd/kfd/topology/nodes/*/properties`` (``location_id`` is bus<<8 | device<<3 | function). A
+device's ``drm/renderDN`` names its render node.
 NVIDIA's driver gives a GPU's name in ``/proc/driver/nvidia/gpus/<bus>/information``.
 """
 
@@ -43,7 +44,15 @@ def _on_the_bus(root: Path, targets: dict[str, str]) -> Iterator[Seen]:
         else:
             model = _nvidia_model(root, bus) or model
             memory = 0
-        yield Seen(vendor, model, bus, memory, "pci", architecture=targets.get(bus, ""))
+        target, render = targets.get(bus, ""), _render_number(device)
+        yield Seen(vendor, model, bus, memory, "pci", architecture=target, render_number=render)
+
+
+def _render_number(device: Path) -> int:
+    """128 for ``drm/renderD128`` of a device, 0 when it has no such or several."""
+    found = [entry.name.removeprefix("renderD") for entry in _entries(device / "drm")]
+    numbers = [int(name) for name in found if name.isdecimal()]
+    return numbers[0] if len(numbers) == 1 else 0
 
 
 def _nvidia_model(root: Path, bus: str) -> str:

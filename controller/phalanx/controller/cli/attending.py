@@ -67,8 +67,11 @@ def _look(view: RunView, showing: Showing) -> Look:
     if prefix == "auto":
         prefix = auto_prefix(members)
     width = max((len(node) + (2 if prefix == "both" else 0) for _, node, _ in members), default=0)
+    cases = view.parallel > 1 and showing.prefix != "none" and not showing.selection.case
+    if cases:
+        width += 1 + max(len(name) for name in view.case_names)
     color = wants_color(showing.color, sys.stdout)
-    return Look(prefix, tty, color, speaks_unicode(), showing.timestamps, width)
+    return Look(prefix, tty, color, speaks_unicode(), showing.timestamps, width, cases)
 
 
 def _members(view: RunView, selection: Selection) -> list[tuple[str, str, int]]:

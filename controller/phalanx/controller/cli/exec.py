@@ -14,6 +14,7 @@ EPILOG = """\b
 Examples:
   phalanx exec -- uname -r
   phalanx exec -b -w node[001-016] -- rocm-smi --showuse
+  phalanx exec --case llama70b -- nvidia-smi
   phalanx exec --run @latest --host -- df -h /tmp
 
 Exit: the highest code of all nodes. Ctrl-C ends the command, not the run.
@@ -25,6 +26,7 @@ Exit: the highest code of all nodes. Ctrl-C ends the command, not the run.
 @click.option("-w", "--nodes", "nodeset", default="", metavar="NODESET", help="These nodes only.")
 @click.option("-x", "--exclude", default="", metavar="NODESET", help="Not these nodes.")
 @click.option("-b", "--gather", is_flag=True, help="Wait, then show nodes that said the same together.")
+@click.option("--case", default="", metavar="NAME", help="In this case, where several run at once.")
 @click.option("--host", is_flag=True, help="On the node itself and not in the container of the case.")
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE")
 @click.option("--timeout", default="", metavar="TIME", help="End the command after this long.")
@@ -36,6 +38,8 @@ def command(**given: Any) -> int:
 
     from phalanx.controller.control.client import ContactLost, ControlRefused, ExecRequest
 
+    if given["host"] and given["case"]:
+        refuse("cannot use --case with --host: it is beside all cases", Exit.USAGE)
     run = chosen(given["run"])
     path = controller_of(run, f"cannot run on the nodes of {run.run_id}")
     request = ExecRequest(
@@ -44,6 +48,7 @@ def command(**given: Any) -> int:
         "host" if given["host"] else "case",
         dict(_variable(text) for text in given["env"]),
         _seconds(given["timeout"]),
+        given["case"],
     )
     try:
         return asyncio.run(_stream(path, request, given))

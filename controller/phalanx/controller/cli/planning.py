@@ -59,6 +59,7 @@ _AS_THEY_ARE = (
     "skip_model_run",
     "run_on_skipped",
     "allow",
+    "parallel",
 )
 _OF_SYNC = ("image_archive", "bulk_security", "bulk_rate", "join_timeout", "advertise", "agent_python")
 _TIMING = {

@@ -32,6 +32,7 @@ Examples:
   phalanx run -N 4 --ntasks-per-node 8 -p gpu -t 30 -- python3 train.py
   phalanx run --tags ring_allreduce -N 4 --image bench:1
   phalanx run -m build_manifest.json -N 8 -p gpu
+  phalanx run --tags nightly --parallel 4 -p gpu --exclusive
   phalanx run --tags llama70b --additional-context '{"slurm": {"partition": "gpu", "nodes": 8}}'
   phalanx run --tags llama70b --performance last --summary-output summary.json
   phalanx run -d -N 128 --tags burn_in && phalanx logs -f

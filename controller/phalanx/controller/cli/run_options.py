@@ -89,6 +89,12 @@ WHERE: tuple[Callable[[Any], Any], ...] = (
     click.option("-n", "--ntasks", type=click.IntRange(1), metavar="COUNT", help="How many ranks in all."),
     click.option("--ntasks-per-node", type=click.IntRange(1), metavar="COUNT", help="Ranks on each node."),
     click.option(
+        "--parallel",
+        type=click.IntRange(1),
+        metavar="COUNT",
+        help="Up to so many models at a time on the same nodes, each on GPUs of its own.",
+    ),
+    click.option(
         "--target",
         type=click.Choice(["local", "slurm"]),
         help="Default: slurm inside or for a job, else local.",
@@ -248,7 +254,16 @@ HOW: tuple[Callable[[Any], Any], ...] = (
 
 
 #: What only a run with ranks has.
-_OF_RANKS = ("ntasks", "ntasks_per_node", "min_nodes", "exit_policy", "prefix", "baseline", "live_output")
+_OF_RANKS = (
+    "parallel",
+    "ntasks",
+    "ntasks_per_node",
+    "min_nodes",
+    "exit_policy",
+    "prefix",
+    "baseline",
+    "live_output",
+)
 _OF_RESULTS = ("output_csv", "performance", "summary_output")
 
 #: What only a run with data has.

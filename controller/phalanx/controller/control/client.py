@@ -88,13 +88,17 @@ ExecNotice = ExecStarted | ExecOutput | ExecExited
 
 @dataclass(frozen=True, slots=True)
 class ExecRequest:
-    """A command for the nodes of a live run. ``nodes`` None: all. ``where``: case (its container) or host."""
+    """A command for the nodes of a live run. ``nodes`` None: all. ``where``: case (its container) or host.
+
+    ``case``: which of those that run, "" for the only one.
+    """
 
     argv: tuple[str, ...]
     nodes: tuple[str, ...] | None = None
     where: str = "case"
     env: dict[str, str] | None = None
     deadline_s: float = 0.0
+    case: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,7 @@ class ControlClient:
             "where": request.where,
             "env": request.env or {},
             "deadline_s": request.deadline_s,
+            "case": request.case,
         }
         async with self._ask("POST", "/v1/exec", body) as reply:
             async for line in _lines(reply, None):

@@ -35,18 +35,20 @@ PIECE = 48 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ExecRequest:
-    """What was asked for."""
+    """What was asked for. ``case``: in which of those that run, "" for the only one."""
 
     argv: tuple[str, ...]
     nodes: tuple[str, ...] | None
     where: str
     env: dict[str, str]
     deadline_s: float
+    case: str = ""
 
     @staticmethod
     def parse(body: dict[str, Any]) -> ExecRequest:
         """A request of a JSON body. Raises Refusal naming what is wrong."""
         argv, nodes, where = body.get("argv"), body.get("nodes"), body.get("where", "case")
+        case = body.get("case") or ""
         env, deadline_s = body.get("env") or {}, body.get("deadline_s") or 0
         if not argv or not words(argv):
             raise bad("argv: expected a list of words, at least one")
@@ -55,13 +57,15 @@ class ExecRequest:
             raise bad("env: expected an object of words")
         if where not in ("case", "host"):
             raise bad("where: expected case or host")
+        if not isinstance(case, str) or (case and where == "host"):
+            raise bad("case: expected a name, and no where: host")
         if (
             isinstance(deadline_s, bool)
             or not isinstance(deadline_s, int | float)
             or not 0 <= deadline_s < 1e9
         ):
             raise bad("deadline_s: expected seconds, 0 for none")
-        return ExecRequest(tuple(argv), picked, where, env, float(deadline_s))
+        return ExecRequest(tuple(argv), picked, where, env, float(deadline_s), case)
 
 
 @dataclass(slots=True)
@@ -114,17 +118,22 @@ class Execution:
             raise conflict("the run is ending")
         if request.where == "host" or engine.phase is Phase.IDLE:
             return ""
-        flow = engine.flow
-        if flow is None or flow.phase is not CasePhase.STEPPING:
+        running = [name for name, flow in engine.cases.flows.items() if flow.phase is CasePhase.STEPPING]
+        if request.case and request.case not in running:
+            these = f"; these are: {', '.join(running)}" if running else ""
+            raise conflict(f"case {request.case} is not running now{these}")
+        if not running:
             raise conflict(
                 "no case is running now; try again in a moment, or run it on the nodes with --host"
             )
-        return flow.plan.name
+        if not request.case and len(running) > 1:
+            raise conflict(f"several cases are running: say --case with one of {', '.join(running)}")
+        return request.case or running[0]
 
     def _nodes_for(self, request: ExecRequest, case: str) -> tuple[str, ...]:
         present = self._conductor.engine.roster.of(Member.JOINED)
-        flow = self._conductor.engine.flow
-        here = tuple(node for node in flow.here if node in present) if case and flow is not None else present
+        flow = self._conductor.engine.cases.flows.get(case)
+        here = tuple(node for node in flow.here if node in present) if flow is not None else present
         nodes = here if request.nodes is None else request.nodes
         strangers = [node for node in nodes if node not in here]
         if strangers:

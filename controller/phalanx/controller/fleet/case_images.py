@@ -1,6 +1,7 @@
 """The images of a run's cases: the first comes before all cases, a later one when its case is due. Pure.
 
 Not earlier: the disks of nodes are finite, and a transfer beside a benchmark would falsify what it measures.
+Only a run whose cases may run at once has one travel beside others: they share the nodes anyway.
 A later image takes the way of one that a person asks for. Those have their turn one after another, so that a
 case may have to wait for the end of what a person wanted.
 """
@@ -18,12 +19,14 @@ from .instructions import Instruction, Record, RequestImage
 @dataclass(slots=True)
 class CaseImages:
     """``ids``: of the images that are on every node, by reference; ``failed``: why others could not be
-    brought, which is not tried again for the next case; ``wanted``: the request for the image of the case
-    that is due; ``queued``: that it has to wait for its turn.
+    brought, which is not tried again for the next case; ``asked``: the one that a case has asked for, until
+    it is answered: one at a time; ``wanted``: the request for it; ``queued``: that it has to wait for its
+    turn.
     """
 
     ids: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    asked: str = ""
     wanted: ImageRequested | None = None
     queued: bool = False
 
@@ -36,12 +39,18 @@ class CaseImages:
         image = case.image
         return RequestImage(case.name, image, nodes) if image and image not in self.ids else None
 
+    def ask_for(self, case: CasePlan) -> bool:
+        """Whether the image of a case may be asked for now, and is from now on."""
+        free = not self.asked
+        self.asked = self.asked or case.image
+        return free
+
     def answered(self, event: ImageReady | ImageFailed) -> ImageRequested | None:
         """The request of a case that this answers, which is then no longer open; None for any other."""
         wanted = self.wanted
         if wanted is None or event.request != wanted.request:
             return None
-        self.wanted = None
+        self.wanted, self.asked = None, ""
         if isinstance(event, ImageReady):
             self.ids[wanted.reference] = event.image_id
         else:

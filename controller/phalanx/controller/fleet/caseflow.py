@@ -23,7 +23,7 @@ from phalanx.protocol.messages import (
 )
 
 from ..exits import RankEnd
-from ..plan.gpus import with_gpus
+from ..plan.gpus import on_node, visible_devices, with_gpus
 from ..plan.model import CasePlan, StepPlan, Timing
 from .events import (
     AgentLost,
@@ -70,7 +70,8 @@ class CaseFlow:
     """The flow of one case on ``nodes`` (in node rank order).
 
     ``run_env``: environment that all ranks of the run share. ``meeting``: where they meet.
-    ``secret_of``: the secret values by name.
+    ``secret_of``: the secret values by name. ``gpus``: indexes of those that it has on each node, () where no
+    other case runs beside it. ``ends``: where it notes how its ranks end.
     """
 
     plan: CasePlan
@@ -81,10 +82,11 @@ class CaseFlow:
     meeting: Meeting
     secret_of: Callable[[str], str]
     began: float
+    gpus: tuple[int, ...] = ()
+    ends: list[RankEnd] = field(default_factory=list)
     phase: CasePhase = CasePhase.SHIPPING
     failure: Failure | None = None
     cancelled: bool = False
-    ends: list[RankEnd] = field(default_factory=list)
     _position: dict[str, int] = field(default_factory=dict)
     #: blobs that nodes were sent, by purpose, and who has to have which before the case is opened
     _blobs: dict[str, bytes] = field(default_factory=dict)
@@ -123,15 +125,24 @@ class CaseFlow:
         """Whether the verdict is written."""
         return self.phase is CasePhase.FINISHED
 
+    @property
+    def _phase_timer(self) -> str:
+        return f"case.phase:{self.plan.name}"
+
+    @property
+    def _stop_timer(self) -> str:
+        return f"case.stop:{self.plan.name}"
+
     # --- entry points
 
     def begin(self) -> list[Instruction]:
         """Start the case."""
-        started = Record(CaseStarted(self.plan.name, self.nodes, self.world_size))
+        started = Record(CaseStarted(self.plan.name, self.nodes, self.world_size, self.gpus))
         self._waiting = set(self.nodes)
-        ships = [Ship("workspace", self.plan.workspace, self.nodes)] if self.plan.workspace else []
+        name = self.plan.name
+        ships = [Ship("workspace", self.plan.workspace, self.nodes, case=name)] if self.plan.workspace else []
         if self._library:
-            ships.append(Ship(self._library, (), self.nodes))
+            ships.append(Ship(self._library, (), self.nodes, case=name))
         self._unshipped = {(ship.purpose, node) for ship in ships for node in self.nodes}
         return [started, *ships] if ships else [started, *self._open()]
 
@@ -139,8 +150,6 @@ class CaseFlow:
         """Take an event; what to do next."""
         if isinstance(event, AgentLost):
             return self._on_lost(event)
-        if isinstance(event, BlobFetched):
-            return self._on_shipped(event)
         if getattr(event, "case", None) != self.plan.name:
             return []
         handler = _HANDLERS.get(type(event))
@@ -148,10 +157,10 @@ class CaseFlow:
 
     def on_timer(self, name: str) -> list[Instruction]:
         """A timer of this case fired: what is still waited for is given up, by name."""
-        if name == "case.stop" and self.phase is CasePhase.STEPPING:
+        if name == self._stop_timer and self.phase is CasePhase.STEPPING:
             late = sorted(node for node, ranks in self._running.items() if ranks)
             return [Record(AgentLost(node, "it did not end its step when told to")) for node in late]
-        if name != "case.phase":
+        if name != self._phase_timer:
             return []
         late = sorted(self._waiting)
         if self.phase is CasePhase.OPENING:
@@ -200,15 +209,17 @@ class CaseFlow:
         self.phase = advance(CASE_PHASES, self.phase, "shipped")
         self._waiting = set(self.here)
         opens = [Tell((node,), self._open_message(node)) for node in self.here]
-        return [*opens, SetTimer("case.phase", OPEN_S)]
+        return [*opens, SetTimer(self._phase_timer, OPEN_S)]
 
     def _open_message(self, node: str) -> CaseOpen:
         case, position = self.plan, self._position[node]
         spec = replace(case.container, image_id=self.image_id if case.container.image else "")
-        if case.gpus is not None:
-            vendor = self.meeting.hardware_at(position).vendor
-            spec = with_gpus(spec, replace(case.gpus, vendor=vendor))
         env = {"PHALANX_NNODES": str(len(self.nodes)), "NNODES": str(len(self.nodes)), **self.run_env}
+        if case.gpus is not None:
+            has = self.meeting.hardware_at(position)
+            gpus = on_node(case.gpus, has.vendor, self.gpus, has.render_numbers)
+            spec = with_gpus(spec, gpus)
+            env |= visible_devices(spec, gpus, case.env) if self.gpus else {}
         if not case.driven:  # srun would hand the first node's rank on to every node
             env |= {"PHALANX_NODE_RANK": str(position), "NODE_RANK": str(position)}
         places = case.result.places if position == 0 else ()
@@ -233,7 +244,7 @@ class CaseFlow:
 
     def _all_open(self) -> list[Instruction]:
         self.phase = advance(CASE_PHASES, self.phase, "opened")
-        return [DropTimer("case.phase"), *self._next_step()]
+        return [DropTimer(self._phase_timer), *self._next_step()]
 
     # --- steps
 
@@ -292,7 +303,7 @@ class CaseFlow:
         if (event.status or event.cause != Cause.EXITED.value) and not ours:
             out += self._on_failed_rank(event)
         if not any(self._running.values()):
-            out += [DropTimer("case.stop"), *self._next_step()]
+            out += [DropTimer(self._stop_timer), *self._next_step()]
         return out
 
     def _on_failed_rank(self, event: RankExited) -> list[Instruction]:
@@ -314,7 +325,7 @@ class CaseFlow:
             return []
         return [
             Tell(running, StepStop(self.plan.name, self.step_name, grace_s)),
-            SetTimer("case.stop", grace_s + STOP_SLACK_S),
+            SetTimer(self._stop_timer, grace_s + STOP_SLACK_S),
         ]
 
     def _steps_over(self) -> list[Instruction]:
@@ -324,7 +335,7 @@ class CaseFlow:
             self._waiting = {self.failure.node}
             return [
                 Tell((self.failure.node,), Diagnose(1, self.plan.name)),
-                SetTimer("case.phase", DIAGNOSE_S),
+                SetTimer(self._phase_timer, DIAGNOSE_S),
             ]
         return self._close("abort") if self._hurry else self._collect("stepped")
 
@@ -345,7 +356,7 @@ class CaseFlow:
         wait_s = RESULTS_S if left else 0.0
         return [
             Tell(tuple(sorted(self._waiting)), Collect(1, self.plan.name, self.plan.collect, wait_s)),
-            SetTimer("case.phase", self.timing.collect_timeout_s + wait_s),
+            SetTimer(self._phase_timer, self.timing.collect_timeout_s + wait_s),
         ]
 
     def _on_collected(self, event: CaseCollectedOn) -> list[Instruction]:
@@ -361,9 +372,9 @@ class CaseFlow:
             return self._judge()
         grace = 0.0 if self._hurry else self.timing.stop_grace_s
         return [
-            DropTimer("case.stop"),
+            DropTimer(self._stop_timer),
             Tell(self.here, CaseClose(1, self.plan.name, grace)),
-            SetTimer("case.phase", CLOSE_S + grace),
+            SetTimer(self._phase_timer, CLOSE_S + grace),
         ]
 
     def _on_closed(self, event: CaseClosedOn) -> list[Instruction]:
@@ -374,7 +385,7 @@ class CaseFlow:
 
     def _judge(self) -> list[Instruction]:
         self.phase = advance(CASE_PHASES, self.phase, "closed")
-        return [DropTimer("case.phase"), JudgeCase(self.plan.name, self._end())]
+        return [DropTimer(self._phase_timer), JudgeCase(self.plan.name, self._end())]
 
     def _end(self) -> CaseEnd:
         failure = self.failure
@@ -438,6 +449,7 @@ class CaseFlow:
 
 
 _HANDLERS: dict[type[Event], Callable[[CaseFlow, Any], list[Instruction]]] = {
+    BlobFetched: CaseFlow._on_shipped,
     CaseOpenedOn: CaseFlow._on_opened,
     RankExited: CaseFlow._on_exited,
     CaseDiagnosedOn: CaseFlow._on_diagnosed,

@@ -129,6 +129,7 @@ class Conductor:
         self._holding = Holding(target, self.record, run_dir / "launch")
         self._allocating: asyncio.Task[None] | None = None
         self._judged: set[str] = set()
+        self._writing_rows = asyncio.Lock()
         self._case_began: dict[str, float] = {}
         self._evidence: defaultdict[str, Evidence] = defaultdict(Evidence)
 
@@ -166,8 +167,10 @@ class Conductor:
                 over = self._finished = asyncio.get_running_loop().create_future()
                 self._start_own()
                 names = tuple(case.name for case in self.plan.cases)
-                target = self.plan.target
-                self.record(ev.RunStarted(self.plan.name, target.kind, target.nodes, names, os.getpid()))
+                plan, target = self.plan, self.plan.target
+                self.record(
+                    ev.RunStarted(plan.name, target.kind, target.nodes, names, os.getpid(), plan.parallel)
+                )
                 await over
                 raise _Over
         except* _Over:
@@ -382,9 +385,14 @@ class Conductor:
             path = await asyncio.to_thread(self._shipped_file, instruction)
         except (OSError, WorkspaceTooLarge, LibraryIncomplete, CacheError) as error:
             for node in instruction.nodes:
-                self.record(ev.BlobFetched(node, instruction.purpose, "", 0, str(error), instruction.request))
+                fetched = ev.BlobFetched(
+                    node, instruction.purpose, "", 0, str(error), instruction.request, instruction.case
+                )
+                self.record(fetched)
             return
-        await self.intake.shipping.ship(instruction.purpose, path, instruction.nodes, instruction.request)
+        await self.intake.shipping.ship(
+            instruction.purpose, path, instruction.nodes, instruction.request, instruction.case
+        )
 
     def _shipped_file(self, instruction: ins.Ship) -> Path:
         kind, _, name = instruction.purpose.partition(" ")
@@ -404,24 +412,26 @@ class Conductor:
             self._case_began[event.case] = time.monotonic()
             per_node = event.ranks // max(1, len(event.nodes))
             node_of = {rank: event.nodes[rank // per_node] for rank in range(event.ranks)}
-            self.intake.exchange = CaseExchange(event.case, node_of)
+            self.intake.exchanges[event.case] = CaseExchange(event.case, node_of)
         elif isinstance(event, ev.RankExited) and event.rank >= 0 and not event.step.startswith("exec-"):
             words = event.detail or f"exit status {event.status}"
-            self.intake.ranks_gone([event.rank], f"{words} on {event.node}")
-        elif isinstance(event, ev.AgentLost) and self.intake.exchange is not None:
-            ranks = [r for r, node in self.intake.exchange.node_of.items() if node == event.node]
-            self.intake.ranks_gone(ranks, f"{event.node} was lost")
+            self.intake.ranks_gone(event.case, [event.rank], f"{words} on {event.node}")
+        elif isinstance(event, ev.AgentLost):
+            self.intake.node_gone(event.node)
+        elif isinstance(event, ev.CaseFinished):
+            self.intake.exchanges.pop(event.case, None)
 
     async def _judge(self, instruction: ins.JudgeCase) -> None:
         await self._logs_are_whole(instruction.case)
-        self._judged.add(instruction.case)  # its rows are written, whatever becomes of us meanwhile
-        self.record(await asyncio.to_thread(self._verdict, instruction.case, instruction.outcome))
+        async with self._writing_rows:  # the locks of the files are the process's, and keep no thread off
+            self._judged.add(instruction.case)  # its rows are written, whatever becomes of us meanwhile
+            self.record(await asyncio.to_thread(self._verdict, instruction.case, instruction.outcome))
 
     def _verdict(self, case: str, outcome: ins.CaseEnd) -> ev.CaseFinished:
         """The verdict of a case; its rows are written. Blocks."""
         began = self._case_began.get(case, time.monotonic())
         engine = self.engine
-        image_id = engine.images.id_of(self.plan, case)
+        image_id = engine.cases.images.id_of(self.plan, case)
         facts = {name: one.facts for name, one in engine.roster.nodes.items() if one.facts is not None}
         known = Circumstances(engine.job_id, image_id, time.monotonic() - began, facts)
         try:

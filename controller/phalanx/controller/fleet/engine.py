@@ -15,11 +15,10 @@ from phalanx.protocol.membership import Member
 from phalanx.protocol.messages import Leave
 from phalanx.protocol.schema import as_words
 
-from ..exits import Exit, RankEnd
+from ..exits import Exit
 from ..plan.model import Plan
 from .bringing import Bringing, cannot_bring
-from .case_images import CaseImages
-from .caseflow import CaseFlow, Failure
+from .cases import Cases
 from .events import (
     AgentDraining,
     AgentFacts,
@@ -45,7 +44,6 @@ from .events import (
     SpawnEnded,
     SpawnSaid,
 )
-from .hardware import hardware_of, unfit
 from .instructions import (
     AllocateNodes,
     AskScheduler,
@@ -53,7 +51,6 @@ from .instructions import (
     EndAgents,
     ExplainMissing,
     Instruction,
-    JudgeCase,
     Record,
     ReleaseAllocation,
     SetTimer,
@@ -61,8 +58,6 @@ from .instructions import (
     StopAllocating,
     Tell,
 )
-from .instructions import CaseEnd as CaseEnding
-from .meeting import meeting_of
 from .preparation import Preparation
 from .roster import Roster
 from .states import OVER, PHASES, Phase, advance
@@ -95,21 +90,22 @@ class Engine:
     owned: bool = False
     joined_at: float = 0.0
     preparation: Preparation | None = None
-    flow: CaseFlow | None = None
+    cases: Cases = field(init=False)
     bringing: Bringing | None = None
-    images: CaseImages = field(default_factory=CaseImages)
     verdict: Trouble | None = None
     cancel_level: int = 0
-    first_failure: Failure | None = None
-    ends: list[RankEnd] = field(default_factory=list)
-    failed_cases: list[str] = field(default_factory=list)
     spawner_gone: str = ""
     said: dict[str, str] = field(default_factory=dict)
     leftovers: list[str] = field(default_factory=list)
-    nodes: tuple[str, ...] = ()
-    _next_case: int = 0
-    _unjudged: set[str] = field(default_factory=set)
     _spawned_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.cases = Cases(self.plan, self.roster, self.secret_of)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes of the run by rank, once they have joined."""
+        return self.cases.nodes
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Take an event that is in the log; what to do. ``now``: monotonic seconds."""
@@ -118,9 +114,7 @@ class Engine:
         if self.preparation is not None and self.phase is Phase.PREPARING:
             out += self.preparation.on(event)
             out += self._prepared(now)
-        if self.flow is not None:
-            out += self.flow.on(event)
-            out += self._case_over(now)
+        out += self.cases.on(event)
         if self.bringing is not None:
             out += self.bringing.on(event)
         return out
@@ -140,7 +134,7 @@ class Engine:
             return self._give_up(name.removeprefix("lost:"))
         if self.bringing is not None and name == self.bringing.timer:
             return self.bringing.late()
-        return self.flow.on_timer(name) if self.flow is not None else []
+        return self.cases.on_timer(name)
 
     # --- start, allocation, join
 
@@ -197,7 +191,7 @@ class Engine:
         if self.phase is not Phase.JOINING:
             return []
         self._advance("joined")
-        self.nodes = self.roster.present
+        self.cases.nodes = self.roster.present
         known = {name for name in self.nodes if self.roster.nodes[name].facts is not None}
         self.preparation = Preparation(self.plan, self.nodes)
         limit = SetTimer("prepare", self.plan.timing.image_timeout_s)
@@ -253,7 +247,7 @@ class Engine:
             return [self._explain()]
         if self.phase is Phase.IDLE:
             return self._end(Trouble(f"{event.node} was lost: {event.detail}", Exit.RUN))
-        return [*self.images.lost(event.node), *self._fleet_gone()]
+        return [*self.cases.images.lost(event.node), *self._fleet_gone()]
 
     def _on_left(self, event: AgentLeft, now: float) -> list[Instruction]:
         self.roster.apply(event)
@@ -276,10 +270,10 @@ class Engine:
         if self.verdict is not None or self.phase in OVER:
             return []
         trouble = Trouble(words, Exit.SCHEDULER)
-        if self.flow is None or self.flow.finished:
+        if not self.cases.flows:
             return self._end(trouble)
         self._decide(trouble)
-        return self.flow.stop(words, DRAIN_GRACE_S, cancelled=False, collect=True)
+        return self.cases.stop(words, DRAIN_GRACE_S, cancelled=False, collect=True)
 
     def _on_spawn_ended(self, event: SpawnEnded, now: float) -> list[Instruction]:
         self.spawner_gone = f"the spawner ended with status {event.status}" + (
@@ -303,8 +297,8 @@ class Engine:
     def _on_image_requested(self, event: ImageRequested, now: float) -> list[Instruction]:
         words = self.cannot_bring(event.nodes)
         if event.case:
-            self.images.wanted, self.images.queued = event, self.bringing is not None
-            if self.images.queued:
+            self.cases.images.wanted, self.cases.images.queued = event, self.bringing is not None
+            if self.cases.images.queued:
                 return []
             # A case waits for nodes that are silent just now, as its steps would.
             words = cannot_bring(self.phase, None, self.roster.present, event.nodes)
@@ -317,12 +311,12 @@ class Engine:
         """The way is free for the image of a case that waits; or a case has its image, or cannot have it."""
         if self.bringing is not None and self.bringing.wanted.request == event.request:
             self.bringing = None
-            if self.images.queued and self.images.wanted is not None:
-                return self._on_image_requested(self.images.wanted, now)
-        wanted = self.images.answered(event)
+            if self.cases.images.queued and self.cases.images.wanted is not None:
+                return self._on_image_requested(self.cases.images.wanted, now)
+        wanted = self.cases.images.answered(event)
         if wanted is None or self.phase is not Phase.RUNNING:
             return []
-        return self._start_case(now)
+        return self._next_cases(now)
 
     # --- preparation and cases
 
@@ -334,58 +328,33 @@ class Engine:
         if trouble is not None and (trouble.exit_code != Exit.IMAGE or len(self.plan.images) < 2):
             return self._end(trouble)
         if trouble is not None:  # of several images the first: the cases of the others run
-            self.images.failed[self.plan.images[0].reference] = trouble.reason
+            self.cases.images.failed[self.plan.images[0].reference] = trouble.reason
         elif not preparation.done:
             return []
         elif preparation.image_id:
-            self.images.ids[self.plan.images[0].reference] = preparation.image_id
+            self.cases.images.ids[self.plan.images[0].reference] = preparation.image_id
         self._advance("prepared")
-        return [DropTimer("facts"), DropTimer("prepare"), *self._start_case(now)]
+        return [DropTimer("facts"), DropTimer("prepare"), *self._next_cases(now)]
 
-    def _start_case(self, now: float) -> list[Instruction]:
-        if self._next_case >= len(self.plan.cases):
-            return self._all_cases_over()
-        case = self.plan.cases[self._next_case]
+    def _next_cases(self, now: float) -> list[Instruction]:
         gone = tuple(node for node in self.nodes if node not in self.roster.present)
-        if self.verdict is not None or self.cancel_level or gone:
-            return [self._not_run(case.name, why_not_run(bool(self.cancel_level), self.verdict, gone))]
-        if why := self.images.why_not(case):
-            return [self._not_run(case.name, why)]
-        have = [(node, hardware_of(self.roster.nodes[node].facts)) for node in self.nodes]
-        if why := unfit(case.runs_on, have):
-            return [self._not_run(case.name, "", why)]
-        if (lacked := self.images.lacked(case, self.nodes)) is not None:
-            return [lacked]
-        self._next_case += 1
-        meeting = meeting_of(case, self.roster, self.nodes)
-        env = {"PHALANX_RUN_ID": self.plan.run_id, **meeting.environment()}
-        image_id = self.images.id_of(self.plan, case.name)
-        self.flow = CaseFlow(case, self.plan.timing, self.nodes, image_id, env, meeting, self.secret_of, now)
-        return self.flow.begin()
+        halted = self.verdict is not None or self.cancel_level or gone
+        why = why_not_run(bool(self.cancel_level), self.verdict, gone) if halted else ""
+        out = self.cases.due(now, why)
+        return [*out, *self._all_cases_over()] if self.cases.over else out
 
     def _on_case_finished(self, event: CaseFinished, now: float) -> list[Instruction]:
-        self._unjudged.discard(event.case)
-        if event.status not in ("SUCCESS", "SKIPPED"):
-            self.failed_cases.append(event.case)
-        if self.flow is None and self.phase is Phase.RUNNING:
-            return self._start_case(now)
-        return self._finish() if self.phase is Phase.RELEASED and not self._unjudged else []
-
-    def _case_over(self, now: float) -> list[Instruction]:
-        flow = self.flow
-        if flow is None or not flow.finished or self.phase is not Phase.RUNNING:
-            return []
-        self.flow = None
-        self.ends += flow.ends
-        if self.first_failure is None and flow.failure is not None:
-            self.first_failure = flow.failure
-        return self._start_case(now)
+        self.cases.finished(event)
+        if self.phase is Phase.RUNNING:
+            return self._next_cases(now)
+        return self._finish() if self.phase is Phase.RELEASED and not self.cases.judging else []
 
     def _all_cases_over(self) -> list[Instruction]:
         if self.plan.keep and self.verdict is None and not self.cancel_level:
             self._advance("idle")
             return []
-        found = workload_verdict(self.plan, self.ends, self.failed_cases, self.first_failure)
+        cases = self.cases
+        found = workload_verdict(self.plan, cases.ends, cases.failed, cases.first_failure)
         return self._end(self.verdict or found)
 
     # --- cancel and end
@@ -393,18 +362,18 @@ class Engine:
     def _on_cancel(self, event: CancelRequested, now: float) -> list[Instruction]:
         if event.level <= self.cancel_level or self.phase in OVER - {Phase.ENDING}:
             return []
-        self.cancel_level = event.level
+        self.cancel_level, self.cases.cancelled = event.level, True
         trouble = Trouble(f"cancelled by {event.by}", Exit.INTERRUPTED)
         if self.phase in (Phase.PLANNED, Phase.ALLOCATING):
             self._decide(trouble)
             return [StopAllocating()] if self.phase is Phase.ALLOCATING else []
         if self.phase is Phase.ENDING:
             return [EndAgents(0.0)] if event.level > 1 else []
-        if self.flow is None or self.flow.finished:
+        if not self.cases.flows:
             return self._end(trouble)
         self._decide(trouble)
         grace = self.plan.timing.stop_grace_s if event.level == 1 else 0.0
-        return self.flow.stop(trouble.reason, grace, cancelled=True, collect=event.level == 1)
+        return self.cases.stop(trouble.reason, grace, cancelled=True, collect=event.level == 1)
 
     @property
     def _all_done(self) -> str:
@@ -453,17 +422,8 @@ class Engine:
         self._advance("released")
         if event.error:
             self.leftovers.append(f"allocation {event.job_id}: {event.error}")
-        rest = self.plan.cases[self._next_case :]
-        why = why_not_run(bool(self.cancel_level), self.verdict, ())
-        out = [self._not_run(case.name, why) for case in rest]
-        return out if self._unjudged else self._finish()
-
-    def _not_run(self, case: str, why: str, skipped: str = "") -> Instruction:
-        """The next case, which never started, still gets its row: a failure, or skipped, with the reason."""
-        self._next_case += 1
-        self._unjudged.add(case)
-        ended = CaseEnding(self.nodes, 0, False, why, bool(self.cancel_level), 0.0, skipped=skipped)
-        return JudgeCase(case, ended)
+        out = self.cases.rest(why_not_run(bool(self.cancel_level), self.verdict, ()))
+        return out if self.cases.judging else self._finish()
 
     def _finish(self) -> list[Instruction]:
         self._advance("finished")

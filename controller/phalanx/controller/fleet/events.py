@@ -44,13 +44,14 @@ def event(name: str) -> Any:
 @event("run.started")
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
-    """The controller has the plan and begins."""
+    """The controller has the plan and begins. ``parallel``: cases that may run at a time."""
 
     name: str
     target: str
     nodes: int
     cases: tuple[str, ...]
     controller_pid: int = 0
+    parallel: int = 1
 
 
 @event("run.ending")
@@ -394,7 +395,7 @@ class ParentLeft(Event):
 @event("image.fetched")
 @dataclass(frozen=True, slots=True)
 class BlobFetched(Event):
-    """A node holds a blob (workspace, library), verified; or ``error``."""
+    """A node holds a blob (workspace, library), verified; or ``error``. ``case``: whose workspace it is."""
 
     node: str
     purpose: str
@@ -402,6 +403,7 @@ class BlobFetched(Event):
     size: int
     error: str = ""
     request: int = OWN
+    case: str = ""
 
 
 @event("image.ready")
@@ -462,11 +464,13 @@ class ImageFailed(Event):
 @event("case.started")
 @dataclass(frozen=True, slots=True)
 class CaseStarted(Event):
-    """A case begins; ``nodes`` by node rank order, ``ranks`` in all."""
+    """A case begins; ``nodes`` by node rank order, ``ranks`` in all. ``gpus``: indexes of those that it has
+    on each node while others may run beside it."""
 
     case: str
     nodes: tuple[str, ...]
     ranks: int
+    gpus: tuple[int, ...] = ()
 
 
 @event("case.opened")
@@ -524,6 +528,7 @@ class BarrierReleased(Event):
     name: str
     generation: int
     members: int
+    case: str = ""
 
 
 @event("barrier.failed")
@@ -534,6 +539,7 @@ class BarrierFailed(Event):
     name: str
     generation: int
     reason: str
+    case: str = ""
 
 
 @event("workload.ready")

@@ -75,7 +75,8 @@ class CaseExchange:
 
     def _tell(self, outcome: Outcome) -> Reply:
         if isinstance(outcome, Released):
-            self.events.append(BarrierReleased(outcome.name, outcome.generation, len(outcome.members)))
+            count = len(outcome.members)
+            self.events.append(BarrierReleased(outcome.name, outcome.generation, count, self.case))
             nodes = self._nodes(outcome.members)
             ranges = to_ranges(outcome.members)
             return Reply(nodes, BarrierRelease(self.case, outcome.name, outcome.generation, ranges))
@@ -84,7 +85,7 @@ class CaseExchange:
     def _tell_failed(self, failed: Failed) -> Reply:
         if failed.news and failed.name not in self._failed and len(self._failed) < MOST_TOLD:
             self._failed.add(failed.name)
-            self.events.append(BarrierFailed(failed.name, failed.generation, failed.reason))
+            self.events.append(BarrierFailed(failed.name, failed.generation, failed.reason, self.case))
         message = BarrierFail(self.case, failed.name, failed.generation, failed.reason)
         return Reply(self._nodes(failed.waiting), message)
 

@@ -22,6 +22,8 @@ class Hardware:
     """The GPUs of a node, all of one vendor; ``vendor`` "" when it has none or nothing is known.
 
     ``hip_version``: major and minor number of the node's ROCm, for AMD.
+    ``indexes``: as the vendor's tools count them. ``render_numbers``: by index the N of AMD's
+    ``/dev/dri/renderDN``, () unless all are known.
     """
 
     vendor: str = ""
@@ -29,6 +31,8 @@ class Hardware:
     architecture: str = ""
     product: str = ""
     hip_version: str = ""
+    indexes: tuple[int, ...] = ()
+    render_numbers: tuple[int, ...] = ()
 
     def values(self) -> dict[str, str]:
         """For templates of a plan (``plan/templates.py``); "" for what is not known."""
@@ -53,7 +57,18 @@ def hardware_of(facts: Mapping[str, Any] | None) -> Hardware:
     if not architecture and vendor == "nvidia":
         architecture = product
     release = re.match(r"\d+\.\d+", str((facts or {}).get("rocm") or "")) if vendor == "amd" else None
-    return Hardware(_VENDORS[vendor], len(own), architecture, product, release[0] if release else "")
+    indexes = tuple(sorted(int(gpu.get("index") or 0) for gpu in own))
+    hip, numbers = release[0] if release else "", _render_numbers(own, indexes)
+    return Hardware(_VENDORS[vendor], len(own), architecture, product, hip, indexes, numbers)
+
+
+def _render_numbers(own: Sequence[Mapping[str, Any]], indexes: tuple[int, ...]) -> tuple[int, ...]:
+    """By index. Partitions of one GPU share its bus, and so its number, which is the first one's only."""
+    numbers = {int(gpu.get("index") or 0): int(gpu.get("render_number") or 0) for gpu in own}
+    distinct = set(numbers.values()) - {0}
+    if indexes != tuple(range(len(own))) or len(distinct) < len(own):
+        return ()
+    return tuple(numbers[index] for index in indexes)
 
 
 def _usable(gpu: Mapping[str, Any]) -> bool:

@@ -144,13 +144,14 @@ LIBRARY = "library"
 class Ship(Instruction):
     """Bring a blob to these nodes; record image.fetched for each.
 
-    ``purpose``: "workspace", or see ``LIBRARY``. ``shares``: what a workspace is made of.
+    ``purpose``: "workspace", or see ``LIBRARY``. ``shares``: what a workspace is made of. ``case``: whose it is.
     """
 
     purpose: str
     shares: tuple[Share, ...]
     nodes: tuple[str, ...]
     request: int = OWN
+    case: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ class Intake:
     shipping: Shipping
     pulling: Pulling
     spawn: Spawn
-    exchange: CaseExchange | None = None
+    #: of the cases that run, by name
+    exchanges: dict[str, CaseExchange] = field(default_factory=dict)
     on_exec_exit: Callable[[str, m.StepExited], None] = lambda node, message: None
     dropped: int = 0
     _streams: dict[tuple[str, int], StoredStream] = field(default_factory=dict)
@@ -112,28 +113,29 @@ class Intake:
 
     def _on_rank_word(self, node: str, message: m.Message) -> None:
         """Readiness and numbers of a rank, from the node that has it."""
-        if isinstance(message, m.WorkloadReady) and self._owns(node, message.rank):
+        if isinstance(message, m.WorkloadReady) and self._owns(node, message.case, message.rank):
             self.record(RankReady(message.case, message.rank))
-        elif isinstance(message, m.WorkloadMetric) and self._owns(node, message.rank):
+        elif isinstance(message, m.WorkloadMetric) and self._owns(node, message.case, message.rank):
             self.record(RankMetric(message.case, message.rank, message.name, message.value, message.unit))
 
     # --- steps and what ranks exchange
 
-    def _owns(self, node: str, rank: int) -> bool:
-        """Whether a node may speak for a rank of the case that runs."""
+    def _owns(self, node: str, case: str, rank: int) -> bool:
+        """Whether a node may speak for a rank of a case that runs."""
         if rank == m.NODE_LEVEL:
             return True
-        if self.exchange is not None and self.exchange.node_of.get(rank) == node:
+        exchange = self.exchanges.get(case)
+        if exchange is not None and exchange.node_of.get(rank) == node:
             return True
         self.dropped += 1
         return False
 
     def _on_step_started(self, node: str, message: m.Message) -> None:
-        if isinstance(message, m.StepStarted) and self._owns(node, message.rank):
+        if isinstance(message, m.StepStarted) and self._owns(node, message.case, message.rank):
             self.record(RankStarted(message.case, message.step, node, message.rank))
 
     def _on_step_exited(self, node: str, message: m.Message) -> None:
-        if not isinstance(message, m.StepExited) or not self._owns(node, message.rank):
+        if not isinstance(message, m.StepExited) or not self._owns(node, message.case, message.rank):
             return
         self.record(
             RankExited(
@@ -149,22 +151,28 @@ class Intake:
         )
         self.on_exec_exit(node, message)
 
-    def ranks_gone(self, ranks: list[int], reason: str) -> None:
-        """Ranks are over: barriers that wait for them fail."""
-        if self.exchange is not None:
-            self._reply(self.exchange.leave(ranks, reason))
+    def ranks_gone(self, case: str, ranks: list[int], reason: str) -> None:
+        """Ranks of a case are over: its barriers that wait for them fail."""
+        exchange = self.exchanges.get(case)
+        if exchange is not None:
+            self._reply(exchange, exchange.leave(ranks, reason))
+
+    def node_gone(self, node: str) -> None:
+        """A node is lost with its ranks of every case."""
+        for case, exchange in self.exchanges.items():
+            ranks = [rank for rank, where in exchange.node_of.items() if where == node]
+            self.ranks_gone(case, ranks, f"{node} was lost")
 
     def _on_exchange(self, node: str, message: m.Message) -> None:
-        exchange = self.exchange
-        case = getattr(message, "case", "")
-        if exchange is None or exchange.case != case:
+        exchange = self.exchanges.get(getattr(message, "case", ""))
+        if exchange is None:
             self._refuse_exchange(node, message)
         elif isinstance(message, m.BarrierEnter):
-            self._reply(exchange.enter(node, message))
+            self._reply(exchange, exchange.enter(node, message))
         elif isinstance(message, m.KvPut):
-            self._reply(exchange.put(node, message))
+            self._reply(exchange, exchange.put(node, message))
         elif isinstance(message, m.KvGet):
-            self._reply(exchange.get(node, message))
+            self._reply(exchange, exchange.get(node, message))
 
     def _refuse_exchange(self, node: str, message: m.Message) -> None:
         words = "the case is over"
@@ -174,12 +182,11 @@ class Intake:
         elif isinstance(message, m.KvPut | m.KvGet):
             self.hub.tell([node], m.KvReply(message.request, None, words))
 
-    def _reply(self, replies: list[Reply]) -> None:
+    def _reply(self, exchange: CaseExchange, replies: list[Reply]) -> None:
         for reply in replies:
             self.hub.tell(reply.nodes, reply.message)
-        if self.exchange is not None:
-            for event in self.exchange.take_events():
-                self.record(event)
+        for event in exchange.take_events():
+            self.record(event)
 
     # --- logs
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from ..plan.model import CasePlan, EnvValue
 from ..plan.templates import node_values, render
@@ -49,8 +51,15 @@ class Meeting:
         return {name: text for name, text in made.items() if text or not plain[name].template}
 
 
-def meeting_of(case: CasePlan, roster: Roster, nodes: tuple[str, ...]) -> Meeting:
-    """The meeting of a case on these nodes of the roster."""
-    port = case.master_port or (roster.nodes[nodes[0]].facts or {}).get("free_port") or DEFAULT_PORT
+def meeting_of(case: CasePlan, roster: Roster, nodes: tuple[str, ...], taken: Container[int] = ()) -> Meeting:
+    """The meeting of a case on these nodes of the roster; ``taken``: ports that it must not be given."""
+    port = case.master_port or _free_port(roster.nodes[nodes[0]].facts or {}, taken)
     hardware = tuple(hardware_of(roster.nodes[node].facts) for node in nodes)
-    return Meeting(tuple(roster.address(node) or HERE for node in nodes), int(port), hardware)
+    return Meeting(tuple(roster.address(node) or HERE for node in nodes), port, hardware)
+
+
+def _free_port(facts: Mapping[str, Any], taken: Container[int]) -> int:
+    """A port that the first node has said to be free; past those, and of a node that said nothing, the
+    default and its neighbours."""
+    told: list[int] = [port for port in (facts.get("free_port"), *(facts.get("more_ports") or ())) if port]
+    return next(port for port in chain(told, range(DEFAULT_PORT, 65536)) if port not in taken)

@@ -45,6 +45,7 @@ class _Shipment:
     purpose: str
     manifest: Manifest
     image: int
+    case: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +73,25 @@ class Shipping:
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _next: int = 1
 
-    async def ship(self, purpose: str, path: Path, nodes: tuple[str, ...], image: int = OWN) -> None:
-        """Bring a file to nodes; an event for each says how that went. ``image``: the request it is for."""
+    async def ship(
+        self, purpose: str, path: Path, nodes: tuple[str, ...], image: int = OWN, case: str = ""
+    ) -> None:
+        """Bring a file to nodes; an event for each says how that went.
+
+        ``image``: the request it is for; ``case``: whose workspace it is.
+        """
         try:
             known = self._manifests.get(path)
             manifest = known if known is not None else await asyncio.to_thread(manifest_of, path)
         except OSError as error:
             words = f"cannot read {path}: {error.strerror}"
             for node in nodes:
-                self.record(BlobFetched(node, purpose, "", 0, words, image))
+                self.record(BlobFetched(node, purpose, "", 0, words, image, case))
             return
         self._manifests[path] = manifest
         self.hold(Held(manifest, path))
         request, self._next = self._next, self._next + 1
-        self._shipments[request] = _Shipment(purpose, manifest, image)
+        self._shipments[request] = _Shipment(purpose, manifest, image, case)
         for page in manifest.pages():
             self.hub.tell(nodes, page)
         self.hub.tell(nodes, BlobFetch(request, manifest.blob, manifest.size))
@@ -101,8 +107,8 @@ class Shipping:
         shipment = self._shipments.get(message.request)
         if shipment is not None:
             blob = shipment.manifest.blob.hex()
-            size = shipment.manifest.size
-            self.record(BlobFetched(node, shipment.purpose, blob, size, message.error, shipment.image))
+            size, image, case = shipment.manifest.size, shipment.image, shipment.case
+            self.record(BlobFetched(node, shipment.purpose, blob, size, message.error, image, case))
 
     def on_progress(self, node: str, message: Message) -> None:
         """Verified bytes of a fetch so far."""

@@ -26,7 +26,10 @@ PREFIXES = ("auto", "host", "rank", "both", "none")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How lines are written. ``prefix``: host, rank, both, none or a template with {node} {rank} ..."""
+    """How lines are written. ``prefix``: host, rank, both, none or a template with {node} {rank} ...
+
+    ``cases``: name the case as well, in front of what ``prefix`` names.
+    """
 
     prefix: str = "both"
     tty: bool = False
@@ -34,6 +37,7 @@ class Look:
     unicode: bool = True
     timestamps: bool = False
     width: int = 0
+    cases: bool = False
 
 
 Render = Callable[[Source, Block, Times], bytes]
@@ -80,7 +84,7 @@ class Shower:
         return known
 
     def _make_prefix(self, source: Source) -> bytes:
-        tag = tag_of(self._look.prefix, source, self._local(source))
+        tag = tag_of(self._look.prefix, source, self._local(source), cases=self._look.cases)
         if not tag:
             return b""
         if "{" in self._look.prefix:
@@ -137,13 +141,16 @@ def _split(data: bytes) -> list[bytes]:
     return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
 
 
-def tag_of(prefix: str, source: Source, local: int) -> str:
-    """The tag of a source under a prefix mode or template; "" for none."""
+def tag_of(prefix: str, source: Source, local: int, *, cases: bool = False) -> str:
+    """The tag of a source under a prefix mode or template; "" for none. ``cases``: ``demo:node1/3``."""
     node = clean_text(source.node)
     if "{" in prefix:
         stream = "stderr" if source.output == "err" else "stdout"
         words = {"node": node, "rank": source.rank, "lrank": local, "case": source.case, "step": source.step}
         return prefix.format_map({**words, "stream": stream})
+    if cases and source.case:
+        tag, case = tag_of(prefix, source, local), clean_text(source.case)
+        return f"{case}:{tag}" if tag else case
     if prefix == "none":
         return ""
     if source.rank < 0 or prefix == "host":

@@ -13,6 +13,7 @@ from phalanx.protocol.messages import JOB_NUMBER, Runtime
 
 from ..logs.clean import clean
 from .describe_container import allowed_lines, container_lines, mount_line
+from .gpus import ALL
 from .model import CasePlan, EnvValue, Plan, Share, StepPlan, TargetPlan
 from .secrets import MASK
 from .templates import shown
@@ -29,6 +30,7 @@ def describe(plan: Plan, transfer: Iterable[str] = ()) -> str:
     lines += _line("or sbatch", _batch_script(plan))
     lines += _line("image", [*_images(plan), *transfer])
     lines += _line("images", _inventory(plan))
+    lines += _line("parallel", _parallel(plan))
     for case in plan.cases:
         lines += ["", f"case  {case.name}", *_case(plan, case)]
     lines.append("")
@@ -158,6 +160,11 @@ def _inventory(plan: Plan) -> Iterator[str]:
     yield f"every node says what it has of {wanted.reference or 'all images'}"
 
 
+def _parallel(plan: Plan) -> Iterator[str]:
+    if plan.parallel > 1:
+        yield f"up to {plan.parallel} cases at a time, each on GPUs and with a MASTER_PORT of its own"
+
+
 def _images(plan: Plan) -> Iterator[str]:
     """Each with its cases, when there is more than one."""
     for place, image in enumerate(plan.images):
@@ -181,6 +188,7 @@ def _case(plan: Plan, case: CasePlan) -> Iterator[str]:
     yield from _line("runtime", [f"{case.container.runtime.value}{f'  ({why})' if why else ''}"])
     yield from _line("steps", _steps(plan, case))
     yield from _line("workspace", map(_share, case.workspace))
+    yield from _line("gpus", _gpus(plan, case))
     yield from _line("env", _env(case, plan.target.nodes))
     yield from _line("data", _data(plan, case))
     yield from _line("mounts", map(mount_line, case.container.mounts))
@@ -251,6 +259,16 @@ def _data(plan: Plan, case: CasePlan) -> Iterator[str]:
         target = f" → {place.target}" if docker else ""
         origin = _from(plan, f"cases.{case.name}.data.{place.target}")
         yield f"{place.name}: {', else '.join(sources)}{target}{origin}"
+
+
+def _gpus(plan: Plan, case: CasePlan) -> Iterator[str]:
+    """Those that are given on the nodes."""
+    gpus = case.gpus
+    if gpus is None or plan.parallel == 1 or case.driven:
+        return
+    among = f" of {', '.join(map(str, gpus.named))}" if gpus.named else ""
+    count = f"all{among}" if gpus.count == ALL else f"? {gpus.count} that are free{among}"
+    yield f"{count} on each node   ({gpus.origin})"
 
 
 def _results(plan: Plan, case: CasePlan) -> Iterator[str]:

@@ -6,6 +6,7 @@ something asks for them and it is known whose they are: from the context or the 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -23,13 +24,17 @@ MOST_GPUS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """``count``: GPUs per node, ``ALL``, or 0 for none; ``indexes``: which, when the context says."""
+    """``count``: GPUs per node, ``ALL``, or 0 for none; ``indexes``: which, when the context says.
+
+    ``named``: all that the context names, of which cases that run at once have shares.
+    """
 
     vendor: str
     count: int
     origin: str
     indexes: tuple[int, ...] = ()
     render_numbers: tuple[int, ...] = ()
+    named: tuple[int, ...] = ()
 
     @property
     def known(self) -> int | None:
@@ -73,6 +78,47 @@ def with_gpus(spec: ContainerSpec, gpus: Gpus) -> ContainerSpec:
     )
 
 
+def when_given(gpus: Gpus, container: bool, at_once: int) -> tuple[Gpus, Gpus | None]:
+    """GPUs that a container has by the plan, and those that a case is given on the nodes, None for the same.
+
+    On the nodes when others may run beside it, or when only a node knows whose GPUs it has.
+    """
+    if not gpus.count:
+        return gpus, None
+    if at_once > 1:
+        return replace(gpus, count=0), gpus
+    return gpus, gpus if container and not gpus.vendor else None
+
+
+def on_node(gpus: Gpus, vendor: str, indexes: tuple[int, ...], numbers: tuple[int, ...]) -> Gpus:
+    """GPUs of a case on one node, whose ``vendor`` and render ``numbers`` it tells.
+
+    ``indexes``: those that it is given, () for as many as it wants of all.
+    """
+    known = gpus.render_numbers or (numbers if indexes else ())
+    return replace(gpus, vendor=gpus.vendor or vendor, indexes=indexes or gpus.indexes, render_numbers=known)
+
+
+#: The variables by which workloads are told which GPUs are theirs.
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+
+def visible_devices(spec: ContainerSpec, gpus: Gpus, said: Container[str]) -> dict[str, str]:
+    """Variables for a workload that could reach more GPUs than it is given: a process, or a container that
+    has all of AMD's render nodes because nobody knows their numbers.
+
+    ``said``: variables that the user sets; one of these leaves the choice to the user. HIP reads its own
+    variable before CUDA's; both, or ROCR's as well, would count twice (and Ray does not start with both).
+    """
+    by_devices = spec.runtime is Runtime.DOCKER and (gpus.vendor != "AMD" or gpus.render_numbers)
+    if by_devices or not gpus.indexes or any(name in said for name in VISIBLE):
+        return {}
+    words = ",".join(map(str, gpus.indexes))
+    if gpus.vendor == "AMD":
+        return {"HIP_VISIBLE_DEVICES": words, "RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES": ""}
+    return {"CUDA_VISIBLE_DEVICES": words}
+
+
 _T = TypeVar("_T")
 
 
@@ -100,7 +146,8 @@ def gpus_of(context: Context, card: ModelCard | None, asked: str, image_vendor: 
         )
     if numbers and not chosen and count > 0:
         chosen = tuple(range(min(count, len(numbers))))
-    return Gpus(context.gpu_vendor or image_vendor, count, origin, chosen, numbers)
+    named = indexes or tuple(range(len(numbers)))
+    return Gpus(context.gpu_vendor or image_vendor, count, origin, chosen, numbers, named)
 
 
 def _count(context: Context, card: ModelCard | None, asked: str) -> tuple[int, str]:

@@ -27,7 +27,7 @@ class RunInputs:
     ``around``: what lies around each model. ``credentials``: what each ``cred`` of a card gives.
     ``keep_model_dir``: bring back all of the model's folder; ``skip_model_run``: everything but the model's
     own script; ``run_on_skipped``: also where a card says ``skip_gpu_arch``. ``allow``: words of ``--allow``.
-    ``data``: the data sets that models may name.
+    ``data``: the data sets that models may name. ``parallel``: most models that run at a time.
     """
 
     run_id: str
@@ -75,3 +75,9 @@ class RunInputs:
     run_on_skipped: bool = False
     allow: tuple[str, ...] = ()
     data: DataInputs = field(default_factory=DataInputs)
+    parallel: int | None = None
+
+    @property
+    def at_once(self) -> int:
+        """Models that can run at a time: no more than there are."""
+        return max(1, min(self.parallel or 1, len(self.models)))

@@ -18,6 +18,7 @@ from ..workflow.distributed import distributed_of
 from ..workflow.errors import InputError
 from ..workflow.secrecy import secrets_within
 from .allowances import allowance_origins, allowance_warnings
+from .at_once import check_at_once, cost_of
 from .container import container_of, image_of, mount_warnings, runtime_of
 from .env import Environment
 from .gpus import gpus_of
@@ -162,6 +163,7 @@ def plan_of_cases(
 ) -> Plan:
     """The whole plan around its cases. Raises InputError."""
     _check(inputs, cases)
+    check_at_once(inputs, cases)
     travel = travel_plan(inputs)
     if inputs.exit_policy:
         if inputs.exit_policy not in ("workflow", "first", "max", "any"):
@@ -187,6 +189,7 @@ def plan_of_cases(
         timing=timing,
         exit_policy=policy,
         keep=inputs.keep,
+        parallel=inputs.at_once,
         origins={**placement.origins, **allowance_origins(inputs, cases)},
         refusals=tuple(placement.refusals),
         warnings=tuple(
@@ -194,6 +197,7 @@ def plan_of_cases(
                 (
                     *(*inputs.notes, *inputs.context.warnings, *placement.warnings, *bulk_warnings(travel)),
                     *_container_warnings(inputs, cases),
+                    *cost_of(inputs.at_once, cases),
                 )
             )
         ),

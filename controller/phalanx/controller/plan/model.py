@@ -110,10 +110,11 @@ class CasePlan:
     ``columns``: what the row of perf.csv says about the model (name, args, tags, ...), by column name.
     ``needs_image``: an image that every node must have beside that of the container, or "".
     ``roles``: which node ranks ("0", "1-3") each role of the launcher has, for those that have any.
-    ``gpus``: those that a node's container is given once it is known whose the node has; None when the plan
-    knows. ``skip``: why the model's own script is not run, "" when it is. ``driven``: its script runs on the
-    first node alone, outside a container, and drives all nodes with the scheduler's own commands.
-    ``library``: a distribution that every node needs for the case's data steps, "" for none.
+    ``gpus``: those that it is given on each node once it is known whose the node has, or which are free while
+    cases run at once; None when the plan knows. ``skip``: why the model's own script is not run, "" when it
+    is. ``driven``: its script runs on the first node alone, outside a container, and drives all nodes with
+    the scheduler's own commands. ``library``: a distribution that every node needs for the case's data
+    steps, "" for none.
     """
 
     name: str
@@ -245,6 +246,8 @@ class Plan:
     exit_policy: Literal["workflow", "first", "max", "any"] = "workflow"
     #: keep allocation and agents for ``phalanx exec`` after the cases, until cancelled
     keep: bool = False
+    #: most cases that run at a time, on GPUs of their own
+    parallel: int = 1
     origins: dict[str, str] = field(default_factory=dict)
     #: what a person should know before the run: input that is accepted and does nothing
     warnings: tuple[str, ...] = ()

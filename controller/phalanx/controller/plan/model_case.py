@@ -22,7 +22,7 @@ from .data import data_of, with_data
 from .docker_options import parse_docker_options
 from .driven import driven_steps, put_driven, result_places
 from .env import Environment
-from .gpus import Gpus, gpus_of
+from .gpus import Gpus, gpus_of, when_given
 from .inputs import RunInputs
 from .launch_shape import Shape
 from .launchers import check_devices, launcher_column, launcher_of, put_interfaces, put_launch, shape_of
@@ -86,11 +86,13 @@ def model_case(
         put_driven(environment, inputs, placement, image)
     check_devices(environment, launcher)
     env, secrets = environment.finished()
+    own_image = image if runtime is Runtime.DOCKER else ""
+    by_plan, on_nodes = when_given(gpus, bool(own_image), inputs.at_once)
     tools = _tools(inputs, model, secrets)
     where = "on this node" if runtime is Runtime.PROCESS else "in the image"
     around = around_model(model, tools, inputs.around.common, inputs.credentials, where)
     container = replace(
-        container_of(inputs, card, runtime, image if runtime is Runtime.DOCKER else "", gpus),
+        container_of(inputs, card, runtime, own_image, by_plan),
         workdir=around.folder,
     )
     container = with_data(container, data, env)
@@ -119,7 +121,7 @@ def model_case(
         needs_image=image if head_only else "",
         roles=shape.roles if shape else {},
         runs_on=_runs_on(inputs, model),
-        gpus=gpus if gpus.count and not gpus.vendor and container.image else None,
+        gpus=on_nodes,
         skip="--skip-model-run" if inputs.skip_model_run else "",
         driven=head_only,
         library=data.library,

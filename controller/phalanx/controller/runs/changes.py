@@ -8,10 +8,10 @@ from typing import Any
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.logs.sources import EXEC_STEP
-from phalanx.controller.nodesets import counted
+from phalanx.controller.nodesets import counted, fold_numbers
 from phalanx.controller.runs.echoes import end_words
 from phalanx.controller.runs.model import Mark, RunView
-from phalanx.controller.runs.screen import rank_counts
+from phalanx.controller.runs.screen import case_counts, rank_counts
 from phalanx.controller.runs.view import cause_of
 from phalanx.controller.runs.words import duration, plural, short_image, size
 
@@ -48,10 +48,18 @@ _WORDS: dict[type[ev.Event], Callable[[RunView, Any], str]] = {
         f"image {e.reference} is asked for on {counted(e.nodes)}" + (f" for case {e.case}" if e.case else "")
     ),
     ev.ImageFailed: lambda view, e: f"image {e.reference} is not on every node: {e.reason}",
-    ev.CaseStarted: lambda view, e: f"case {e.case}: {plural(e.ranks, 'rank')} on {counted(e.nodes)}",
-    ev.BarrierFailed: lambda view, e: f"barrier {e.name} cannot open: {e.reason}",
+    ev.CaseStarted: lambda view, e: (
+        f"case {e.case}: {plural(e.ranks, 'rank')} on {counted(e.nodes)}"
+        + (f", GPU {fold_numbers(e.gpus)}" if e.gpus else "")
+    ),
+    ev.BarrierFailed: lambda view, e: f"{_whose(view, e.case)}barrier {e.name} cannot open: {e.reason}",
     ev.CaseFinished: lambda view, e: f"case {e.case}: {e.status}" + (f" ({e.reason})" if e.reason else ""),
 }
+
+
+def _whose(view: RunView, case: str) -> str:
+    """Names the case of a line where others run beside it."""
+    return f"case {case}: " if view.parallel > 1 else ""
 
 
 def words(view: RunView, recorded: ev.Recorded) -> str:
@@ -62,7 +70,7 @@ def words(view: RunView, recorded: ev.Recorded) -> str:
     if isinstance(event, ev.ImageSource):
         return clean_text(event.error or f"image from {event.where}, {size(event.size)}")
     if isinstance(event, ev.RankExited):
-        return _rank(event)
+        return _rank(view, event)
     make = _WORDS.get(type(event))
     return clean_text(make(view, event)) if make is not None else ""
 
@@ -75,7 +83,7 @@ def said(recorded: ev.Recorded) -> str:
     return clean_text(f"{event.node or 'spawner'}: {event.text}")
 
 
-def _rank(event: ev.RankExited) -> str:
+def _rank(view: RunView, event: ev.RankExited) -> str:
     """Only the bad ends, and not those that phalanx itself brought about."""
     cause = cause_of(event.cause)
     if (
@@ -86,6 +94,7 @@ def _rank(event: ev.RankExited) -> str:
         return ""
     where = f"{event.node} rank {event.rank}" if event.rank >= 0 else event.node
     detail = f": {event.detail}" if event.detail else ""
+    where = _whose(view, event.case) + where
     return clean_text(f"{where} {event.step} failed, {end_words(event.status, cause)}{detail}")
 
 
@@ -99,6 +108,8 @@ def heartbeat(view: RunView, now: float) -> str:
     case = view.current()
     if view.state == "pending":
         return f"waiting for {plural(view.expected, 'node')} ({took})"
+    if view.parallel > 1 and view.running():
+        return f"{case_counts(view)}: {', '.join(clean_text(one.name) for one in view.running())} ({took})"
     if case is not None and not case.status:
         return f"{rank_counts(view, case)} ({took})"
     if view.expected and view.joined < view.expected:

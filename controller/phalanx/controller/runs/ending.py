@@ -196,10 +196,10 @@ def _first(view: RunView, evidence: Evidence, style: Style) -> list[str]:
     if first is None:
         return [f"  {clean_text(view.reason) or 'the run failed'}"]
     together = any(out_of_time(view))
-    what, where = ("Deadline", _step(view, first)) if together else ("First failure", _place(first))
+    what, where = ("Deadline", _step(view, first)) if together else ("First failure", _place(view, first))
     heading = f"  {what} {style.dash} {where} at {moment(first.at, millis=True)}"
     lines = [style.paint(heading, "1")]
-    lines += _together_lines(first) if together else [f"  {line}" for line in _cause_lines(first)]
+    lines += _together_lines(view, first) if together else [f"  {line}" for line in _cause_lines(first)]
     if evidence.lines:
         lines += [f"  {style.bar} {line}" for line in evidence.lines]
         shown = len(evidence.lines)
@@ -223,16 +223,18 @@ def _step(view: RunView, first: Failure) -> str:
     return f"{step} was still running on {_waited(view)} ranks"
 
 
-def _together_lines(first: Failure) -> list[str]:
+def _together_lines(view: RunView, first: Failure) -> list[str]:
     return [
         f"  {clean_text(first.detail) or CAUSE_WORDS[Cause.DEADLINE]}",
         "  if they wait for each other: is one on another MASTER_ADDR or MASTER_PORT, or not there at all?",
-        f"  the end of what {_place(first)} said:",
+        f"  the end of what {_place(view, first)} said:",
     ]
 
 
-def _place(first: Failure) -> str:
+def _place(view: RunView, first: Failure) -> str:
     step = "" if first.step in ("", "main") else f", step {clean_text(first.step)}"
+    if view.parallel > 1 and first.case and first.node:
+        step += f", case {clean_text(first.case)}"
     if first.fault is Fault.RANK and first.rank >= 0:
         return f"{clean_text(first.node)} rank {first.rank} (local {first.local}){step}"
     if first.fault is Fault.CASE and not first.node:
@@ -257,7 +259,8 @@ def _next(view: RunView, evidence: Evidence, directory: str) -> list[str]:
     if any(out_of_time(view)):
         return [f"  next   phalanx logs {view.run_id}"]
     if first.fault is Fault.RANK and first.rank >= 0:
-        return [f"  next   phalanx logs {view.run_id} --rank {first.rank}"]
+        case = f" --case {clean_text(first.case)}" if len(view.case_names) > 1 else ""
+        return [f"  next   phalanx logs {view.run_id}{case} --rank {first.rank}"]
     if first.fault in (Fault.RANK, Fault.NODE) and evidence.lines:
         return [f"  next   phalanx logs {view.run_id} -w {clean_text(first.node)}"]
     if first.fault in (Fault.IMAGE, Fault.NODE) or (first.fault is Fault.CASE and not first.case):

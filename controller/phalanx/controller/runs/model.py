@@ -90,11 +90,13 @@ class RankView:
 
 @dataclass(slots=True)
 class CaseView:
-    """A case: ``status`` is "" until its verdict."""
+    """A case: ``status`` is "" until its verdict. ``gpus``: indexes of those that it has on each node while
+    others may run beside it."""
 
     name: str
     nodes: tuple[str, ...] = ()
     ranks: int = 0
+    gpus: tuple[int, ...] = ()
     step: str = ""
     status: str = ""
     reason: str = ""
@@ -105,6 +107,13 @@ class CaseView:
     left_out: tuple[str, ...] = ()
     began: float | None = None
     ended: float | None = None
+
+    @property
+    def state(self) -> str:
+        """waiting, running or over."""
+        if self.status:
+            return "over"
+        return "waiting" if self.began is None else "running"
 
     @property
     def ranks_per_node(self) -> int:
@@ -197,8 +206,9 @@ RankKey = tuple[str, str, str, int]
 class RunView:
     """All of a run. ``state``: starting, pending, running, ending, then succeeded, failed or cancelled.
 
-    ``request``: of which image this is the view: its own, which are those of its cases one after another, if
-    not of one that was asked for later. ``image``: that one; ``earlier_images``: those before it.
+    ``parallel``: cases that may run at a time. ``request``: of which image this is the view: its own, which
+    are those of its cases one after another, if not of one that was asked for later. ``image``: that one;
+    ``earlier_images``: those before it.
     """
 
     run_id: str = ""
@@ -209,6 +219,7 @@ class RunView:
     seq: int = 0
     expected: int = 0
     case_names: tuple[str, ...] = ()
+    parallel: int = 1
     controller_pid: int = 0
     job_id: str = ""
     owned: bool = False
@@ -265,6 +276,10 @@ class RunView:
     def current(self) -> CaseView | None:
         """The case that was begun last."""
         return next(reversed(self.cases.values()), None)
+
+    def running(self) -> list[CaseView]:
+        """The cases that run, in the order in which they began."""
+        return [case for case in self.cases.values() if case.state == "running"]
 
     def of_step(self, case: str, step: str) -> list[RankView]:
         """The processes of a step."""

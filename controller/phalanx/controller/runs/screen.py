@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from phalanx.controller.logs.clean import clean_text
-from phalanx.controller.nodesets import counted, fold
+from phalanx.controller.nodesets import counted, fold, fold_numbers
 from phalanx.controller.runs.model import PHASES, CaseView, Mark, NodeView, PhaseView, RunView
 from phalanx.controller.runs.words import Style, clip, clock, duration, number, plural, short_image, size
 from phalanx.protocol.messages import Cause
 
-#: Lines of the live area, at most.
+#: Lines of the live area, at most, and of them those of cases that run at once.
 AREA = 12
+AREA_OF_CASES = 4
 
 
 @dataclass(slots=True)
@@ -44,6 +45,8 @@ def progress(view: RunView, now: float, style: Style, passing: Passing | None = 
         phase = view.phases[name]
         if phase.mark is not Mark.WAITING:
             lines.append(phase_line(view, name, now, style, passing.progress.get(name)))
+        if name == "run" and view.parallel > 1:
+            lines += case_lines(view, now, style)
     lines += trouble_lines(view, style)
     if view.state == "ending":
         lines.append(f"  {style.mark('active')} ending       {clean_text(view.ending)}")
@@ -105,10 +108,36 @@ def _image(view: RunView, style: Style, done: Mapping[str, tuple[int, int]]) -> 
     return text
 
 
+def case_lines(view: RunView, now: float, style: Style) -> list[str]:
+    """The cases that run at once, a line for each as far as there is room."""
+    running = view.running()
+    room = AREA_OF_CASES if len(running) <= AREA_OF_CASES else AREA_OF_CASES - 1
+    lines = []
+    for case in running[:room]:
+        took = style.paint(duration(max(0.0, now - (case.began or now))), "2")
+        lines.append(f"      {clean_text(case.name)}  {rank_counts(view, case)}{_on_gpus(case)}   {took}")
+    more = len(running) - room
+    return [*lines, f"      and {more} more"] if more > 0 else lines
+
+
+def _on_gpus(case: CaseView) -> str:
+    return f", GPU {fold_numbers(case.gpus)}" if case.gpus else ""
+
+
+def case_counts(view: RunView) -> str:
+    """How the cases of a run stand, of which several run at once: ``2 cases running, 1/6 over``."""
+    over = [case for case in view.cases.values() if case.status]
+    bad = sum(1 for case in over if case.status not in ("SUCCESS", "SKIPPED"))
+    text = f"{plural(len(view.running()), 'case')} running, {number(len(over))}/{len(view.case_names)} over"
+    return text + (f", {number(bad)} not well" if bad else "")
+
+
 def _run(view: RunView, style: Style, done: Mapping[str, tuple[int, int]]) -> str:
     case = view.current()
     if case is None:
         return ""
+    if view.parallel > 1:
+        return case_counts(view)
     parts = []
     if len(view.case_names) > 1:
         place = list(view.cases).index(case.name) + 1

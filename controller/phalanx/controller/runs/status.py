@@ -69,6 +69,8 @@ def document(run: RunDirectory, view: RunView, now: float | None = None) -> dict
         "images": [image_document(image) for image in view.images],
         "nodes": [node_document(node) for node in view.nodes.values()],
         "cases": [case_document(view, view.cases.get(name) or CaseView(name)) for name in view.case_names],
+        "parallel": view.parallel,
+        "running": [case.name for case in view.running()],
         "first_failure": _failure(view),
         "followers": [asdict(group) for group in followers(view)],
         "leftovers": list(view.leftovers),
@@ -133,10 +135,12 @@ def case_document(view: RunView, case: CaseView) -> dict[str, Any]:
     """A case with the ends of its ranks."""
     return {
         "case": case.name,
+        "state": case.state,
         "status": case.status,
         "reason": case.reason,
         "error": case.error,
         "nodes": list(case.nodes),
+        "gpus": list(case.gpus),
         "rows": [dict(row) for row in case.rows],
         "notes": list(case.notes),
         "left_out": list(case.left_out),

@@ -87,6 +87,7 @@ def _notice(view: RunView, at: float, text: str) -> None:
 def _run_started(view: RunView, at: float, event: ev.RunStarted) -> None:
     view.name, view.target, view.expected = event.name, event.target, event.nodes
     view.case_names, view.controller_pid = event.cases, event.controller_pid
+    view.parallel = event.parallel
     if view.started_at is None:
         view.started_at = at
 
@@ -266,7 +267,8 @@ def _image_source(view: RunView, at: float, event: ev.ImageSource) -> None:
 @_on(ev.BlobFetched)
 def _blob_fetched(view: RunView, at: float, event: ev.BlobFetched) -> None:
     if event.error:
-        _fail(view, Failure(Fault.IMAGE, at, f"{event.purpose}: {event.error}", node=event.node))
+        words = f"{event.purpose}: {event.error}"
+        _fail(view, Failure(Fault.IMAGE, at, words, node=event.node, case=event.case))
 
 
 @_on(ev.LayersOnNode)
@@ -357,7 +359,7 @@ def _runtime_opened(view: RunView, at: float, event: ev.RuntimeOnNode) -> None:
 def _case_started(view: RunView, at: float, event: ev.CaseStarted) -> None:
     view.state = "running"
     view.phases["run"].begin(at)
-    view.cases[event.case] = CaseView(event.case, event.nodes, event.ranks, began=at)
+    view.cases[event.case] = CaseView(event.case, event.nodes, event.ranks, event.gpus, began=at)
 
 
 @_on(ev.CaseOpenedOn)
@@ -411,7 +413,8 @@ def _rank_metric(view: RunView, at: float, event: ev.RankMetric) -> None:
 
 @_on(ev.BarrierFailed)
 def _barrier_failed(view: RunView, at: float, event: ev.BarrierFailed) -> None:
-    _notice(view, at, f"barrier {event.name} cannot open: {event.reason}")
+    whose = f" of case {event.case}" if view.parallel > 1 else ""
+    _notice(view, at, f"barrier {event.name}{whose} cannot open: {event.reason}")
 
 
 @_on(ev.FileCollected)
