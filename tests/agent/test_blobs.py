@@ -231,3 +231,44 @@ async def test_a_spoilt_chunk_on_the_wire_is_told_by_its_number(tmp_path: Path) 
         assert "chunk 1 does not match its digest" in (await controller.heard(m.BlobHave)).error
         again = controller.ship(CONTENT, request=2)
         assert (await controller.heard(m.BlobHave)) == m.BlobHave(2, again, "")
+
+
+async def test_bytes_that_two_cases_share_are_there_until_the_last_lets_go(other: Store) -> None:
+    manifest, first = other.expect(CONTENT)
+    await other.answer(manifest, first, CONTENT)
+    _, second = other.expect(CONTENT)
+    path = await second
+    other.store.drop(manifest.blob)
+    assert path.exists()
+    other.store.drop(manifest.blob)
+    assert not path.exists()
+    _, third = other.expect(CONTENT)
+    await other.answer(manifest, third, CONTENT)
+    assert (await third).read_bytes() == CONTENT
+
+
+async def test_who_sent_the_manifest_before_the_last_let_go_still_gets_the_blob(other: Store) -> None:
+    manifest, first = other.expect(CONTENT)
+    await other.answer(manifest, first, CONTENT)
+    for page in manifest.pages():
+        other.store.on_chunks(page)
+    other.store.drop(manifest.blob)
+    fetch = other.store.fetch(m.BlobFetch(2, manifest.blob, manifest.size))
+    second = asyncio.create_task(fetch)
+    await other.answer(manifest, second, CONTENT)
+    assert (await second).read_bytes() == CONTENT
+
+
+async def test_a_file_that_two_cases_offer_is_offered_until_both_are_gone(
+    other: Store, tmp_path: Path
+) -> None:
+    for case in ("a", "b"):
+        (tmp_path / case).mkdir()
+        (tmp_path / case / "perf.csv").write_bytes(b"1")
+        manifest = await other.store.offer(tmp_path / case, "perf.csv")
+    other.store.forget(tmp_path / "b")
+    await other.store.serve(m.ChunkGet(manifest.blob, 0))
+    assert other.sent[-1] == m.Chunk(manifest.blob, 0, b"1")
+    other.store.forget(tmp_path / "a")
+    await other.store.serve(m.ChunkGet(manifest.blob, 0))
+    assert isinstance(other.sent[-1], m.ChunkRefused)

@@ -309,3 +309,24 @@ async def _ask_as_two_users(folder: Path) -> None:
         ]
         assert len(json.loads(mine.stdout)["nodes"]) == 2
         assert json.loads(his.stdout) == {"error": "this run belongs to user 0, not to 65534"}
+
+
+async def test_a_command_says_in_which_of_several_cases_it_is_meant(tmp_path: Path) -> None:
+    async with desk(tmp_path) as one, one.http() as http:
+        one.run_case("case1", ("n1",))
+        for body, words in (
+            ({}, "several cases are running: say --case with one of case0, case1"),
+            ({"case": "case7"}, "case case7 is not running now; these are: case0, case1"),
+            ({"case": "case1", "nodes": ["n0"]}, "no agent is on n0"),
+        ):
+            async with http.post("/v1/exec", json={"argv": ["ls"], **body}) as reply:
+                assert (reply.status, words in await reply.text()) == (409, True)
+        async with http.post("/v1/exec", json={"argv": ["ls"], "case": "x", "where": "host"}) as reply:
+            assert reply.status == 400
+        async with http.post("/v1/exec", json={"argv": ["ls"], "case": "case1"}) as reply:
+            reading = asyncio.create_task(exec_lines(reply))
+            start = await one.step()
+            assert start.case == "case1"
+            one.exit(start, "n1", 0)
+            async with asyncio.timeout(20):
+                assert (await reading)[0] == ("exec.started", {"step": "exec-1", "nodes": ["n1"]})

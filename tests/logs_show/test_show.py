@@ -136,3 +136,16 @@ def test_dshbak_style_tags_group_by_node_and_local_rank() -> None:
     """The pattern with which dshbak takes a tag: up to the first colon."""
     tags = {line.split(b":", 1)[0] for line in shown(b"a: b\nc\n").splitlines()}
     assert tags == {b"node1/1"}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        ("none", b"demo: a\n"),
+        ("host", b"demo:node1: a\n"),
+        ("both", b"demo:node1/1: a\n"),
+        ("{case}@{node}> ", b"demo@node1> a\n"),
+    ],
+)
+def test_where_several_cases_run_at_once_a_line_names_its_case(prefix: str, expected: bytes) -> None:
+    assert shown(b"a\n", Look(prefix, cases=True)) == expected

@@ -19,7 +19,7 @@ class Phase(Enum):
     JOINING = "joining"
     #: facts, runtimes and the image are being made ready on every node
     PREPARING = "preparing"
-    #: cases run, one after another, each once its image is on every node
+    #: cases run, one after another or several at a time, each once its image is on every node
     RUNNING = "running"
     #: kept alive for ``phalanx exec`` until cancelled
     IDLE = "idle"

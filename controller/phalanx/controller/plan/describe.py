@@ -12,6 +12,7 @@ from pathlib import Path
 from phalanx.protocol.messages import JOB_NUMBER, Runtime
 
 from ..logs.clean import clean
+from ..nodesets import fold_numbers
 from .describe_container import allowed_lines, container_lines, mount_line
 from .gpus import ALL
 from .model import CasePlan, EnvValue, Plan, Share, StepPlan, TargetPlan
@@ -266,7 +267,7 @@ def _gpus(plan: Plan, case: CasePlan) -> Iterator[str]:
     gpus = case.gpus
     if gpus is None or plan.parallel == 1 or case.driven:
         return
-    among = f" of {', '.join(map(str, gpus.named))}" if gpus.named else ""
+    among = f" of {fold_numbers(gpus.named)}" if gpus.named else ""
     count = f"all{among}" if gpus.count == ALL else f"? {gpus.count} that are free{among}"
     yield f"{count} on each node   ({gpus.origin})"
 

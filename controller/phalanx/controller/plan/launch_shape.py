@@ -32,7 +32,7 @@ _PRIMUS_MODEL = re.compile(r"primus_pretrain/(.+)", re.DOTALL)
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a launcher's row is filled in from. ``processes``: on a node, 0 for all of its GPUs, of a number
-    that only the node knows."""
+    that only the node knows. ``at_once``: other models may run beside it."""
 
     model: str
     launcher: Launcher
@@ -41,6 +41,7 @@ class Shape:
     nodes: int
     nodes_origin: str
     image: str = ""
+    at_once: bool = False
 
     @property
     def processes(self) -> int:

@@ -42,6 +42,7 @@ class Launcher:
     GPUs that there are. ``ray``: it may bring up Ray, which breaks when HIP and CUDA both name devices.
     ``head_only``: the script runs on the first node alone, outside a container, and drives the others itself.
     ``roles``: what nodes are, in the order of their ranks: one of the first, then those of the split.
+    ``port_option``: what keeps its runner on one node off a port that it would have in every run.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Launcher:
     ray: bool = False
     head_only: bool = False
     roles: tuple[str, ...] = ()
+    port_option: str = ""
 
 
 def _always(name: str, text: str) -> Variable:
@@ -90,6 +92,7 @@ ROWS = (
             "--master_addr={MASTER_ADDR} --master_port={MASTER_PORT}",
         ),
         counts_gpus=(False, True),
+        port_option=" --master_port={MASTER_PORT}",
     ),
     Launcher(
         "megatron-lm",

@@ -78,6 +78,7 @@ def shape_of(
         placement.target.nodes,
         placement.origins.get("target.nodes", "default"),
         image,
+        inputs.at_once > 1,
     )
     if launcher is not None:
         _fits(inputs, shape, placement)
@@ -138,6 +139,8 @@ def put_launch(environment: Environment, shape: Shape) -> None:
     variables = (*(SHARED if named else ()), *row.variables, *((row.runner,) if row.runner else ()))
     for variable in variables:
         text = variable.one if shape.nodes == 1 else variable.many
+        if shape.at_once and shape.nodes == 1 and variable is row.runner:
+            text += row.port_option
         if text and all(values.get(name, "?") for name in names_in(text)):
             _put(environment, variable, text, values, origin_of(shape, text) or origin)
     if named:
