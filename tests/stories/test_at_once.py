@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.lab.archive import tiny_image
+from tests.lab.image import NAME, base_image
+from tests.stories.cluster import Cluster
 from tests.stories.program import PATIENCE_S, PHALANX, Phalanx
 from tests.stories.project import make_project, rows_of
 
@@ -142,3 +146,36 @@ def test_what_two_models_fix_for_themselves_is_refused_before_anything_is_touche
         )
         assert (done.returncode, why in done.stderr) == (4, True), done.stderr
     assert not list(local.runs.glob("*"))
+
+
+@pytest.mark.lab
+def test_in_containers_the_image_of_one_comes_while_another_runs_and_waits_for_it(
+    cluster: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    second, builds, meet = "at-once:2", place / "builds", f"/tmp/meet-{place.name}"
+    builds.mkdir()
+    for node in cluster.nodes:
+        cluster.lab.exec(node, ["mkdir", meet], check=True)
+        for undo in (["docker", "rmi", "-f", second], ["rm", "-r", meet]):
+            cluster.repairs.append(partial(cluster.lab.exec, node, undo))
+    layers = [{"story": b"once upon a time\n"}]
+    made = tiny_image(builds / "at-once_2.tar", name=second, layers=layers, base=base_image())
+    waits = "i=0; while [ ! -e /meet/here ] && [ $i -lt 400 ]; do sleep 0.1; i=$((i+1)); done"
+    project = make_project(
+        place,
+        a=(NAME, f"{waits}; test -e /meet/here && test ! -e /story && echo 'performance: 1 x'"),
+        b=(second, "cat /story && touch /meet/here && echo 'performance: 2 x'"),
+    )
+    words = ("run", "--target", "slurm", "-N2", "--tags", "a,b", "--parallel", "2", "-v", f"{meet}:/meet")
+    run = phalanx.run(*words, folder=project, env={"MAD_DOCKER_BUILDS": str(builds)})
+    rows = rows_of(project)
+    assert {name: (row["status"], row["docker_image"]) for name, row in rows.items()} == {
+        "a": ("SUCCESS", NAME),
+        "b": ("SUCCESS", second),
+    }
+    assert rows["b"]["docker_sha"] == made
+    told = [(event["type"], event.get("case")) for event in run.events()]
+    assert told.index(("case.started", "a")) < told.index(("image.requested", "b"))
+    assert told.index(("case.started", "b")) < told.index(("case.finished", "a"))
+    containers = {event["container"] for event in run.events("case.opened")}
+    assert len(containers) == 4

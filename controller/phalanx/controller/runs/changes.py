@@ -100,7 +100,9 @@ def _rank(view: RunView, event: ev.RankExited) -> str:
 
 def heartbeat(view: RunView, now: float) -> str:
     """A line for when nothing has changed for a while, so that no idle timeout of CI fires."""
-    took = duration(view.seconds(now))
+    took, running = duration(view.seconds(now)), view.running()
+    if view.parallel > 1 and running and view.state != "ending":
+        return f"{case_counts(view)}: {', '.join(clean_text(case.name) for case in running)} ({took})"
     way = view.phases["image"]
     if way.mark is Mark.ACTIVE and view.state != "ending":
         there = f"{len(view.image.ready | view.image.had)}/{view.expected} nodes"
@@ -108,8 +110,6 @@ def heartbeat(view: RunView, now: float) -> str:
     case = view.current()
     if view.state == "pending":
         return f"waiting for {plural(view.expected, 'node')} ({took})"
-    if view.parallel > 1 and view.running():
-        return f"{case_counts(view)}: {', '.join(clean_text(one.name) for one in view.running())} ({took})"
     if case is not None and not case.status:
         return f"{rank_counts(view, case)} ({took})"
     if view.expected and view.joined < view.expected:
