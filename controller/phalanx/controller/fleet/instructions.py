@@ -144,7 +144,8 @@ LIBRARY = "library"
 class Ship(Instruction):
     """Bring a blob to these nodes; record image.fetched for each.
 
-    ``purpose``: "workspace", or see ``LIBRARY``. ``shares``: what a workspace is made of. ``case``: whose it is.
+    ``purpose``: "workspace", or see ``LIBRARY``. ``shares``: what a workspace is made of. ``case``: whose it
+    is.
     """
 
     purpose: str
