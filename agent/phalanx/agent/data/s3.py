@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 #: Objects on their way at one time.
 AT_ONCE = 16
-#: Bytes that are asked of a stream at a time; with all objects on their way some 130 MB of memory.
-CHUNK_BYTES = 4 << 20
+#: Bytes that are asked of a stream at a time. 16 objects of 48 MiB at once took 107 MB of memory with it, and
+#: 282 MB with four times as much, which was no faster.
+CHUNK_BYTES = 1 << 20
 #: Tries of one object: a connection may break within it.
 TRIES = 3
 CONNECT_S = "10s"
