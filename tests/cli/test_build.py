@@ -83,7 +83,7 @@ def test_no_plan_shows_a_secret_that_was_given_on_the_command_line(
     context = {
         "docker_build_arg": {"API_KEY": CANARY, "INDEX": f"https://me:{CANARY}@host"},
         "docker_env_vars": {"HF_TOKEN": CANARY},
-        "tools": [{"name": "x", "env_vars": {"TOOL_TOKEN": CANARY}}],
+        "tools": [{"name": "test_tools_A", "env_vars": {"TOOL_TOKEN": CANARY}}],
     }
     done = phalanx(mad(tmp_path / "p"), shell, *words, "-c", json.dumps(context))
     assert done.returncode == 0, done.stderr
