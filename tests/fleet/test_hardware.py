@@ -43,7 +43,7 @@ def numbered(gpu: Shown, count: int, first_render: int = 0) -> list[Shown]:
     ("gpus", "found"),
     [
         (numbered(MI300, 8), Hardware("AMD", 8, "gfx942", "AMD Instinct MI300X", "", tuple(range(8)))),
-        (numbered(A100, 2), Hardware("NVIDIA", 2, *[A100["model"]] * 2, "", (0, 1))),
+        (numbered(A100, 2), Hardware("NVIDIA", 2, A100["model"], A100["model"], "", (0, 1))),
         ([{**A100, "source": "pci"}], Hardware()),
         ([{**MI300, "source": "pci"}], Hardware("AMD", 1, "gfx942", "AMD Instinct MI300X", "", (0,))),
         ([{**MI300, "source": "pci", "architecture": ""}], Hardware()),

@@ -109,6 +109,7 @@ def test_whatever_ends_when_no_gpu_has_two_cases_and_every_case_has_its_turn(
         (of_card(2), [node(8), None], Wish(2, None)),
         (replace(of_card(2), driven=True), [node(8)], Wish(alone=True)),
         (replace(CASE, container=replace(CASE.container, gpus="all")), [node(8)], Wish(ALL, None)),
+        (replace(CASE, container=replace(CASE.container, privileged=True)), [node(8)], Wish(ALL, None)),
         (
             replace(of_card(1), container=replace(CASE.container, devices=(Device("/dev/dri", "/dev/dri"),))),
             [node(8)],

@@ -99,4 +99,5 @@ def why_never(case: CasePlan, wish: Wish, nodes: Sequence[str], have: Sequence[H
 
 
 def _brings_gpus(spec: ContainerSpec) -> bool:
-    return bool(spec.gpus) or any(device.source.startswith(_GPU_DEVICES) for device in spec.devices)
+    by_device = any(device.source.startswith(_GPU_DEVICES) for device in spec.devices)
+    return spec.privileged or bool(spec.gpus) or by_device
