@@ -83,15 +83,14 @@ def _unpacked(zip_path: Path, cache_dir: Path) -> Path:
 
 
 def _keep(zip_path: Path, place: Path) -> None:
-    """Leave the bundle to later runs, which need not fetch it again."""
+    """Leave the bundle to later runs, which need not fetch it again. Two cases may do so at once."""
     if zip_path == place:
         return
-    aside = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        shutil.copyfile(zip_path, aside)
-        aside.replace(place)
+        with tempfile.TemporaryDirectory(prefix=".library.", dir=place.parent) as aside:
+            Path(shutil.copyfile(zip_path, Path(aside, place.name))).replace(place)
     except OSError:
-        aside.unlink(missing_ok=True)  # then they do
+        return  # then they do
 
 
 def _ensure_private(directory: Path) -> None:
