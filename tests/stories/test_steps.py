@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.image import NAME
-from tests.stories.cluster import Cluster
+from tests.stories.cluster import Cluster, until
 from tests.stories.program import Phalanx, Run
 from tests.stories.project import make_project, rows_of
 
@@ -200,3 +200,30 @@ def test_all_of_the_models_folder_comes_back_when_asked_for_and_output_only_when
     run = local.run("run", "--tags", "told", "--runtime", "process", "-l", folder=project)
     assert not list((run.folder / "results").rglob("weights.bin"))
     assert "performance: 1 x" in run.stdout
+
+
+def stands_as_it_was(program: Phalanx, project: Path, *words: str) -> None:
+    """A model's place stays after its end, for whoever wants to look, and goes with the run."""
+    run = program.start("run", *words, "--tags", "told", "--keep-alive", folder=project)
+    until(lambda: bool(run.events("case.finished")), 60.0, "the model's end")
+    seen = program.ask("exec", "--run", run.id, "--", "sh", "-c", "pwd; cat left", within=30.0)
+    assert seen.stdout.count("run_directory") == 2 and seen.stdout.count("by the model") == 2, seen
+    assert not run.events("run.finished")
+    assert program.ask("cancel", run.id).returncode == 0
+    run.process.wait(60)
+    assert run.verdict["state"] == "cancelled"
+    assert rows_of(project)["told"]["status"] == "FAILURE"
+
+
+@pytest.mark.local
+def test_a_models_place_stands_as_it_was_until_the_run_is_ended(local: Phalanx, place: Path) -> None:
+    project = make_project(place, told=("", "echo by the model > left; exit 4"))
+    stands_as_it_was(local, project, "--runtime", "process", "-N", "2")
+
+
+@pytest.mark.lab
+def test_a_models_container_stands_as_it_was_until_the_run_is_ended(
+    cluster: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    project = make_project(place, told=(NAME, "echo by the model > left; exit 4"))
+    stands_as_it_was(phalanx, project, "--target", "slurm", "-N", "2")

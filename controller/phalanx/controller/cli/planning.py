@@ -55,6 +55,7 @@ _AS_THEY_ARE = (
     "agent_python",
     "keep",
     "output_csv",
+    "keep_alive",
     "keep_model_dir",
     "skip_model_run",
     "run_on_skipped",

@@ -203,6 +203,11 @@ PLACE: tuple[Callable[[Any], Any], ...] = (
         help="Run models also on GPUs that their skip_gpu_arch names.",
     ),
     click.option("--keep", is_flag=True, help="Keep nodes and agents afterwards, for phalanx exec."),
+    click.option(
+        "--keep-alive",
+        is_flag=True,
+        help="The same, and the containers as the models left them, until phalanx cancel.",
+    ),
 )
 
 HOW: tuple[Callable[[Any], Any], ...] = (

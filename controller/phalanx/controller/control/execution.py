@@ -112,13 +112,14 @@ class Execution:
         return step
 
     def _case_for(self, request: ExecRequest) -> str:
-        """The case to run in, "" for beside it. A run that is kept has no case between commands."""
+        """The case to run in, "" for beside it. A run that is kept has none, or those that still stand."""
         engine = self._conductor.engine
         if engine.phase in OVER:
             raise conflict("the run is ending")
-        if request.where == "host" or engine.phase is Phase.IDLE:
+        if request.where == "host" or (engine.phase is Phase.IDLE and not engine.cases.kept):
             return ""
-        running = [name for name, flow in engine.cases.flows.items() if flow.phase is CasePhase.STEPPING]
+        flows = engine.cases.flows.items()
+        running = [*engine.cases.kept, *(name for name, flow in flows if flow.phase is CasePhase.STEPPING)]
         if request.case and request.case not in running:
             these = f"; these are: {', '.join(running)}" if running else ""
             raise conflict(f"case {request.case} is not running now{these}")

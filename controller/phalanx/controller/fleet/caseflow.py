@@ -87,6 +87,8 @@ class CaseFlow:
     phase: CasePhase = CasePhase.SHIPPING
     failure: Failure | None = None
     cancelled: bool = False
+    #: its containers were left as they are
+    kept: bool = False
     _position: dict[str, int] = field(default_factory=dict)
     #: blobs that nodes were sent, by purpose, and who has to have which before the case is opened
     _blobs: dict[str, bytes] = field(default_factory=dict)
@@ -351,7 +353,7 @@ class CaseFlow:
         self.phase = advance(CASE_PHASES, self.phase, trigger)
         self._waiting = set(self.here) & self._opened
         if not self._waiting:
-            return self._close("collected")
+            return self._collected()
         left = self.plan.result.places and self.failure is None and not self.plan.skip
         wait_s = RESULTS_S if left else 0.0
         return [
@@ -363,7 +365,14 @@ class CaseFlow:
         if self.phase is not CasePhase.COLLECTING:
             return []
         self._waiting.discard(event.node)
-        return [] if self._waiting else self._close("collected")
+        return [] if self._waiting else self._collected()
+
+    def _collected(self) -> list[Instruction]:
+        """All that can be had has come back: the containers go, or stay for whoever wants to look at them."""
+        if self.plan.keep_alive and not self.cancelled:
+            self.kept = True
+            return [DropTimer(self._stop_timer), *self._judge("kept")]
+        return self._close("collected")
 
     def _close(self, trigger: str) -> list[Instruction]:
         self.phase = advance(CASE_PHASES, self.phase, trigger)
@@ -383,8 +392,8 @@ class CaseFlow:
         self._waiting.discard(event.node)
         return [] if self._waiting else self._judge()
 
-    def _judge(self) -> list[Instruction]:
-        self.phase = advance(CASE_PHASES, self.phase, "closed")
+    def _judge(self, trigger: str = "closed") -> list[Instruction]:
+        self.phase = advance(CASE_PHASES, self.phase, trigger)
         return [DropTimer(self._phase_timer), JudgeCase(self.plan.name, self._end())]
 
     def _end(self) -> CaseEnd:
@@ -440,7 +449,7 @@ class CaseFlow:
         if self.phase is CasePhase.DIAGNOSING:
             return self._collect("diagnosed")
         if self.phase is CasePhase.COLLECTING:
-            return self._close("collected")
+            return self._collected()
         return self._judge() if self.phase is CasePhase.CLOSING else []
 
     def _fail(self, failure: Failure) -> None:

@@ -28,7 +28,7 @@ class Cases:
 
     ``nodes``: where they run, by node rank. ``ends``: how ranks ended, in the order of time. ``failed``:
     names of cases. ``first_failure``: what went wrong first on a node, of all cases. ``cancelled``: someone
-    has stopped the run.
+    has stopped the run. ``kept``: names of cases that are over and whose containers still stand.
     """
 
     plan: Plan
@@ -41,6 +41,7 @@ class Cases:
     failed: list[str] = field(default_factory=list)
     first_failure: Failure | None = None
     cancelled: bool = False
+    kept: list[str] = field(default_factory=list)
     waiting: list[CasePlan] = field(init=False)
     _grants: dict[str, Grant] = field(default_factory=dict)
     _unjudged: set[str] = field(default_factory=set)
@@ -87,6 +88,7 @@ class Cases:
         if flow is not None:
             flow.on(event)
         if flow is not None and flow.finished:
+            self.kept += [event.case] * flow.kept
             del self.flows[event.case], self._grants[event.case]
 
     def _look_for_failures(self) -> None:

@@ -81,7 +81,11 @@ CASE_PHASES: dict[CasePhase, dict[str, CasePhase]] = {
         "abort": CasePhase.CLOSING,
     },
     CasePhase.DIAGNOSING: {"diagnosed": CasePhase.COLLECTING, "abort": CasePhase.CLOSING},
-    CasePhase.COLLECTING: {"collected": CasePhase.CLOSING, "abort": CasePhase.CLOSING},
+    CasePhase.COLLECTING: {
+        "collected": CasePhase.CLOSING,
+        "abort": CasePhase.CLOSING,
+        "kept": CasePhase.JUDGING,
+    },
     CasePhase.CLOSING: {"closed": CasePhase.JUDGING},
     CasePhase.JUDGING: {"judged": CasePhase.FINISHED},
     CasePhase.FINISHED: {},

@@ -25,9 +25,10 @@ class RunInputs:
     node's environment. ``command``: what follows ``--``. ``models``: what ``--tags`` chose.
     ``notes``: what of that may not have been meant. ``slurm``: the command line's Slurm options.
     ``around``: what lies around each model. ``credentials``: what each ``cred`` of a card gives.
-    ``keep_model_dir``: bring back all of the model's folder; ``skip_model_run``: everything but the model's
-    own script; ``run_on_skipped``: also where a card says ``skip_gpu_arch``. ``allow``: words of ``--allow``.
-    ``data``: the data sets that models may name. ``parallel``: most models that run at a time.
+    ``keep_alive``: containers stay until the run ends; ``keep_model_dir``: bring back all of the model's
+    folder; ``skip_model_run``: everything but the model's own script; ``run_on_skipped``: also where a card
+    says ``skip_gpu_arch``. ``allow``: words of ``--allow``. ``data``: the data sets that models may name.
+    ``parallel``: most models that run at a time.
     """
 
     run_id: str
@@ -70,6 +71,7 @@ class RunInputs:
     workspace: str = ""
     around: Surroundings = field(default_factory=Surroundings)
     credentials: Mapping[str, Secrets] = field(default_factory=dict)
+    keep_alive: bool = False
     keep_model_dir: bool = False
     skip_model_run: bool = False
     run_on_skipped: bool = False

@@ -135,6 +135,7 @@ def _command_case(inputs: RunInputs, placement: Placement) -> tuple[CasePlan, Se
         env=env,
         ranks_per_node=inputs.ranks_per_node or 1,
         workspace=(Share(inputs.workspace),) if inputs.workspace else (),
+        keep_alive=inputs.keep_alive,
         result=ResultRule(require_performance=False, which=which_line(inputs, placement, name)),
         columns={
             "model": name,
@@ -188,7 +189,7 @@ def plan_of_cases(
         travel=travel,
         timing=timing,
         exit_policy=policy,
-        keep=inputs.keep,
+        keep=inputs.keep or inputs.keep_alive,
         parallel=inputs.at_once,
         origins={**placement.origins, **allowance_origins(inputs, cases)},
         refusals=tuple(placement.refusals),

@@ -112,9 +112,9 @@ class CasePlan:
     ``roles``: which node ranks ("0", "1-3") each role of the launcher has, for those that have any.
     ``gpus``: those that it is given on each node once it is known whose the node has, or which are free while
     cases run at once; None when the plan knows. ``skip``: why the model's own script is not run, "" when it
-    is. ``driven``: its script runs on the first node alone, outside a container, and drives all nodes with
-    the scheduler's own commands. ``library``: a distribution that every node needs for the case's data
-    steps, "" for none.
+    is. ``keep_alive``: its containers stay until the run ends. ``driven``: its script runs on the first node
+    alone, outside a container, and drives all nodes with the scheduler's own commands. ``library``: a
+    distribution that every node needs for the case's data steps, "" for none.
     """
 
     name: str
@@ -132,6 +132,7 @@ class CasePlan:
     runs_on: RunsOn = RunsOn()
     gpus: Gpus | None = None
     skip: str = ""
+    keep_alive: bool = False
     driven: bool = False
     library: str = ""
 

@@ -123,6 +123,7 @@ def model_case(
         runs_on=_runs_on(inputs, model),
         gpus=on_nodes,
         skip="--skip-model-run" if inputs.skip_model_run else "",
+        keep_alive=inputs.keep_alive,
         driven=head_only,
         library=data.library,
     ), Secrets({**secrets, **data.secrets, **_of_steps(around, inputs.credentials.get(card.cred, Secrets()))})
