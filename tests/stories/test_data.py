@@ -102,3 +102,19 @@ def test_data_that_nobody_has_is_a_failure_with_every_reason(local: Phalanx, pla
 def _credentials(store: Store, place: Path) -> dict[str, str]:
     said = {"USERNAME": USER, "PASSWORD": PASSWORD, "MINIO_ENDPOINT": store.endpoint}
     return {"MAD_MINIO": json.dumps(said), "PHALANX_CACHE_DIR": str(place / "cache")}
+
+
+def test_models_that_name_the_same_data_set_have_their_own_verdicts(local: Phalanx, place: Path) -> None:
+    """The first model takes the data away: what its step said is nothing to the step of the second."""
+    shelf = place / "shelf"
+    shelf.mkdir()
+    folder = project(place, "here", {"here": {"local": {"path": str(shelf)}}})
+    [card] = json.loads((folder / "models.json").read_text())
+    (folder / "models.json").write_text(json.dumps([{**card, "name": name} for name in ("a", "b")]))
+    script = folder / "scripts" / "m" / "run.sh"
+    script.write_text(f"{script.read_text()}rmdir $MAD_DATAHOME\n")
+    run = local.run("run", "--tags", "a,b", "--runtime", "process", folder=folder, code=3)
+    reasons = {event["case"]: event["reason"] for event in run.events("case.finished")}
+    assert reasons["a"] == "7 things/s"
+    assert "cannot provide data set here on local1" in reasons["b"]
+    assert run.log("local1", "a/data-here.out") != run.log("local1", "b/data-here.out")

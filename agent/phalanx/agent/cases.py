@@ -311,7 +311,9 @@ class Cases:
         if refusal := self._refusal(case, rank):
             return not_started(refusal)
         who = "node" if rank == NODE_LEVEL else f"rank{rank}"
-        directory = case.places.spool / safe(message.step) / who
+        # beside all cases, steps of several cases may have one name
+        step = f"{message.case}.{message.step}" if name == HOST and message.case else message.step
+        directory = case.places.spool / safe(step) / who
         for folder in (directory.parent, directory):
             folder.mkdir(mode=0o700, exist_ok=True)
         streams = [self._follow(message, rank, directory, output) for output in ("out", "err")]
