@@ -9,13 +9,12 @@ from pathlib import Path
 
 import click
 from phalanx.controller.cli.gating import gate_document, gate_table, number, read_baseline
-from phalanx.controller.cli.main import nearest
 from phalanx.controller.cli.selecting import json_option, put, refuse
 from phalanx.controller.cli.tables import table
+from phalanx.controller.cli.verbs import LAYOUT, Verbs
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 
-LAYOUT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 NAME_HELP = """\b
 NAME is that of a baseline below $XDG_STATE_HOME/phalanx/baselines, or the path of its file (with a /,
 or ending in .json): one that lies in a repository is checked in its CI. RUN is what every verb takes;
@@ -41,20 +40,6 @@ Examples:
 {NAME_HELP}
 Exit: 0 nothing got worse than allowed, 7 something did or is measured no more, 4 bad arguments.
 """
-
-
-class Verbs(click.Group):
-    """Names the nearest spelling of an unknown verb."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does."""
-        if args[0] not in self.commands and not args[0].startswith("-"):
-            raise click.UsageError(
-                f"cannot find baseline verb {args[0]!r}{nearest(args[0], self.commands)}", ctx
-            )
-        return super().resolve_command(ctx, args)
 
 
 file_option = click.option(

@@ -15,6 +15,7 @@ import click
 from phalanx.controller.cli.gating import number
 from phalanx.controller.cli.selecting import json_option, put, refuse, speaks_unicode
 from phalanx.controller.cli.tables import table
+from phalanx.controller.cli.verbs import LAYOUT
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from phalanx.controller.results.history import History
     from phalanx.controller.results.history_query import Filter, NodePart, Result, Trend
 
-LAYOUT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 EPILOG = """\b
 Examples:
   phalanx history                            the newest results of all models
@@ -38,7 +38,7 @@ metric, nodes, GPUs and launcher.
 """
 
 
-class Verbs(click.Group):
+class ListWithVerbs(click.Group):
     """What is no verb of its own is a list: the verb may be left out."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -46,7 +46,7 @@ class Verbs(click.Group):
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["list", *args])
 
 
-@click.group(cls=Verbs, context_settings=LAYOUT)
+@click.group(cls=ListWithVerbs, context_settings=LAYOUT)
 def command() -> None:
     """Results and nodes of runs over time."""
 

@@ -8,11 +8,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
-from phalanx.controller.cli.main import nearest
 from phalanx.controller.cli.run import attended, show_plan, started
 from phalanx.controller.cli.run_options import inventory_options, sync_options
 from phalanx.controller.cli.selecting import color_option, json_option, put
 from phalanx.controller.cli.tables import table
+from phalanx.controller.cli.verbs import LAYOUT, Verbs
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from phalanx.controller.fleet.events import ImagesOnNode
 
 #: How help is asked for and laid out, the same for every verb.
-LAYOUT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 EPILOG = """\b
 Examples:
@@ -36,20 +35,6 @@ next run begins; at the pace of the --bulk-rate that the run was given.
 Exit: 0 every node has the image, 4 bad arguments, 8 nodes missing, 9 a node could not get it,
 10 scheduler, 130 Ctrl-C.
 """
-
-
-class Verbs(click.Group):
-    """Names the nearest spelling of an unknown verb."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does."""
-        if args[0] not in self.commands and not args[0].startswith("-"):
-            raise click.UsageError(
-                f"cannot find image verb {args[0]!r}{nearest(args[0], self.commands)}", ctx
-            )
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Verbs, context_settings=LAYOUT)

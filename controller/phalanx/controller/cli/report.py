@@ -10,27 +10,11 @@ from pathlib import Path
 
 import click
 from phalanx.controller.cli.completing import run_ids
-from phalanx.controller.cli.main import nearest
 from phalanx.controller.cli.selecting import chosen, json_option, put, refuse
+from phalanx.controller.cli.verbs import LAYOUT, Verbs
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.runs.directory import runs_root
-
-LAYOUT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class Verbs(click.Group):
-    """Names the nearest spelling of an unknown verb."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does."""
-        if args[0] not in self.commands and not args[0].startswith("-"):
-            raise click.UsageError(
-                f"cannot find report verb {args[0]!r}{nearest(args[0], self.commands)}", ctx
-            )
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Verbs, context_settings=LAYOUT)
