@@ -56,4 +56,5 @@ $(VENV)/.tested: pyproject.toml | $(BIN)/python
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf examples/mad-mini/phalanx-runs examples/mad-mini/perf.csv phalanx-runs
+	rm -rf examples/mad-mini/phalanx-runs phalanx-runs
+	rm -f examples/mad-mini/perf*.csv examples/mad-mini/perf*.json examples/mad-mini/common_info.json

@@ -197,7 +197,11 @@ def test_all_of_the_models_folder_comes_back_when_asked_for_and_output_only_when
     run = local.run(*command, "--keep-model-dir", folder=project)
     assert (run.folder / "results" / "local1" / "deep" / "weights.bin").read_text() == "x\n"
     assert "performance:" not in run.stdout and "performance:" in run.log("local1", "rank0.out").decode()
-    run = local.run("run", "--tags", "told", "--runtime", "process", "-l", folder=project)
+    assert (project / "perf_super.json").exists() and (project / "perf_entry.csv").exists()
+    for path in project.glob("perf*"):
+        path.unlink()
+    run = local.run("run", "--tags", "told", "--runtime", "process", "-l", "--cleanup-perf", folder=project)
+    assert [path.name for path in project.glob("perf*")] == ["perf.csv"]
     assert not list((run.folder / "results").rglob("weights.bin"))
     assert "performance: 1 x" in run.stdout
 

@@ -56,6 +56,7 @@ _AS_THEY_ARE = (
     "keep",
     "output_csv",
     "keep_alive",
+    "rows_only",
     "keep_model_dir",
     "skip_model_run",
     "run_on_skipped",

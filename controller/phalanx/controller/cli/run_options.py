@@ -59,6 +59,12 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "-J", "--job-name", "name", default="", metavar="NAME", help="Name of the run (and of the job)."
     ),
+    click.option(
+        "--cleanup-perf",
+        "rows_only",
+        is_flag=True,
+        help="Leave perf.csv alone, without perf_entry, perf_super and the like beside it.",
+    ),
     click.option("-o", "--output", "output_csv", metavar="CSV", help="Append rows here (models: perf.csv)."),
     click.option(
         "--performance",
@@ -269,7 +275,7 @@ _OF_RANKS = (
     "baseline",
     "live_output",
 )
-_OF_RESULTS = ("output_csv", "performance", "summary_output")
+_OF_RESULTS = ("rows_only", "output_csv", "performance", "summary_output")
 
 #: What only a run with data has.
 _OF_DATA = ("data_config", "force_mirror_local")

@@ -28,7 +28,7 @@ class RunInputs:
     ``keep_alive``: containers stay until the run ends; ``keep_model_dir``: bring back all of the model's
     folder; ``skip_model_run``: everything but the model's own script; ``run_on_skipped``: also where a card
     says ``skip_gpu_arch``. ``allow``: words of ``--allow``. ``data``: the data sets that models may name.
-    ``parallel``: most models that run at a time.
+    ``parallel``: most models that run at a time; ``rows_only``: write nothing beside ``perf.csv``.
     """
 
     run_id: str
@@ -72,6 +72,7 @@ class RunInputs:
     around: Surroundings = field(default_factory=Surroundings)
     credentials: Mapping[str, Secrets] = field(default_factory=dict)
     keep_alive: bool = False
+    rows_only: bool = False
     keep_model_dir: bool = False
     skip_model_run: bool = False
     run_on_skipped: bool = False

@@ -185,7 +185,7 @@ def plan_of_cases(
         images=images,
         cases=cases,
         output_csv=_csv_path(inputs, output_csv),
-        entries=inputs.cwd if output_csv and inputs.output_csv != "" else "",
+        entries=inputs.cwd if output_csv and inputs.output_csv != "" and not inputs.rows_only else "",
         travel=travel,
         timing=timing,
         exit_policy=policy,
