@@ -279,3 +279,31 @@ def test_a_case_without_data_is_opened_without_modules() -> None:
     world = World(make_plan(2))
     world.run()
     assert {message.library for _, message in world.told_to(m.CaseOpen)} == {None}
+
+
+STEPS = (StepPlan("prepare", ("x",), "node"), StepPlan("main", ("work",)))
+
+
+def test_a_node_that_is_lost_after_its_part_of_a_step_fails_the_case_by_name() -> None:
+    """One node is done with the first step, and gone before the other is: the script must not run on half."""
+    before_the_script = 0
+    for seed in range(20):
+        world = World(make_plan(2, steps=STEPS), seed)
+        lost = ev.AgentLost("n1", "no heartbeat")
+        world.record_when(ev.RankExited, lambda event: event.node == "n1", lost)
+        assert world.run().exit_code == 3
+        [judged] = world.of(ev.CaseFinished)
+        assert judged.status == "FAILURE"
+        if [event.step for event in world.of(ev.StepBegun)] == ["prepare"]:
+            before_the_script += 1
+            assert judged.reason == "n1 was lost: no heartbeat"
+    assert before_the_script > 3
+
+
+def test_a_node_that_is_lost_before_its_results_are_back_fails_the_case() -> None:
+    world = World(make_plan(2))
+    world.record_when(
+        ev.CaseCollectedOn, lambda event: event.node == "n0", ev.AgentLost("n1", "no heartbeat")
+    )
+    assert world.run().exit_code == 3
+    assert world.of(ev.CaseFinished)[0].reason == "n1 was lost: no heartbeat"

@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet import instructions as ins
@@ -122,6 +123,7 @@ class World:
         #: images that nobody has, and how long one takes at most to get to a node, in seconds
         self.nowhere: set[str] = set()
         self.transfer_s = 1.0
+        self._then: tuple[type[ev.Event], Callable[[Any], bool], ev.Event] | None = None
         #: the GPUs that the agent of a node tells of
         self.gpus: dict[str, list[dict[str, str]]] = {}
         #: those that every node says are free
@@ -144,6 +146,13 @@ class World:
         self.log.append(event)
         for instruction in self.engine.handle(event, self.now):
             self.perform(instruction)
+        if self._then is not None and isinstance(event, self._then[0]) and self._then[1](event):
+            then, self._then = self._then[2], None
+            self.record(then)
+
+    def record_when(self, kind: type[ev.Event], such: Callable[[Any], bool], then: ev.Event) -> None:
+        """Right after the first event of a kind that is such a one, another is recorded."""
+        self._then = (kind, such, then)
 
     def run(self, limit_s: float = 100_000.0) -> ev.RunFinished:
         """Run to the last event. Raises AssertionError when time is up or nothing is left to happen."""

@@ -84,6 +84,8 @@ def test_without_the_models_own_script_all_else_runs_and_the_case_says_why_it_is
         ("--upload-pack=id", "no address to clone"),
         ("-oProxyCommand=id@h:x", "no address to clone"),
         ("https://u:geheim@h/r", "it holds a password"),
+        ("https://geheim@h/r", "it holds a password"),
+        ("HTTP://geheim:@h/r", "it holds a password"),
         ("https://h/..", "does not end in a name"),
         ("https://h/$(id)", "does not end in a name"),
         ("/etc", "no address to clone"),

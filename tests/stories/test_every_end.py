@@ -90,3 +90,19 @@ def test_models_that_are_not_for_the_nodes_gpus_are_all_skipped_and_that_is_no_f
     assert not run.events("step.begun")
     local.run(*RUN, "b", "--disable-skip-gpu-arch", folder=project, env=env)
     assert (rows_of(project)["b"]["status"], rows_of(project)["b"]["performance"]) == ("SUCCESS", "1")
+
+
+@pytest.mark.local
+def test_results_that_lay_in_the_models_folder_before_are_no_results(local: Phalanx, place: Path) -> None:
+    project = make_project(place, m=("", 'test -z "$WRITE" || echo model,performance,metric > t.csv; exit 0'))
+    (project / "scripts" / "m" / "t.csv").write_text("model,performance,metric\nold,99,tok/s\n")
+    path = project / "models.json"
+    cards = [{**card, "multiple_results": "t.csv"} for card in json.loads(path.read_text())]
+    path.write_text(json.dumps(cards))
+    run = local.run(*RUN, "m", folder=project, code=3)
+    assert rows_of(project)["m"]["status"] == "FAILURE"
+    assert "no node left t.csv" in verdict(run)
+    script = project / "scripts" / "m" / "run.sh"
+    script.write_text("cp -p t.csv kept.csv; cp -p kept.csv t.csv\n")
+    local.run(*RUN, "m", folder=project)
+    assert rows_of(project)["m_old"]["performance"] == "99"

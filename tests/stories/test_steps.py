@@ -214,8 +214,8 @@ def stands_as_it_was(program: Phalanx, project: Path, *words: str) -> None:
     assert seen.stdout.count("run_directory") == 2 and seen.stdout.count("by the model") == 2, seen
     assert not run.events("run.finished")
     assert program.ask("cancel", run.id).returncode == 0
-    run.process.wait(60)
-    assert run.verdict["state"] == "cancelled"
+    run.ends(3)
+    assert (run.verdict["state"], run.verdict["reason"]) == ("failed", "failed: told")
     assert rows_of(project)["told"]["status"] == "FAILURE"
 
 

@@ -32,6 +32,7 @@ from phalanx.agent.workload import WorkloadServer, WorkloadUnavailable
 from phalanx.agent.workspace import WorkspaceError, make_folder, unpack
 from phalanx.protocol import messages as m
 from phalanx.protocol.messages import (
+    MAIN_STEP,
     NODE_LEVEL,
     CaseClose,
     CaseClosed,
@@ -77,7 +78,8 @@ def safe(name: str) -> str:
 class OpenCase:
     """A case on this node, or the place beside the cases. ``ending``: nothing more is started in it.
 
-    ``script_results``: the places where its script may leave its results.
+    ``script_results``: the places where its script may leave its results. ``began``: when its own
+    script was first started here, in nanoseconds of the clock that files are stamped with; 0 before.
     """
 
     message: CaseOpen
@@ -87,6 +89,7 @@ class OpenCase:
     data: CaseData | None = None
     ending: bool = False
     script_results: ScriptResults | None = None
+    began: int = 0
 
     @property
     def folder(self) -> Path:
@@ -316,6 +319,10 @@ class Cases:
         directory = case.places.spool / safe(step) / who
         for folder in (directory.parent, directory):
             folder.mkdir(mode=0o700, exist_ok=True)
+        if message.step == MAIN_STEP and not case.began:
+            case.began = directory.stat().st_ctime_ns
+            if case.script_results is not None:  # what a clone has brought is no result
+                await asyncio.to_thread(case.script_results.look_again)
         streams = [self._follow(message, rank, directory, output) for output in ("out", "err")]
         try:
             return await attempt.run(

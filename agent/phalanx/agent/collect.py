@@ -65,10 +65,17 @@ class Found:
 
 
 def find_results(
-    results: Path, work: Path, patterns: tuple[str, ...], limits: CollectLimits, inner: str = ""
+    results: Path,
+    work: Path,
+    patterns: tuple[str, ...],
+    limits: CollectLimits,
+    inner: str = "",
+    fresh: tuple[str, int] = ("", 0),
 ) -> Found:
     """All regular files of ``results``, and those of ``work`` whose name or path matches a pattern.
 
+    ``fresh``: a pattern whose files count only when they were changed at or after a time (st_ctime_ns: unlike
+    a time of writing, no copy carries it along).
     ``inner``: the folder of ``work`` in which steps run. Its files are named as steps see them, and come
     before those beside it.
     """
@@ -86,6 +93,9 @@ def find_results(
             if name in taken or (wanted is not None and not _matches(name, wanted)):
                 continue
             taken.add(name)
+            if fresh[0] and _matches(name, fresh[:1]) and about.st_ctime_ns < fresh[1]:
+                found.leave_out(f"{name}: it was there before the script ran")
+                continue
             if refusal := _refusal(name, about):
                 found.leave_out(f"{name}: {refusal}")
             else:

@@ -63,6 +63,7 @@ class Evidence:
             message.patterns,
             CollectLimits(),
             case.message.spec.workdir,
+            (message.fresh, case.began),
         )
         for complaint in unread:
             found.leave_out(complaint)

@@ -65,6 +65,11 @@ class ScriptResults:
             before |= look(place)
         return cls(places, before)
 
+    def look_again(self) -> None:
+        """A step is about to start: what is there now is not of it. Blocks."""
+        for place in self.places:
+            self.before |= look(place)
+
     def new(self) -> list[Path]:
         """The results of the first place that has any, by name. Blocks."""
         for place in self.places:

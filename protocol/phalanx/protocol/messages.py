@@ -918,10 +918,16 @@ class CaseOpened(Message):
     error: Words
 
 
+#: The step that runs what a case is there for.
+MAIN_STEP = "main"
+
+
 @message(62, Kind.CONTROL, C)
 @dataclass(frozen=True, slots=True)
 class StepStart(Message):
     """Run a command: once per rank of ``ranks``, or once on the node when that is empty.
+
+    The case's own script is the step ``MAIN_STEP``.
 
     ``deadline_s`` 0 means none. The agent adds RANK, LOCAL_RANK and the like to ``env``. ``secrets`` reach
     the process's environment and nothing else: no file that outlives the step, no container metadata.
@@ -1037,13 +1043,15 @@ class Collect(Message):
     """Offer the files of the case's results directory and those of its workspace that match ``patterns``.
 
     What a script left in ``result_places`` comes as ``script-results/NAME``. ``wait_s``: how long it is
-    looked for where there is nothing yet and another node's writes may only show after a while.
+    looked for where there is nothing yet and another node's writes may only show after a while. ``fresh``:
+    a pattern whose files count only when they are from after the start of the case's own script.
     """
 
     request: U32
     case: Name
     patterns: Annotated[tuple[Name, ...], Items(256)]
     wait_s: Seconds = 0.0
+    fresh: Name = ""
 
 
 @message(69, Kind.CONTROL, A)

@@ -54,6 +54,9 @@ OPEN_S = 300.0
 CLOSE_S = 60.0
 
 
+_BEFORE_STEPS = (CasePhase.SHIPPING, CasePhase.OPENING)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The first thing that went wrong: where and what, in words."""
@@ -265,7 +268,8 @@ class CaseFlow:
         on = self.here if step.per != "first" else tuple(node for node in self.nodes[:1] if node in self.here)
         self._running = {node: set(self.ranks_of(node)) if per_rank else {NODE_LEVEL} for node in on}
         if not self._running:
-            return self._steps_over()
+            self._fail(Failure(f"no node is left for step {step.name}"))
+            return self._next_step()
         env = step.env if step.where == "host" else {**self.plan.env, **step.env}
         secrets = {name: self.secret_of(name) for name, value in env.items() if value.secret}
         starts = [
@@ -301,7 +305,8 @@ class CaseFlow:
         left.discard(event.rank)
         out: list[Instruction] = []
         ours = self._stopping and event.cause == Cause.STOPPED.value
-        self.ends.append(RankEnd(event.status, Cause.STOPPED if ours else Cause(event.cause)))
+        if self.failure is None or not self.plan.steps[self._step].always:  # else it is an echo
+            self.ends.append(RankEnd(event.status, Cause.STOPPED if ours else Cause(event.cause)))
         if (event.status or event.cause != Cause.EXITED.value) and not ours:
             out += self._on_failed_rank(event)
         if not any(self._running.values()):
@@ -357,9 +362,14 @@ class CaseFlow:
         left = self.plan.result.places and self.failure is None and not self.plan.skip
         wait_s = RESULTS_S if left else 0.0
         return [
-            Tell(tuple(sorted(self._waiting)), Collect(1, self.plan.name, self.plan.collect, wait_s)),
+            Tell(tuple(sorted(self._waiting)), self._collect_message(wait_s)),
             SetTimer(self._phase_timer, self.timing.collect_timeout_s + wait_s),
         ]
+
+    def _collect_message(self, wait_s: float) -> Collect:
+        """What was in the model's folder before its script ran is no result of it."""
+        fresh = self.plan.result.multiple_results
+        return Collect(1, self.plan.name, self.plan.collect, wait_s, fresh.rsplit("/", 1)[-1])
 
     def _on_collected(self, event: CaseCollectedOn) -> list[Instruction]:
         if self.phase is not CasePhase.COLLECTING:
@@ -422,26 +432,15 @@ class CaseFlow:
             return []
         self._lost.add(event.node)
         self._waiting.discard(event.node)
-        if self.phase is CasePhase.STEPPING:
-            return [
-                Record(
-                    RankExited(
-                        self.plan.name,
-                        self.step_name,
-                        event.node,
-                        rank,
-                        255,
-                        Cause.LOST.value,
-                        0.0,
-                        event.detail,
-                    )
-                )
-                for rank in sorted(self._running.get(event.node, ()))
-            ]
-        if self.phase in (CasePhase.SHIPPING, CasePhase.OPENING):
+        running = sorted(self._running.get(event.node, ()))
+        if self.phase is CasePhase.STEPPING and running:
+            name, step, why = self.plan.name, self.step_name, (255, Cause.LOST.value, 0.0, event.detail)
+            return [Record(RankExited(name, step, event.node, rank, *why)) for rank in running]
+        if self.phase not in (CasePhase.CLOSING, CasePhase.JUDGING, CasePhase.FINISHED):
             self._fail(Failure(f"{event.node} was lost: {event.detail}", event.node, cause="lost"))
-            return self._close("abort")
-        return self._waited_enough()
+        if self.phase is CasePhase.STEPPING:  # its part of this step was done
+            return self._stop_ranks(self.timing.stop_grace_s)
+        return self._close("abort") if self.phase in _BEFORE_STEPS else self._waited_enough()
 
     def _waited_enough(self) -> list[Instruction]:
         if self._waiting:

@@ -353,9 +353,11 @@ class Engine:
         if self.plan.keep and self.verdict is None and not self.cancel_level:
             self._advance("idle")
             return []
+        return self._end(self.verdict or self._of_cases())
+
+    def _of_cases(self) -> Trouble:
         cases = self.cases
-        found = workload_verdict(self.plan, cases.ends, cases.failed, cases.first_failure)
-        return self._end(self.verdict or found)
+        return workload_verdict(self.plan, cases.ends, cases.failed, cases.first_failure)
 
     # --- cancel and end
 
@@ -369,6 +371,10 @@ class Engine:
             return [StopAllocating()] if self.phase is Phase.ALLOCATING else []
         if self.phase is Phase.ENDING:
             return [EndAgents(0.0)] if event.level > 1 else []
+        if self.phase is Phase.IDLE and self.plan.exit_policy == "workflow":
+            return self._end(
+                self._of_cases()
+            )  # models are over, and that someone has seen enough is no verdict
         if not self.cases.flows:
             return self._end(trouble)
         self._decide(trouble)

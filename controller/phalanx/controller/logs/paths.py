@@ -6,10 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from phalanx.protocol.messages import NODE_LEVEL
+from phalanx.protocol.messages import MAIN_STEP, NODE_LEVEL
 
-#: The step that runs the model script or the command; its files carry no step name.
-MAIN_STEP = "main"
 #: What a node sees when a case failed. A file for people, not output of the workload: it ends in ``.txt``.
 DIAGNOSTICS = "diagnostics"
 _SAFE = re.compile(r"[^A-Za-z0-9_.@+=-]")

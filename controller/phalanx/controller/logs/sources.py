@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from phalanx.controller.logs.paths import MAIN_STEP
 from phalanx.controller.nodesets import natural_key
-from phalanx.protocol.messages import NODE_LEVEL
+from phalanx.protocol.messages import MAIN_STEP, NODE_LEVEL
 
 LOGS = "logs"
 #: Steps that ``phalanx exec`` adds: it has shown their output itself, and they are nobody's verdict.

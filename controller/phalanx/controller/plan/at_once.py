@@ -30,6 +30,11 @@ def check_at_once(inputs: RunInputs, cases: tuple[CasePlan, ...]) -> None:
             f"cannot use --parallel {asked} with a command: it is one case; say --ntasks-per-node COUNT for "
             "more of its processes on every node"
         )
+    if inputs.keep_alive and asked > 1:
+        raise InputError(
+            f"cannot use --parallel {asked} with --keep-alive: containers that stay keep the GPUs that later "
+            "models are given; say one of them"
+        )
     if inputs.at_once > 1:
         _check_ports(inputs, cases)
 

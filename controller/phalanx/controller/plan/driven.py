@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from os.path import normpath
 from pathlib import PurePosixPath
 
 from phalanx.protocol.messages import JOB_NUMBER
@@ -78,6 +79,11 @@ def result_places(inputs: RunInputs, card: ModelCard) -> tuple[str, ...]:
     said = _results_dir(inputs, card)
     user = inputs.environ.get("USER") or inputs.environ.get("LOGNAME") or ""
     here = PurePosixPath(inputs.cwd)
+    if said and PurePosixPath(normpath(here / said)) == here:
+        raise InputError(
+            f"cannot use slurm.results_dir {said!r}: it is the folder of {CSV}, into which all runs here "
+            "write; let the script write into a folder of its own"
+        )
     shared = PurePosixPath("/shared_inference", user)
     of_madengine = (shared / JOB_NUMBER / CSV, shared / "model_blog_logs" / JOB_NUMBER / CSV) if user else ()
     return (

@@ -37,6 +37,7 @@ FACTS_S = CHECK_S = 60.0
 SSH_KEY = "SSH_KEY"
 #: Schemes of addresses that are cloned: git has others, such as ext::, that run commands.
 _SCHEMES = ("https", "http", "ssh", "git", "file")
+_BY_WEB = re.compile(r"https?://", re.IGNORECASE)
 _SCP_LIKE = re.compile(r"[A-Za-z0-9_.-]+@[A-Za-z0-9_.\[\]:-]+:[^\s-]\S*")
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -106,7 +107,7 @@ def model_folder(card: ModelCard) -> str:
     if not card.url:
         return MODEL_FOLDER
     where = f"{card.where}: url"
-    if url_password(card.url):
+    if url_password(card.url) or (_BY_WEB.match(card.url) and "@" in urlsplit(card.url).netloc):
         raise InputError(
             f"cannot use {where}: it holds a password; put it into credential.json and name it in cred"
         )

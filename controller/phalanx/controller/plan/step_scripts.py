@@ -9,7 +9,7 @@ from __future__ import annotations
 #: Who runs, on what, with which GPUs and versions. It tells, and fails for nothing.
 FACTS = """\
 # what this place is
-within() { if command -v timeout >/dev/null 2>&1; then timeout 15 "$@"; else "$@"; fi; }
+within() { if command -v timeout >/dev/null 2>&1; then timeout -k 2 15 "$@"; else "$@"; fi; }
 echo "user: $(id 2>/dev/null || echo unknown)"
 echo "kernel: $(uname -srm 2>/dev/null || echo unknown)"
 [ -r /etc/os-release ] && (. /etc/os-release 2>/dev/null; echo "system: ${PRETTY_NAME:-unknown}")
@@ -29,6 +29,8 @@ exit 0
 CLONE = """\
 # git clone ADDRESS, and the model's own scripts over it
 address=$1 scripts=$2 user=$3 password=$4 key=$5
+# scripts that run after a failure, too, are to be found
+trap 'cp -R "$scripts/." . ; [ -z "${SSH_AGENT_PID-}" ] || ssh-agent -k >/dev/null 2>&1' EXIT
 if ! command -v git >/dev/null 2>&1; then
     echo "cannot clone $address: there is no git here; add git to the image" >&2
     exit 127
@@ -51,7 +53,6 @@ if [ "$key" != - ]; then
         exit 127
     done
     eval "$(ssh-agent -s)" >/dev/null
-    trap 'ssh-agent -k >/dev/null 2>&1' EXIT
     value "$key" | { cat; echo; } | ssh-add -q - || exit 1
 fi
 echo "cloning $address"
@@ -71,5 +72,9 @@ if [ -f .gitmodules ]; then
         exit 1
     }
 fi
+trap - EXIT
 cp -R "$scripts/." .
+status=$?
+[ -z "${SSH_AGENT_PID-}" ] || ssh-agent -k >/dev/null 2>&1
+exit "$status"
 """

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from phalanx.controller.fleet import events as ev
-from phalanx.controller.logs.paths import MAIN_STEP
 from phalanx.controller.logs.sources import EXEC_STEP
 from phalanx.controller.nodesets import natural_key
 from phalanx.controller.runs.echoes import end_words
 from phalanx.controller.runs.view import cause_of
-from phalanx.protocol.messages import Cause
+from phalanx.protocol.messages import MAIN_STEP, Cause
 
 #: Nodes that are drawn; the rest is counted. A screen and a printed page hold about as many.
 MOST_NODES = 48

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from phalanx.protocol.messages import MAIN_STEP
+
 from ..fleet.events import CaseFinished, Event, FileCollected, RankStarted
 from ..fleet.instructions import CaseEnd
-from ..logs.paths import MAIN_STEP, StreamName, log_path, safe
+from ..logs.paths import StreamName, log_path, safe
 from ..plan.model import CasePlan, Plan
 from .case import CaseOutcome, CaseVerdict, RankLog, finish_case, record_rows
 from .configs import Config, ConfigError, read_config

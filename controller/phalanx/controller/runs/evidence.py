@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from phalanx.controller.logs.clean import clean, cut
-from phalanx.controller.logs.paths import DIAGNOSTICS, MAIN_STEP, StreamName, log_path
+from phalanx.controller.logs.paths import DIAGNOSTICS, StreamName, log_path
 from phalanx.controller.logs.reader import tail_offset
 from phalanx.controller.runs.directory import RunDirectory
 from phalanx.controller.runs.history_note import trouble
 from phalanx.controller.runs.model import Failure, Fault, RunView
-from phalanx.protocol.messages import NODE_LEVEL
+from phalanx.protocol.messages import MAIN_STEP, NODE_LEVEL
 
 #: Lines of a rank that a failure screen shows.
 LINES = 20
