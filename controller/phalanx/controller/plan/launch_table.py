@@ -177,7 +177,8 @@ ROWS = (
         head_only=True,
     ),
 )  # fmt: skip
-#: What every named launcher gives besides; the last one keeps torchelastic waiting for slow nodes.
+#: What every named launcher gives besides. The last one is madengine's, for scripts that hand it on: torch
+#: 2.13 does not read it, and waits 600 s for slow nodes.
 SHARED = (
     _always("MAD_LAUNCHER_TYPE", "{LAUNCHER}"),
     _always("NPROC_PER_NODE", "{P}"),
