@@ -74,6 +74,38 @@ def test_a_stopped_follower_does_not_raise_the_exit_code() -> None:
     assert finished.exit_code == 7 and all(event.status == 143 for event in stopped)
 
 
+def test_ranks_that_began_a_little_later_meet_their_own_deadline() -> None:
+    world = World(make_plan(3))
+    world.deadlines = {0: 60.2, 1: 60.0, 2: 63.0}
+    finished = world.run()
+    assert finished.exit_code == 3
+    assert [(event.rank, event.cause) for event in world.of(ev.RankExited)] == [
+        (1, "deadline"),
+        (0, "deadline"),
+        (2, "deadline"),
+    ]
+    assert not world.told_to(m.StepStop)
+    assert "case.deadline:case0" not in world.fired
+
+
+def test_a_rank_whose_deadline_is_far_from_the_first_is_stopped() -> None:
+    world = World(make_plan(3))
+    world.deadlines = {0: 60.0, 1: 60.1, 2: 600.0}
+    world.run()
+    assert {event.rank: event.cause for event in world.of(ev.RankExited)}[2] == "stopped"
+    assert {node for node, _ in world.told_to(m.StepStop)} == {"n2"}
+    assert world.now < 120.0
+
+
+def test_a_rank_that_fails_after_the_first_deadline_has_the_others_stopped_at_once() -> None:
+    world = World(make_plan(3))
+    world.deadlines = {0: 60.0, 1: 1000.0, 2: 1000.0}
+    world.at(66.0, lambda: world._exit(("n1", "case0", "main", 1), 9, "exited"))
+    world.run()
+    assert [event.cause for event in world.of(ev.RankExited)] == ["deadline", "exited", "stopped"]
+    assert [node for node, _ in world.told_to(m.StepStop)] == ["n2"], "once, and not again ten seconds later"
+
+
 def test_after_a_failure_only_steps_that_always_run_are_run() -> None:
     plan = make_plan(2, steps=PRE_MAIN_POST)
     world = World(plan, rank_status=lambda case, rank: 1 if rank == 0 else 0)

@@ -128,6 +128,8 @@ class World:
         self.gpus: dict[str, list[dict[str, str]]] = {}
         #: those that every node says are free
         self.ports: tuple[int, ...] = (29500,)
+        #: ranks that hang, and after how many seconds each meets the deadline of a step
+        self.deadlines: dict[int, float] = {}
         self.fired: list[str] = []
         self._coming: dict[int, str] = {}
 
@@ -420,7 +422,9 @@ class World:
             self.happen(ev.RankStarted(message.case, message.step, node, rank), 0.001)
             failed = self.chance(self.odds.rank_fails)
             status = 7 if failed else self.rank_status(message.case, rank)
-            if self.chance(self.odds.hangs):
+            if rank in self.deadlines:
+                self.at(self.deadlines[rank], lambda key=key: self._exit(key, 143, "deadline"))
+            elif self.chance(self.odds.hangs):
                 # A workload that hangs has no deadline here: someone loses patience.
                 self.happen(ev.CancelRequested(1, "someone impatient"), 300.0)
                 self.happen(ev.CancelRequested(2, "someone impatient"), 400.0)

@@ -22,6 +22,7 @@ from tests.stories.training.trainer import (
     every_rank,
     figures,
     last_screen,
+    looked_at,
     pause,
     ranks_seen,
     seconds_between,
@@ -95,7 +96,7 @@ def test_a_node_with_another_port_ends_at_the_deadline_with_what_every_node_ran(
     assert trainer.row["status"] == "FAILURE"
     assert not ranks_seen(run), "torchrun never came so far as to start one"
     assert_nobody_was_first(run)
-    seen = {node: run.log(node, "diagnostics.txt").decode() for node in cluster.nodes}
+    seen = {node: looked_at(run, node) for node in cluster.nodes}
     ports = {node: set(re.findall(r"--master_port=(\d+)", text)) for node, text in seen.items()}
     (port,) = ports["n1"]
     assert ports == {"n1": {port}, "n2": {port}, "n3": {str(int(port) + 1)}, "n4": {port}}
@@ -110,8 +111,8 @@ def test_a_node_that_never_comes_ends_at_the_deadline(cluster: Cluster, trainer:
     run.ends(3, DEADLINE_S + PATIENCE_S / 3)
     assert trainer.row["status"] == "FAILURE"
     assert_nobody_was_first(run)
-    assert "sleep 3600" in run.log("n4", "diagnostics.txt").decode()
-    assert "torchrun" in run.log("n1", "diagnostics.txt").decode()
+    assert "sleep 3600" in looked_at(run, "n4")
+    assert "torchrun" in looked_at(run, "n1")
 
 
 @pytest.fixture

@@ -137,6 +137,13 @@ def last_screen(run: Run) -> str:
     return found + tail
 
 
+def looked_at(run: Run, node: str) -> str:
+    """What a node saw of the run before it was ended there."""
+    ends = run.events("step.exited", step="main")
+    assert (run.folder / "logs" / node / "diagnostics.txt").exists(), f"{node} saw nothing: {ends}"
+    return run.log(node, "diagnostics.txt").decode()
+
+
 def seconds_between(run: Run, one: str, other: str) -> float:
     """From the last event of one type to the last of the other, by the run's own clock."""
     lines = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]

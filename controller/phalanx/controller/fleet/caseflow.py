@@ -44,6 +44,9 @@ from .states import CASE_PHASES, CasePhase, advance
 
 #: What a node may take beyond a step's grace to say that the step is over, in seconds.
 STOP_SLACK_S = 15.0
+#: How much later than the first rank others may meet the deadline of their step before they are stopped, in
+#: seconds: they began a little later, and whoever meets it says first what hangs.
+DEADLINE_SPREAD_S = 10.0
 #: Longest wait for diagnostics, in seconds: they help, they must not hold up the end.
 DIAGNOSE_S = 10.0
 #: How long the results of a script that ended well may take to show on a file server, in seconds: madengine's
@@ -102,6 +105,7 @@ class CaseFlow:
     _lost: set[str] = field(default_factory=set)
     _opened: set[str] = field(default_factory=set)
     _stopping: bool = False
+    _spreading: bool = False
     _hurry: bool = False
     _grace: float = 0.0
 
@@ -138,6 +142,13 @@ class CaseFlow:
     def _stop_timer(self) -> str:
         return f"case.stop:{self.plan.name}"
 
+    @property
+    def _spread_timer(self) -> str:
+        return f"case.deadline:{self.plan.name}"
+
+    def _drop_step_timers(self) -> list[Instruction]:
+        return [DropTimer(self._stop_timer), DropTimer(self._spread_timer)]
+
     # --- entry points
 
     def begin(self) -> list[Instruction]:
@@ -165,6 +176,8 @@ class CaseFlow:
         if name == self._stop_timer and self.phase is CasePhase.STEPPING:
             late = sorted(node for node, ranks in self._running.items() if ranks)
             return [Record(AgentLost(node, "it did not end its step when told to")) for node in late]
+        if name == self._spread_timer and self.phase is CasePhase.STEPPING:
+            return self._stop_ranks(self.timing.stop_grace_s)
         if name != self._phase_timer:
             return []
         late = sorted(self._waiting)
@@ -263,7 +276,7 @@ class CaseFlow:
         return self._steps_over()
 
     def _start(self, step: StepPlan) -> list[Instruction]:
-        self._stopping = False
+        self._stopping = self._spreading = False
         per_rank = step.per == "rank"
         on = self.here if step.per != "first" else tuple(node for node in self.nodes[:1] if node in self.here)
         self._running = {node: set(self.ranks_of(node)) if per_rank else {NODE_LEVEL} for node in on}
@@ -310,7 +323,7 @@ class CaseFlow:
         if (event.status or event.cause != Cause.EXITED.value) and not ours:
             out += self._on_failed_rank(event)
         if not any(self._running.values()):
-            out += [DropTimer(self._stop_timer), *self._next_step()]
+            out += [*self._drop_step_timers(), *self._next_step()]
         return out
 
     def _on_failed_rank(self, event: RankExited) -> list[Instruction]:
@@ -321,6 +334,9 @@ class CaseFlow:
         self._fail(
             Failure(f"{where}, step {event.step}: {words}", event.node, event.rank, event.status, event.cause)
         )
+        if event.cause == Cause.DEADLINE.value and not self._stopping:
+            begun, self._spreading = self._spreading, True
+            return [] if begun else [SetTimer(self._spread_timer, DEADLINE_SPREAD_S)]
         return self._stop_ranks(self.timing.stop_grace_s)
 
     def _stop_ranks(self, grace_s: float) -> list[Instruction]:
@@ -381,7 +397,7 @@ class CaseFlow:
         """All that can be had has come back: the containers go, or stay for whoever wants to look at them."""
         if self.plan.keep_alive and not self.cancelled:
             self.kept = True
-            return [DropTimer(self._stop_timer), *self._judge("kept")]
+            return [*self._drop_step_timers(), *self._judge("kept")]
         return self._close("collected")
 
     def _close(self, trigger: str) -> list[Instruction]:
@@ -391,7 +407,7 @@ class CaseFlow:
             return self._judge()
         grace = 0.0 if self._hurry else self.timing.stop_grace_s
         return [
-            DropTimer(self._stop_timer),
+            *self._drop_step_timers(),
             Tell(self.here, CaseClose(1, self.plan.name, grace)),
             SetTimer(self._phase_timer, CLOSE_S + grace),
         ]
