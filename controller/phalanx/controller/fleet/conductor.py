@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
@@ -129,7 +130,7 @@ class Conductor:
         self._holding = Holding(target, self.record, run_dir / "launch")
         self._allocating: asyncio.Task[None] | None = None
         self._judged: set[str] = set()
-        self._writing_rows = asyncio.Lock()
+        self._writing_rows = threading.Lock()
         self._case_began: dict[str, float] = {}
         self._evidence: defaultdict[str, Evidence] = defaultdict(Evidence)
 
@@ -423,9 +424,8 @@ class Conductor:
 
     async def _judge(self, instruction: ins.JudgeCase) -> None:
         await self._logs_are_whole(instruction.case)
-        async with self._writing_rows:  # the locks of the files are the process's, and keep no thread off
-            self._judged.add(instruction.case)  # its rows are written, whatever becomes of us meanwhile
-            self.record(await asyncio.to_thread(self._verdict, instruction.case, instruction.outcome))
+        self._judged.add(instruction.case)  # its rows are written, whatever becomes of us meanwhile
+        self.record(await asyncio.to_thread(self._verdict, instruction.case, instruction.outcome))
 
     def _verdict(self, case: str, outcome: ins.CaseEnd) -> ev.CaseFinished:
         """The verdict of a case; its rows are written. Blocks."""
@@ -435,7 +435,8 @@ class Conductor:
         facts = {name: one.facts for name, one in engine.roster.nodes.items() if one.facts is not None}
         known = Circumstances(engine.job_id, image_id, time.monotonic() - began, facts)
         try:
-            return judge(self.plan, case, self.run_dir, outcome, self._evidence[case], known)
+            with self._writing_rows:  # the locks of the files are the process's, and keep no thread off
+                return judge(self.plan, case, self.run_dir, outcome, self._evidence[case], known)
         except Exception as error:  # a workload's strange results must not cost the run its end
             log.exception("cannot judge case %s", case)
             words = f"cannot judge its results: {type(error).__name__}: {error}"
