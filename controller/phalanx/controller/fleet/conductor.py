@@ -429,8 +429,7 @@ class Conductor:
 
     def _verdict(self, case: str, outcome: ins.CaseEnd) -> ev.CaseFinished:
         """The verdict of a case; its rows are written. Blocks."""
-        began = self._case_began.get(case, time.monotonic())
-        engine = self.engine
+        began, engine = self._case_began.get(case, time.monotonic()), self.engine
         image_id = engine.cases.images.id_of(self.plan, case)
         facts = {name: one.facts for name, one in engine.roster.nodes.items() if one.facts is not None}
         known = Circumstances(engine.job_id, image_id, time.monotonic() - began, facts)
@@ -439,8 +438,8 @@ class Conductor:
                 return judge(self.plan, case, self.run_dir, outcome, self._evidence[case], known)
         except Exception as error:  # a workload's strange results must not cost the run its end
             log.exception("cannot judge case %s", case)
-            words = f"cannot judge its results: {type(error).__name__}: {error}"
-            return ev.CaseFinished(case, "FAILURE", words, (), words)
+            why = f"cannot judge its results: {type(error).__name__}: {error}"
+            return ev.CaseFinished(case, "FAILURE", why, (), why)
 
     def _rows_of_the_rest(self, end: Ending) -> list[ev.CaseFinished]:
         """Every case that has no verdict gets its row, also when the controller cannot go on. Blocks."""
