@@ -196,7 +196,7 @@ def attended(run: RunDirectory, given: dict[str, Any]) -> int:
         verbose=given["verbose"],
     )
     view = RunView(run_id=run.run_id)
-    shown = given["live_output"] and not given["as_json"]
+    shown = given.get("live_output", True) and not given["as_json"]
     logs = log_tail(run, view, showing) if shown else None
     if not given["quiet"] and not given["as_json"] and not sys.stderr.isatty():
         click.echo(f"run {run.run_id}", err=True)
