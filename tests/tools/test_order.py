@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from phalanx.controller.fleet.workspace import pack
 from phalanx.controller.plan.model_steps import around_model
+from phalanx.controller.plan.secrets import Secrets
 from phalanx.controller.plan.tools import check_argv, stack, system_details, wrap
 from phalanx.controller.workflow.bundled import FOLDER, bundled_folder
 from phalanx.controller.workflow.card import read_cards
@@ -37,7 +38,7 @@ def test_tools_a_and_b_around_a_script(tmp_path: Path) -> None:
     details = system_details(find_system_details(project), "m", "", "", ())
     found = stack(load_tools(context, project), users, users[:1], details)
     common = str(project / FOLDER), str(bundled_folder())
-    around = around_model(locate(project, card), found, common, {}, "here")
+    around = around_model(locate(project, card), found, common, Secrets(), "here")
     pack(around.shares, tmp_path / "workspace.tar")
     place = Place(tmp_path / "node")
     with tarfile.open(tmp_path / "workspace.tar") as tar:

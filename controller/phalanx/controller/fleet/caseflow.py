@@ -56,7 +56,7 @@ RESULTS_S = 25.0
 OPEN_S = 300.0
 CLOSE_S = 60.0
 
-
+#: Nothing of the case runs yet: there is nothing to end and nothing to collect.
 _BEFORE_STEPS = (CasePhase.SHIPPING, CasePhase.OPENING)
 
 
@@ -154,7 +154,6 @@ class CaseFlow:
     def begin(self) -> list[Instruction]:
         """Start the case."""
         started = Record(CaseStarted(self.plan.name, self.nodes, self.world_size, self.gpus))
-        self._waiting = set(self.nodes)
         name = self.plan.name
         ships = [Ship("workspace", self.plan.workspace, self.nodes, case=name)] if self.plan.workspace else []
         if self._library:
@@ -202,7 +201,7 @@ class CaseFlow:
         self.cancelled = self.cancelled or cancelled
         self._hurry = self._hurry or not collect
         self._fail(Failure(reason))
-        if self.phase in (CasePhase.SHIPPING, CasePhase.OPENING):
+        if self.phase in _BEFORE_STEPS:
             return self._close("abort")
         if self.phase is CasePhase.STEPPING:
             return self._stop_ranks(grace_s)

@@ -15,7 +15,7 @@ from ..plan.model import CasePlan, Plan
 from .case_images import CaseImages
 from .caseflow import CaseFlow, Failure
 from .events import CaseFinished, Event
-from .hardware import Hardware, hardware_of, unfit
+from .hardware import Hardware, unfit
 from .instructions import CaseEnd, Instruction, JudgeCase
 from .meeting import meeting_of
 from .roster import Roster
@@ -114,8 +114,7 @@ class Cases:
 
     def _hardware(self) -> list[Hardware | None]:
         """What each node has, None for one that has not told."""
-        facts = [self.roster.nodes[node].facts for node in self.nodes]
-        return [hardware_of(one) if one is not None else None for one in facts]
+        return [self.roster.nodes[node].hardware for node in self.nodes]
 
     def _turn(
         self, case: CasePlan, have: Sequence[Hardware | None], now: float, why: str

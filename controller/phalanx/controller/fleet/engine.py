@@ -371,10 +371,9 @@ class Engine:
             return [StopAllocating()] if self.phase is Phase.ALLOCATING else []
         if self.phase is Phase.ENDING:
             return [EndAgents(0.0)] if event.level > 1 else []
+        # Models that are over have a verdict, which is not that someone has seen enough.
         if self.phase is Phase.IDLE and self.plan.exit_policy == "workflow":
-            return self._end(
-                self._of_cases()
-            )  # models are over, and that someone has seen enough is no verdict
+            return self._end(self._of_cases())
         if not self.cases.flows:
             return self._end(trouble)
         self._decide(trouble)

@@ -27,12 +27,16 @@ class Hardware:
     """
 
     vendor: str = ""
-    count: int = 0
     architecture: str = ""
     product: str = ""
     hip_version: str = ""
     indexes: tuple[int, ...] = ()
     render_numbers: tuple[int, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.indexes)
 
     def values(self) -> dict[str, str]:
         """For templates of a plan (``plan/templates.py``); "" for what is not known."""
@@ -53,13 +57,17 @@ def hardware_of(facts: Mapping[str, Any] | None) -> Hardware:
     vendor = usable[0]["vendor"]
     own = [gpu for gpu in usable if gpu["vendor"] == vendor]
     product = str(own[0].get("model") or "")
-    architecture = next((str(gpu["architecture"]) for gpu in own if gpu.get("architecture")), "")
-    if not architecture and vendor == "nvidia":
-        architecture = product
+    architecture = next(filter(None, map(architecture_of, own)), "")
     release = re.match(r"\d+\.\d+", str((facts or {}).get("rocm") or "")) if vendor == "amd" else None
     indexes = tuple(sorted(int(gpu.get("index") or 0) for gpu in own))
     hip, numbers = release[0] if release else "", _render_numbers(own, indexes)
-    return Hardware(_VENDORS[vendor], len(own), architecture, product, hip, indexes, numbers)
+    return Hardware(_VENDORS[vendor], architecture, product, hip, indexes, numbers)
+
+
+def architecture_of(gpu: Mapping[str, Any]) -> str:
+    """Of one GPU, as madengine calls it: AMD's target, NVIDIA's product; "" where nobody says."""
+    product = gpu.get("model", "") if gpu.get("vendor") == "nvidia" else ""
+    return str(gpu.get("architecture") or (product if product != "unknown" else ""))
 
 
 def _render_numbers(own: Sequence[Mapping[str, Any]], indexes: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..plan.model import CasePlan, EnvValue
 from ..plan.templates import node_values, render
-from .hardware import Hardware, hardware_of
+from .hardware import Hardware
 from .roster import Roster
 
 #: The port when nobody said one and the first node told of none: torchrun's.
@@ -54,7 +54,7 @@ class Meeting:
 def meeting_of(case: CasePlan, roster: Roster, nodes: tuple[str, ...], taken: Container[int] = ()) -> Meeting:
     """The meeting of a case on these nodes of the roster; ``taken``: ports that it must not be given."""
     port = case.master_port or _free_port(roster.nodes[nodes[0]].facts or {}, taken)
-    hardware = tuple(hardware_of(roster.nodes[node].facts) for node in nodes)
+    hardware = tuple(roster.nodes[node].hardware or Hardware() for node in nodes)
     return Meeting(tuple(roster.address(node) or HERE for node in nodes), port, hardware)
 
 

@@ -9,11 +9,15 @@ from typing import Any
 from phalanx.protocol.membership import Member, Seat, advance
 
 from .events import AgentFacts, AgentJoined, AgentLeft, AgentLost, AgentSilent, Event
+from .hardware import Hardware, hardware_of
 
 
 @dataclass(slots=True)
 class NodeRecord:
-    """One node. ``address``: where its agent connected from; ``facts``: as it reported them, or None."""
+    """One node. ``address``: where its agent connected from; ``facts``: as it reported them, or None.
+
+    ``hardware``: the GPUs among them.
+    """
 
     node: str
     node_rank: int
@@ -21,6 +25,7 @@ class NodeRecord:
     incarnation: str = ""
     address: str = ""
     facts: dict[str, Any] | None = None
+    hardware: Hardware | None = None
     detail: str = ""
     leftovers: tuple[str, ...] = ()
 
@@ -55,7 +60,7 @@ class Roster:
         if record is None:
             return False
         if isinstance(event, AgentFacts):
-            record.facts = event.facts
+            record.facts, record.hardware = event.facts, hardware_of(event.facts)
             return True
         trigger = _TRIGGERS.get(type(event))
         if trigger is None or not self._move(record, trigger):

@@ -27,7 +27,7 @@ from .inputs import RunInputs
 from .launch_shape import Shape
 from .launchers import check_devices, launcher_column, launcher_of, put_interfaces, put_launch, shape_of
 from .model import CasePlan, EnvValue, RunsOn, StepPlan
-from .model_steps import SSH_KEY, Around, around_model
+from .model_steps import SSH_KEY, around_model
 from .option_secrets import open_options
 from .placement import Placement
 from .quantities import duration
@@ -81,7 +81,8 @@ def model_case(
     _warn_of_no_gpus(inputs, placement, gpus)
     shape = shape_of(inputs, card, placement, gpus, said, launcher, image)
     data = data_of(inputs.data, card, runtime)
-    environment = _environment(inputs, model, placement, gpus, said, shape)
+    credentials = inputs.credentials.get(card.cred, Secrets())
+    environment = _environment(inputs, model, placement, gpus, said, shape, credentials)
     if head_only:
         put_driven(environment, inputs, placement, image)
     check_devices(environment, launcher)
@@ -90,7 +91,7 @@ def model_case(
     by_plan, on_nodes = when_given(gpus, bool(own_image), inputs.at_once)
     tools = _tools(inputs, model, secrets)
     where = "on this node" if runtime is Runtime.PROCESS else "in the image"
-    around = around_model(model, tools, inputs.around.common, inputs.credentials, where)
+    around = around_model(model, tools, inputs.around.common, credentials, where)
     container = replace(
         container_of(inputs, card, runtime, own_image, by_plan),
         workdir=around.folder,
@@ -126,7 +127,7 @@ def model_case(
         keep_alive=inputs.keep_alive,
         driven=head_only,
         library=data.library,
-    ), Secrets({**secrets, **data.secrets, **_of_steps(around, inputs.credentials.get(card.cred, Secrets()))})
+    ), Secrets({**secrets, **data.secrets, **around.secrets})
 
 
 def _collected(inputs: RunInputs, multiple: str, tools: ToolStack) -> tuple[str, ...]:
@@ -140,12 +141,6 @@ def _runs_on(inputs: RunInputs, model: SelectedModel) -> RunsOn:
     image = model.image
     skip = () if inputs.run_on_skipped else tuple(filter(None, model.card.skip_gpu_arch.split(",")))
     return RunsOn(image.gpu_vendor if image else "", image.gpu_architecture if image else "", skip)
-
-
-def _of_steps(around: Around, credentials: Secrets) -> dict[str, Secret]:
-    """The secrets that only steps around the model are given."""
-    names = {name for step in around.before for name, value in step.env.items() if value.secret}
-    return {name: secret for name, secret in credentials.items() if name in names}
 
 
 def _warn_of_no_gpus(inputs: RunInputs, placement: Placement, gpus: Gpus) -> None:
@@ -237,6 +232,7 @@ def _environment(
     gpus: Gpus,
     said: Distributed,
     shape: Shape | None,
+    credentials: Secrets,
 ) -> Environment:
     card, context = model.card, inputs.context
     environment = Environment(inputs.environ)
@@ -264,16 +260,16 @@ def _environment(
     ).env:
         environment.put_options([text], f"{card.where}: additional_docker_run_options -e")
     put_interfaces(environment, said, placement.target.kind, card.where)
-    _add_around(environment, inputs, card.cred)
+    _add_around(environment, inputs, card.cred, credentials)
     add_context(environment, context)
     add_asked(environment, inputs, ambient=True)
     _add_required(environment, inputs, model)
     return environment
 
 
-def _add_around(environment: Environment, inputs: RunInputs, cred: str) -> None:
+def _add_around(environment: Environment, inputs: RunInputs, cred: str, credentials: Secrets) -> None:
     """What the card's credentials give, but for the key of a clone, and what tools are told."""
-    for name, secret in inputs.credentials.get(cred, Secrets()).items():
+    for name, secret in credentials.items():
         if name != f"{cred}_{SSH_KEY}":
             environment.put_secret(name, secret)
     for name, (value, origin) in stack(inputs.around.tools).env.items():

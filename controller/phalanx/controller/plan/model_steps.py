@@ -21,7 +21,7 @@ from ..workflow.scripts import FoundScript
 from ..workflow.secrecy import url_password
 from ..workflow.tools import SYSTEM_DETAILS
 from .model import EnvValue, Share, StepPlan
-from .secrets import Secrets
+from .secrets import Secret, Secrets
 from .step_scripts import CLONE, FACTS
 from .tools import ToolStack, check_argv
 from .words import split_words
@@ -44,31 +44,31 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What runs before and after the model's script, and what the nodes need for it."""
+    """What runs before and after the model's script, and what the nodes need for it.
+
+    ``secrets``: those that only these steps are given.
+    """
 
     folder: str
     before: tuple[StepPlan, ...]
     after: tuple[StepPlan, ...]
     shares: tuple[Share, ...]
+    secrets: Mapping[str, Secret]
 
 
 def around_model(
-    model: SelectedModel,
-    stack: ToolStack,
-    common: Iterable[str],
-    credentials: Mapping[str, Secrets],
-    where: str,
+    model: SelectedModel, stack: ToolStack, common: Iterable[str], credentials: Secrets, where: str
 ) -> Around:
     """The steps around a model's script. Raises InputError.
 
     ``common``: folders of the login node that lie over each other as ``scripts/common`` beside the model's
-    folder. ``where``: in what the steps run, in words.
+    folder. ``credentials``: what the card's ``cred`` gives. ``where``: in what the steps run, in words.
     """
     card = model.card
     folder = model_folder(card)
     before = [StepPlan("facts", ("sh", "-c", FACTS, "sh"), "node", FACTS_S)]
     if card.url:
-        before.append(_clone(card, credentials.get(card.cred, Secrets())))
+        before.append(_clone(card, credentials))
     if (check := check_argv(stack, where)) is not None:
         before.append(StepPlan("tools", check, "node", CHECK_S))
     names = _names((*stack.pre, *stack.post), model.program[-1:])
@@ -82,7 +82,8 @@ def around_model(
     shares = [Share(file, f"{scripts}/{name}") for file, name in names.items()]
     shares.append(Share(model.directory, scripts))
     shares += [Share(one, COMMON) for one in common]
-    return Around(folder, tuple(before), tuple(after), tuple(shares))
+    secrets = {name: credentials[name] for step in before for name, value in step.env.items() if value.secret}
+    return Around(folder, tuple(before), tuple(after), tuple(shares), secrets)
 
 
 def _names(scripts: Iterable[FoundScript], kept: Iterable[str]) -> dict[str, str]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..fleet.hardware import architecture_of
+
 GIT_COMMIT, DATA = (".phalanx", "git_commit"), (".phalanx", "data.json")
 #: SHA-1 or SHA-256, as git prints them.
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -52,14 +54,8 @@ def columns_of(files: Sequence[CollectedFile], run_dir: Path) -> tuple[dict[str,
 
 def architecture(facts: Mapping[str, Mapping[str, Any]], nodes: Iterable[str]) -> str:
     """The architecture of the GPUs of these nodes, ";" between several; "" when none says."""
-    known = (_of_gpu(gpu) for node in nodes for gpu in facts.get(node, {}).get("gpus", ()))
+    known = (architecture_of(gpu) for node in nodes for gpu in facts.get(node, {}).get("gpus", ()))
     return ";".join(dict.fromkeys(filter(None, known)))
-
-
-def _of_gpu(gpu: Mapping[str, Any]) -> str:
-    """What madengine has in the column: gfx942 and the like for AMD, the product's name for NVIDIA."""
-    product = gpu.get("model", "") if gpu.get("vendor") == "nvidia" else ""
-    return str(gpu.get("architecture") or (product if product != "unknown" else ""))
 
 
 def _differing(what: str, said: Mapping[str, Mapping[str, str]]) -> list[str]:
