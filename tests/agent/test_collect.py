@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from phalanx.agent.collect import CollectLimits, find_results, open_beneath
+from phalanx.agent.beneath import open_beneath
+from phalanx.agent.collect import CollectLimits, find_results
 
 LIMITS = CollectLimits(files=3, file_bytes=100, total_bytes=150)
 

@@ -202,7 +202,7 @@ async def test_every_container_has_an_init_that_reaps_orphans(docker: Bench, she
 async def test_a_limit_that_no_engine_can_give_is_refused_before_the_start(
     docker: Bench, engine: dockerd.Dockerd
 ) -> None:
-    most = engine_limits.ceilings(os.environ["DOCKER_HOST"])["nofile"]
+    most = engine_limits.limits_of(os.environ["DOCKER_HOST"]).ceilings["nofile"]
     assert most >= 1024
     with pytest.raises(RuntimeUnavailable, match=f"ulimit nofile={most + 1}: .* at most {most}"):
         await docker.open(limits=Limits(ulimits=(Ulimit("nofile", 1024, most + 1),)))

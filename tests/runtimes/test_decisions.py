@@ -308,7 +308,7 @@ def test_limits_of_an_engine_are_read_from_its_process() -> None:
         "Max nice priority         0                    20                   ",
     ]
     assert engine_limits.parse(lines) == {"nproc": 30000, "nofile": 20000, "memlock": -1, "nice": 20}
-    assert engine_limits.hard_limits("tcp://h:1")["nofile"] > 0
+    assert engine_limits.limits_of("tcp://h:1").hard["nofile"] > 0
 
 
 def test_an_engine_raises_limits_only_with_the_capability_in_the_node_s_own_user_namespace() -> None:
@@ -317,7 +317,7 @@ def test_an_engine_raises_limits_only_with_the_capability_in_the_node_s_own_user
     assert engine_limits.may_raise(every, node)
     assert not engine_limits.may_raise(some, node)
     assert not engine_limits.may_raise(every, rootless)
-    assert engine_limits.ceilings("tcp://h:1") == {}
+    assert engine_limits.limits_of("tcp://h:1").ceilings == {}
 
 
 def test_a_container_is_described_to_the_engine_field_by_field() -> None:
@@ -389,3 +389,10 @@ def test_the_session_s_part_of_runtimes_is_light_to_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_an_agent_loads_before_it_has_joined_is_its_session_alone() -> None:
+    program = "import sys, phalanx.agent.main\nprint(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    later = ("cases", "collect", "data", "duties", "facts", "relay", "runtimes", "workload")
+    assert not {f"phalanx.agent.{name}" for name in later} & set(done.stdout.split())

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phalanx.agent.collect import open_beneath
+from phalanx.agent.beneath import open_beneath
 from phalanx.protocol.blob import (
     WINDOW,
     ChunkMismatch,

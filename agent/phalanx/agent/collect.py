@@ -1,20 +1,19 @@
 """Which files a case gives back: its results folder, and what matches wanted names in its workspace.
 
 Links are not followed: a workload must not make the agent read a file of the node for it. It may put one in
-place of a file after it was found, so ``open_beneath`` looks at every part of the path again.
+place of a file after it was found, so ``beneath.open_beneath`` looks at every part of the path again.
 """
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from phalanx.agent.data.places import FOLDER as DATA
+from phalanx.protocol.messages import DATA_FOLDER
 
 #: Words about left out files that are kept; of the others only the count.
 _MOST_LEFT_OUT = 1000
@@ -109,7 +108,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _entries(folder: Path, without: Path | None) -> Iterator[tuple[str, os.stat_result]]:
-    passed_over = {without, folder / DATA}
+    passed_over = {without, folder / DATA_FOLDER}
     for root, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if Path(root, name) not in passed_over)
         for base in sorted(names):
@@ -128,38 +127,3 @@ def _refusal(name: str, about: os.stat_result) -> str:
     if len(name) > 4096 or not name.isprintable():
         return "its name cannot be shown"
     return ""
-
-
-def folder_beneath(folder: Path, name: str) -> int:
-    """A descriptor of a folder of ``folder`` ("" for itself), reached without a link. Raises OSError."""
-    here = _step_down(folder, PurePosixPath(name).parts)
-    try:
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def open_beneath(folder: Path, name: str) -> int:
-    """A descriptor of a regular file of ``folder``, reached without a link. Raises OSError."""
-    *above, last = PurePosixPath(name).parts
-    here = _step_down(folder, above)
-    try:
-        # O_NONBLOCK: a fifo would be waited for
-        fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-    finally:
-        os.close(here)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", name)
-    return fd
-
-
-def _step_down(folder: Path, parts: Iterable[str]) -> int:
-    here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for part in parts:
-        try:
-            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-        finally:
-            os.close(here)
-        here = below
-    return here

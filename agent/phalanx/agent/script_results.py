@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phalanx.agent.collect import open_beneath
+from phalanx.agent.beneath import open_beneath
 from phalanx.protocol.messages import JOB_NUMBER, SCRIPT_RESULTS
 
 #: Between two looks at places where nothing is yet, in seconds.
@@ -60,10 +60,9 @@ class ScriptResults:
     @classmethod
     def opened(cls, places: list[Path]) -> ScriptResults:
         """Look at the places before the script runs. Blocks."""
-        before: dict[Path, Stamp] = {}
-        for place in places:
-            before |= look(place)
-        return cls(places, before)
+        results = cls(places)
+        results.look_again()
+        return results
 
     def look_again(self) -> None:
         """A step is about to start: what is there now is not of it. Blocks."""

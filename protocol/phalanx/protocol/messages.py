@@ -1031,6 +1031,12 @@ class Diagnosed(Message):
     error: Words
 
 
+#: Where a container has the workspace of its case.
+WORKSPACE = "/myworkspace"
+#: The folder of the workspace that has a case's own folders of data.
+DATA_FOLDER = ".phalanx-data"
+#: Most cases that may run at a time: a node says of so many ports that they are free.
+MOST_AT_ONCE = 32
 #: The folder under which what a script left in its case's ``result_places`` is offered.
 SCRIPT_RESULTS = "script-results"
 #: What stands for the scheduler's number of the job in a result place.

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from phalanx.agent.relay.place import private_directory, refuse_shared
-from phalanx.protocol.messages import DataMount, Mount
+from phalanx.protocol.messages import DATA_FOLDER, DataMount, Mount
 
-#: The folder of the workspace that has a case's own folders of data.
-FOLDER = ".phalanx-data"
 #: The folder of the node's cache that has data sets.
 IN_CACHE = "data"
 PlaceKind = Literal["source", "mirror", "cache", "own"]
@@ -54,7 +52,7 @@ def _place(wanted: DataMount, number: int, work: Path, cache: Callable[[], Path]
         return place("mirror", folder, read_only=False)
     if wanted.cache and not wanted.mirror:
         return place("cache", _in_cache(cache(), wanted.cache), read_only=True)
-    folder = work / FOLDER / str(number)
+    folder = work / DATA_FOLDER / str(number)
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     return place("own", folder, read_only=False)
 

@@ -1,5 +1,7 @@
 """Addresses under which other nodes may reach this one, the likeliest first, and a port that is free.
 
+from phalanx.protocol.messages import MOST_AT_ONCE
+
 The standard library knows no getifaddrs(3); SIOCGIFADDR (netdevice(7)) gives an interface's first IPv4
 address and /proc/net/if_inet6 (proc(5)) all of IPv6. That is enough: rendezvous needs one that works, not
 all.
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from phalanx.protocol.messages import MOST_AT_ONCE
+
 #: netdevice(7), linux/sockios.h
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFADDR = 0x8915
@@ -30,8 +34,6 @@ _MOST_ADDRESSES = 64
 #: ports that the kernel gives to outgoing connections, which could take one before the workload does.
 WELL_KNOWN_PORT = 29500
 _PORTS = range(WELL_KNOWN_PORT, WELL_KNOWN_PORT + 100)
-#: As many as cases may run at a time.
-_MOST_PORTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def own_addresses() -> tuple[str, ...]:
 def free_ports() -> tuple[int, ...]:
     """TCP ports that nothing listens on, the first for who needs one: of 29500 and the next 99, or else the
     kernel's choice; () if there is none."""
-    found = tuple(islice(filter(None, map(_listened, _PORTS)), _MOST_PORTS))
+    found = tuple(islice(filter(None, map(_listened, _PORTS)), MOST_AT_ONCE))
     return found or tuple(filter(None, [_listened(0)]))
 
 

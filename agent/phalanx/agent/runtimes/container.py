@@ -20,12 +20,11 @@ from phalanx.agent.runtimes.container_config import (
     INSIDE_RESULTS,
     INSIDE_SOCKET,
     INSIDE_SPOOL,
-    INSIDE_WORK,
 )
 from phalanx.agent.runtimes.engine import CREATE_S, PING_S, EngineClient, EngineError
 from phalanx.agent.runtimes.log_ends import RUN_LOGS, LogFolder
 from phalanx.protocol.allowances import plain
-from phalanx.protocol.messages import CaseOpen, Cause, StepStart
+from phalanx.protocol.messages import WORKSPACE, CaseOpen, Cause, StepStart
 
 #: From the answer of the engine that a step runs to its own first word.
 _FIRST_WORD_S = 15.0
@@ -172,7 +171,7 @@ class ContainerPlace:
         for root, mounted in (
             (self._places.spool, INSIDE_SPOOL),
             (self._places.results, INSIDE_RESULTS),
-            (self._places.work, INSIDE_WORK),
+            (self._places.work, WORKSPACE),
         ):
             if path.is_relative_to(root):
                 return str(Path(mounted) / path.relative_to(root))

@@ -11,13 +11,12 @@ from typing import Any
 
 from phalanx.agent.runtimes.base import CasePlaces, Owner
 from phalanx.agent.runtimes.janitor import LABEL_EXPIRES, LABEL_LEASE, LABEL_UID
-from phalanx.protocol.messages import ContainerSpec, Limits
+from phalanx.protocol.messages import WORKSPACE, ContainerSpec, Limits
 
 #: Where a case's own directories are in its container.
 INSIDE = "/run/phalanx"
 INSIDE_SPOOL = f"{INSIDE}/spool"
 INSIDE_RESULTS = f"{INSIDE}/results"
-INSIDE_WORK = "/myworkspace"
 INSIDE_SOCKET = "/run/phalanx.sock"
 
 #: The workload is to die of a node's lack of memory before the agent does (proc(5), oom_score_adj).
@@ -66,7 +65,7 @@ def container_config(spec: ContainerSpec, given: Given) -> dict[str, Any]:
         "Entrypoint": ["/bin/sh", f"{INSIDE}/supervise"],
         "Cmd": [],
         "User": spec.user,
-        "WorkingDir": f"{INSIDE_WORK}/{spec.workdir}" if spec.workdir else INSIDE_WORK,
+        "WorkingDir": f"{WORKSPACE}/{spec.workdir}" if spec.workdir else WORKSPACE,
         "Labels": labels(given),
         "StopSignal": "SIGTERM",
         "Healthcheck": {"Test": ["NONE"]},
@@ -128,7 +127,7 @@ def _mounts(spec: ContainerSpec, given: Given) -> list[dict[str, Any]]:
         (given.control, INSIDE, True),
         (str(places.spool), INSIDE_SPOOL, False),
         (str(places.results), INSIDE_RESULTS, False),
-        (str(places.work), INSIDE_WORK, False),
+        (str(places.work), WORKSPACE, False),
     ]
     if given.socket:
         own.append((str(places.socket), INSIDE_SOCKET, False))

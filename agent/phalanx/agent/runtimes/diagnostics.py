@@ -16,7 +16,7 @@ from pathlib import Path
 
 from phalanx.agent.runtimes import processes
 from phalanx.agent.runtimes.cgroup import MemoryGroup, size
-from phalanx.agent.runtimes.log_ends import TAIL_BYTES, TAIL_LINES, LogFolder, log_ends
+from phalanx.agent.runtimes.log_ends import LogFolder, last_lines, log_ends, printable
 from phalanx.agent.runtimes.spool import ERR, OUT
 
 #: The most text that is ever returned, in bytes.
@@ -108,7 +108,7 @@ def _command(pid: int) -> str:
             line = handle.read(300).replace(b"\0", b" ").decode("utf-8", "backslashreplace").strip()
     except OSError:
         return ""
-    return "".join(char if char.isprintable() else "?" for char in line)
+    return printable(line)
 
 
 def _sockets(pids: list[int]) -> str:
@@ -188,8 +188,6 @@ def tail(path: Path) -> str:
     """The last lines of a file, at most 30 and 4 KiB, whatever is in it."""
     try:
         with path.open("rb") as handle:
-            handle.seek(max(0, handle.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = handle.read(TAIL_BYTES).decode("utf-8", "backslashreplace").splitlines()
+            return last_lines(handle)
     except OSError as error:
         return f"(not readable: {error})"
-    return "\n".join(lines[-TAIL_LINES:])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.agent.lease import Lease, boottime
-from phalanx.agent.runtimes import access, creation, engine_limits, forbidden, images, janitor, processes
+from phalanx.agent.runtimes import access, creation, forbidden, images, janitor, processes
 from phalanx.agent.runtimes.base import CasePlaces, Owner, RuntimeUnavailable
 from phalanx.agent.runtimes.container import ContainerPlace, Life
 from phalanx.agent.runtimes.container_config import Given, container_config, container_name
@@ -26,6 +26,7 @@ from phalanx.agent.runtimes.engine import (
     address,
     import_client,
 )
+from phalanx.agent.runtimes.engine_limits import EngineLimits, limits_of
 from phalanx.agent.runtimes.rocm_root import rocm_defaults
 from phalanx.protocol.messages import CaseOpen, Engine
 
@@ -41,8 +42,7 @@ class DockerRuntime:
         self._forbidden_file = forbidden_file
         self._client: EngineClient | None = None
         self._kind = "docker"
-        self._limits: dict[str, int] = {}
-        self._ceilings: dict[str, int] = {}
+        self._limits = EngineLimits({}, {})
 
     @property
     def client(self) -> EngineClient:
@@ -64,8 +64,7 @@ class DockerRuntime:
             raise
         self._client = client
         self._kind = images.engine_kind(version)
-        self._limits = await asyncio.to_thread(engine_limits.hard_limits, client.url)
-        self._ceilings = await asyncio.to_thread(engine_limits.ceilings, client.url)
+        self._limits = await asyncio.to_thread(limits_of, client.url)
         return Engine(
             kind=self._kind,
             version=str(version.get("Version", "")),
@@ -86,7 +85,7 @@ class DockerRuntime:
 
     async def _open_case(self, case: CaseOpen, places: CasePlaces, owner: Owner) -> ContainerPlace:
         refused = await asyncio.to_thread(forbidden.forbidden_here, os.environ, self._forbidden_file)
-        await asyncio.to_thread(creation.check, case.spec, self._kind, refused, self._ceilings)
+        await asyncio.to_thread(creation.check, case.spec, self._kind, refused, self._limits.ceilings)
         image = case.spec.image_id or await self.image_id(case.spec.image)
         if not image:
             raise RuntimeUnavailable(f"image {case.spec.image or '(none named)'} is not on this node")
@@ -116,12 +115,14 @@ class DockerRuntime:
             raise
 
     async def _create(self, name: str, case: CaseOpen, given: Given) -> Any:
-        config = container_config(creation.with_engine_defaults(case.spec, self._kind, self._limits), given)
+        config = container_config(
+            creation.with_engine_defaults(case.spec, self._kind, self._limits.hard), given
+        )
         create = self.client.api.containers.create(config, name=name)
         try:
             return await self.client.call(f"create container {name}", create, CREATE_S)
         except EngineError as error:
-            raise creation.explained(error, case.spec, self._limits) from error
+            raise creation.explained(error, case.spec, self._limits.hard) from error
 
     async def _start(
         self, container: Any, name: str, case: CaseOpen, given: Given, lease: Lease
@@ -129,7 +130,7 @@ class DockerRuntime:
         try:
             await self.client.call(f"start container {name}", container.start(), CREATE_S)
         except EngineError as error:
-            raise creation.explained(error, case.spec, self._limits) from error
+            raise creation.explained(error, case.spec, self._limits.hard) from error
         shown = await self.client.call(f"look at container {name}", container.show())
         state = shown["State"]
         if not state.get("Running"):

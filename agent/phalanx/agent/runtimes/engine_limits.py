@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import socket
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 #: Labels of /proc/PID/limits (linux/fs/proc/base.c) and the names that docker gives them.
@@ -35,24 +36,31 @@ _SYS_RESOURCE = 1 << 24
 _NR_OPEN = Path("/proc/sys/fs/nr_open")
 
 
-def hard_limits(url: str) -> dict[str, int]:
-    """Hard limits by setrlimit name, -1 for unlimited: the engine's where they can be read, else our own."""
-    limits = {
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """By setrlimit name, -1 for unlimited. ``hard``: what a container has that asks for none.
+
+    ``ceilings``: the most that the engine can give, empty where its process cannot be looked at: then its own
+    refusal has to do.
+    """
+
+    hard: dict[str, int]
+    ceilings: dict[str, int]
+
+
+def limits_of(url: str) -> EngineLimits:
+    """The engine's limits where they can be read, else our own for ``hard``. Blocks."""
+    pid = _pid(url)
+    of_engine = _of_process(pid)
+    own = {
         name.removeprefix("RLIMIT_").lower(): resource.getrlimit(getattr(resource, name))[1]
         for name in dir(resource)
         if name.startswith("RLIMIT_")
     }
-    return limits | _of_process(_pid(url))
+    return EngineLimits(own | of_engine, _ceilings(pid, of_engine) if pid > 0 and of_engine else {})
 
 
-def ceilings(url: str) -> dict[str, int]:
-    """The most that this engine can give a container of each limit, -1 for anything.
-
-    Empty where its process cannot be looked at: then its own refusal has to do.
-    """
-    pid = _pid(url)
-    if pid <= 0 or not (limits := _of_process(pid)):
-        return {}
+def _ceilings(pid: int, limits: dict[str, int]) -> dict[str, int]:
     try:
         status, users = Path(f"/proc/{pid}/status").read_text(), Path(f"/proc/{pid}/uid_map").read_text()
         most_files = int(_NR_OPEN.read_text())

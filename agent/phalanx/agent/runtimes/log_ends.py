@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from phalanx.agent.collect import folder_beneath, open_beneath
+from phalanx.agent.beneath import folder_beneath, open_beneath
 
 #: Where scripts of multi-node models put the logs of their servers.
 RUN_LOGS = "/run_logs"
@@ -119,14 +120,23 @@ class _Walk:
 def _end(root: Path, name: str) -> str:
     try:
         with os.fdopen(open_beneath(root, name), "rb") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            handle.seek(max(0, size - TAIL_BYTES))
-            lines = handle.read(TAIL_BYTES).decode("utf-8", "backslashreplace").splitlines()
+            return last_lines(handle)
     except OSError as error:
         return f"(not readable: {error.strerror or error})"
+
+
+def last_lines(file: BinaryIO) -> str:
+    """The end of a file, at most TAIL_LINES and TAIL_BYTES, whatever is in it. Raises OSError."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+    lines = file.read(TAIL_BYTES).decode("utf-8", "backslashreplace").splitlines()
     return "\n".join(lines[-TAIL_LINES:])
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for what cannot be shown."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _shown(name: str) -> str:
     raw = name.encode("utf-8", "backslashreplace").decode()[:300]
-    return "".join(char if char.isprintable() else "?" for char in raw)
+    return printable(raw)

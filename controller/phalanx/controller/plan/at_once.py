@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from phalanx.protocol.messages import Runtime
+from phalanx.protocol.messages import MOST_AT_ONCE, Runtime
 
 from ..workflow.errors import InputError
 from .gpus import VISIBLE
 from .inputs import RunInputs
 from .model import CasePlan
-
-#: Most models that may run at a time: a node says of so many ports that they are free.
-MOST_AT_ONCE = 32
 
 
 def check_at_once(inputs: RunInputs, cases: tuple[CasePlan, ...]) -> None:

@@ -16,7 +16,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from phalanx.protocol.allowances import needs
-from phalanx.protocol.messages import OWN_PROGRAM, ContainerSpec, DataMount, Mount, Runtime
+from phalanx.protocol.messages import (
+    DATA_FOLDER,
+    OWN_PROGRAM,
+    WORKSPACE,
+    ContainerSpec,
+    DataMount,
+    Mount,
+    Runtime,
+)
 
 from ..workflow.card import ModelCard
 from ..workflow.data import DataBook, DataSet, Source
@@ -33,8 +41,6 @@ FETCH_S, CUSTOM_S = 3600.0, 1200.0
 HOME_VARIABLE, NAME_VARIABLE = "MAD_DATAHOME", "MAD_DATANAME"
 #: Where a data set is in a container when nobody says, with its number behind it.
 HOME = "/data_dlm"
-#: The folder of the workspace with data of the case's own; the agent makes it.
-OWN_FOLDER = ".phalanx-data"
 #: The distribution that the program on the nodes needs to reach an object store.
 S3_CLIENT = "obstore"
 _STORES = ("minio", "aws")
@@ -93,7 +99,7 @@ def data_of(data: DataInputs, card: ModelCard, runtime: Runtime) -> CaseData:
         shares=tuple(share for one in made for share in one.shares()),
         env={NAME_VARIABLE: EnvValue(names, f"{card.where}: data")},
         secrets=Secrets({name: secret for one in made for name, secret in one.secrets().items()}),
-        origins={one.place().target: one.origin for one in made},
+        origins={one.target: one.origin for one in made},
         warnings=tuple(words for one in made for words in one.warnings()),
         library=S3_CLIENT if any(one.needs_client() for one in made) else "",
     )
@@ -178,7 +184,7 @@ class _Making:
     @property
     def mirror(self) -> tuple[str, str]:
         """The folder of the nodes that keeps a copy, and who says so; ("", "") for none."""
-        said = [source for source in self.sources if source.said.mirror not in ("", "false")]
+        said = [source for source in self.sources if source.said.mirror]
         for source in said:
             if not source.said.mirror.startswith("/"):
                 raise InputError(
@@ -198,7 +204,7 @@ class _Making:
             _folder_of_data(path, origin)
 
     def _check_custom(self, source: Source) -> None:
-        if source.said.mirror not in ("", "false"):
+        if source.said.mirror:
             raise InputError(f"cannot use {source.origin}.mirrorlocal: what a script provides has no copy")
         relative = inside(PurePosixPath(), source.said.path)
         if relative is None or relative == PurePosixPath():
@@ -211,7 +217,7 @@ class _Making:
             )
 
     def _check_local(self, source: Source) -> None:
-        if source.said.mirror not in ("", "false"):
+        if source.said.mirror:
             raise InputError(
                 f"cannot use {source.origin}.mirrorlocal: a folder of the node needs no copy on the node; "
                 "leave it out"
@@ -254,8 +260,8 @@ class _Making:
         own = self._own_step(f"data-{name}")
         if self.custom is None:
             return [own]
-        folder = self.target if self.runtime is not Runtime.PROCESS else f"../{OWN_FOLDER}/{self.number}"
-        script = f"{'/myworkspace' if self.runtime is not Runtime.PROCESS else '../..'}/{self._script}"
+        folder = self.target if self.runtime is not Runtime.PROCESS else f"../{DATA_FOLDER}/{self.number}"
+        script = f"{WORKSPACE if self.runtime is not Runtime.PROCESS else '../..'}/{self._script}"
         argv = ("sh", "-c", _CUSTOM, "sh", folder, script, *self._arguments())
         return [
             StepPlan(f"data-{name}", argv, "node", CUSTOM_S),

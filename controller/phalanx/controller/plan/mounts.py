@@ -8,12 +8,12 @@ from __future__ import annotations
 import posixpath
 import re
 
-from phalanx.protocol.messages import Device, Mount, Tmpfs
+from phalanx.protocol.messages import WORKSPACE, Device, Mount, Tmpfs
 
 from ..workflow.errors import InputError, did_you_mean
 
 #: Folders of the container that the engine and phalanx own.
-OWNED_TARGETS = ("/", "/proc", "/run/phalanx", "/run/phalanx.sock", "/myworkspace")
+OWNED_TARGETS = ("/", "/proc", "/run/phalanx", "/run/phalanx.sock", WORKSPACE)
 _READ_ONLY = {"ro": True, "rw": False, "": False}
 #: Mount options of docker that change nothing for a bind mount here.
 _IGNORED_OPTIONS = {"z", "Z", "rprivate", "private"}

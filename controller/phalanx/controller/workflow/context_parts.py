@@ -57,7 +57,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Where a data set is with one provider: over what data.json says of it. ``mirror``: a path or a word."""
+    """Where a data set is with one provider: over what data.json says of it. ``mirror``: "" for no copy."""
 
     path: str
     home: str = ""
@@ -68,11 +68,11 @@ class DataSource:
 
 def data_source(entry: Any) -> DataSource:
     """The same of a validated ``DataEntry``."""
-    mirror = entry.mirrorlocal
+    mirror = str(entry.mirrorlocal).lower() if isinstance(entry.mirrorlocal, bool) else entry.mirrorlocal
     return DataSource(
         entry.path,
         entry.home,
-        str(mirror).lower() if isinstance(mirror, bool) else mirror,
+        "" if mirror == "false" else mirror,
         entry.readwrite,
         str(entry.args),
     )
