@@ -11,7 +11,7 @@ import pytest
 from phalanx.agent.data.request import DataError, Source
 from phalanx.agent.data.s3 import open_bucket
 from phalanx.agent.library import unpack_library
-from phalanx.controller.targets.library_file import native_library_zip
+from phalanx.controller.targets.library_file import library_zip
 
 pytestmark = pytest.mark.local
 
@@ -21,7 +21,7 @@ def say(words: str) -> None:
 
 
 def test_a_bare_python_imports_the_client_of_the_bundle(tmp_path: Path) -> None:
-    bundle = native_library_zip(tmp_path / "cache", "obstore")
+    bundle = library_zip(tmp_path / "cache", "obstore")
     with zipfile.ZipFile(bundle.path) as archive:
         names = archive.namelist()
     assert any(name.endswith(".abi3.so") for name in names)

@@ -36,7 +36,7 @@ def test_tools_a_and_b_around_a_script(tmp_path: Path) -> None:
         (Script(path), Script(path, "'two words'")), (project,), lambda number: f"ctx: pre_scripts[{number}]"
     )
     details = system_details(find_system_details(project), "m", "", "", ())
-    found = stack(load_tools(context, project), users, users[:1], details)
+    found = stack(load_tools(context, project), users, users[:1]).then(details)
     common = str(project / FOLDER), str(bundled_folder())
     around = around_model(locate(project, card), found, common, Secrets(), "here")
     pack(around.shares, tmp_path / "workspace.tar")

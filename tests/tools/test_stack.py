@@ -46,7 +46,7 @@ def full(name: str) -> ChosenTool:
 
 def test_the_order_is_the_verified_one() -> None:
     users, details = [script("user_pre.sh")], script("run_rocenv_tool.sh")
-    found = stack([full("A"), full("B")], users, [script("user_post.sh")], details)
+    found = stack([full("A"), full("B")], users, [script("user_post.sh")]).then(details)
     assert [run.name for run in found.pre] == [
         *("pre_B_1.sh", "pre_B_2.sh", "pre_A_1.sh", "pre_A_2.sh"),
         *("user_pre.sh", "run_rocenv_tool.sh"),
@@ -79,8 +79,8 @@ def test_nothing_around_a_model_is_nothing() -> None:
 def test_a_second_stack_knows_nothing_of_the_first() -> None:
     tools = [full("A"), full("B")]
     users = [script("user.sh")]
-    first = stack(tools, users, users, script("details.sh"))
-    second = stack(tools, users, users, script("details.sh"))
+    first = stack(tools, users, users).then(script("details.sh"))
+    second = stack(tools, users, users).then(script("details.sh"))
     assert (second, len(second.pre), len(second.post)) == (first, 6, 5)
     assert users == [script("user.sh")]
 

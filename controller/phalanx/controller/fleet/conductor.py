@@ -34,7 +34,7 @@ from ..runs.files import RunFiles
 from ..targets.agent_file import agent_file
 from ..targets.base import Bootstrap, Target
 from ..targets.bundle import CacheError, cache_directory
-from ..targets.library_file import LibraryIncomplete, library_zip, native_library_zip
+from ..targets.library_file import LibraryIncomplete, library_zip
 from . import events as ev
 from . import instructions as ins
 from .certificate import make_identity
@@ -398,7 +398,7 @@ class Conductor:
     def _shipped_file(self, instruction: ins.Ship) -> Path:
         kind, _, name = instruction.purpose.partition(" ")
         if kind == ins.LIBRARY:
-            return (native_library_zip(self._cache, name) if name else library_zip(self._cache)).path
+            return library_zip(self._cache, name).path
         stage = self.run_dir / ".workspaces"
         stage.mkdir(mode=0o700, exist_ok=True)
         archive = stage / f"{secrets.token_hex(4)}.tar"

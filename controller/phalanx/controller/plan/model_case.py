@@ -82,14 +82,15 @@ def model_case(
     shape = shape_of(inputs, card, placement, gpus, said, launcher, image)
     data = data_of(inputs.data, card, runtime)
     credentials = inputs.credentials.get(card.cred, Secrets())
-    environment = _environment(inputs, model, placement, gpus, said, shape, credentials)
+    tools = stack(inputs.around.tools, inputs.around.pre_scripts, inputs.around.post_scripts)
+    environment = _environment(inputs, model, placement, gpus, said, shape, credentials, tools)
     if head_only:
         put_driven(environment, inputs, placement, image)
     check_devices(environment, launcher)
     env, secrets = environment.finished()
     own_image = image if runtime is Runtime.DOCKER else ""
     by_plan, on_nodes = when_given(gpus, bool(own_image), inputs.at_once)
-    tools = _tools(inputs, model, secrets)
+    tools = _with_details(inputs, model, tools, secrets)
     where = "on this node" if runtime is Runtime.PROCESS else "in the image"
     around = around_model(model, tools, inputs.around.common, credentials, where)
     container = replace(
@@ -162,13 +163,13 @@ def _on_the_head(inputs: RunInputs) -> tuple[Runtime, str]:
     return Runtime.PROCESS, "slurm_multi: the script starts containers itself"
 
 
-def _tools(inputs: RunInputs, model: SelectedModel, secrets: Secrets) -> ToolStack:
-    """Tools and scripts around the model, nothing of which it shares with another."""
-    context, around = inputs.context, inputs.around
-    details = around.system_script and system_details(
-        around.system_script, model.card.name, context.rocenv_mode, context.guest_os, secrets
-    )
-    return stack(around.tools, around.pre_scripts, around.post_scripts, details)
+def _with_details(inputs: RunInputs, model: SelectedModel, tools: ToolStack, secrets: Secrets) -> ToolStack:
+    """With the script that tells of the container, and shows none of the secrets, unless nobody wants it."""
+    context, script = inputs.context, inputs.around.system_script
+    if script is None:
+        return tools
+    name, mode, guest = model.card.name, context.rocenv_mode, context.guest_os
+    return tools.then(system_details(script, name, mode, guest, secrets))
 
 
 def master_port(inputs: RunInputs, env: dict[str, EnvValue], stated: int) -> int:
@@ -233,6 +234,7 @@ def _environment(
     said: Distributed,
     shape: Shape | None,
     credentials: Secrets,
+    tools: ToolStack,
 ) -> Environment:
     card, context = model.card, inputs.context
     environment = Environment(inputs.environ)
@@ -260,19 +262,19 @@ def _environment(
     ).env:
         environment.put_options([text], f"{card.where}: additional_docker_run_options -e")
     put_interfaces(environment, said, placement.target.kind, card.where)
-    _add_around(environment, inputs, card.cred, credentials)
+    _add_around(environment, card.cred, credentials, tools)
     add_context(environment, context)
     add_asked(environment, inputs, ambient=True)
     _add_required(environment, inputs, model)
     return environment
 
 
-def _add_around(environment: Environment, inputs: RunInputs, cred: str, credentials: Secrets) -> None:
+def _add_around(environment: Environment, cred: str, credentials: Secrets, tools: ToolStack) -> None:
     """What the card's credentials give, but for the key of a clone, and what tools are told."""
     for name, secret in credentials.items():
         if name != f"{cred}_{SSH_KEY}":
             environment.put_secret(name, secret)
-    for name, (value, origin) in stack(inputs.around.tools).env.items():
+    for name, (value, origin) in tools.env.items():
         environment.put(name, value, origin)
 
 

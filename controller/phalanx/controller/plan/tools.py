@@ -70,12 +70,15 @@ class ToolStack:
         """All commands as one text, as it stands before the script."""
         return " ".join(self.commands)
 
+    def then(self, script: FoundScript) -> ToolStack:
+        """The same with one script more, last before the model."""
+        return replace(self, pre=(*self.pre, script))
+
 
 def stack(
     tools: Sequence[ChosenTool],
     pre_scripts: Sequence[FoundScript] = (),
     post_scripts: Sequence[FoundScript] = (),
-    system_details: FoundScript | None = None,
 ) -> ToolStack:
     """What runs around a model that has these tools and these scripts of the user."""
     pre: list[FoundScript] = []
@@ -93,7 +96,7 @@ def stack(
         if tool.command and tool.command not in commands:
             commands.insert(0, tool.command)
     return ToolStack(
-        (*pre, *pre_scripts, *((system_details,) if system_details else ())),
+        (*pre, *pre_scripts),
         tuple(post),
         tuple(commands),
         env,

@@ -44,22 +44,15 @@ class LibraryFile:
     size: int
 
 
-def library_zip(cache: Path) -> LibraryFile:
-    """The bundle, from the cache or built. Raises CacheError and LibraryIncomplete."""
-    files = library_sources(_ROOT)
-    name = f"phalanx-library-{content_key(files)[:16]}.zip"
-    path, data = cached(cache, name, 0o600, lambda: zip_bytes(files))
-    return LibraryFile(path, hashlib.sha256(data).hexdigest(), len(data))
+def library_zip(cache: Path, root: str = "") -> LibraryFile:
+    """The bundle of the engine's client, from the cache or built; or that of another distribution.
 
-
-def native_library_zip(cache: Path, root: str) -> LibraryFile:
-    """The same of a distribution with its compiled modules: for nodes like this machine.
-
-    Raises CacheError and LibraryIncomplete.
+    ``root``: that distribution, which comes with its compiled modules, for nodes like this machine. Raises
+    CacheError and LibraryIncomplete.
     """
-    files = library_sources(root, native=True)
-    name = f"phalanx-library-{root}-{content_key(files)[:16]}.zip"
-    path, data = cached(cache, name, 0o600, lambda: zip_bytes(files))
+    files = library_sources(root or _ROOT, native=bool(root))
+    name = "-".join(filter(None, ("phalanx-library", root, content_key(files)[:16])))
+    path, data = cached(cache, f"{name}.zip", 0o600, lambda: zip_bytes(files))
     return LibraryFile(path, hashlib.sha256(data).hexdigest(), len(data))
 
 

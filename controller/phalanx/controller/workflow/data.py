@@ -16,7 +16,7 @@ from .card import ModelCard
 from .context import Context
 from .context_parts import DataSource, data_source
 from .errors import InputError, did_you_mean
-from .place import read_json
+from .place import read_json, without_comments
 from .placeholders import refuse_placeholder
 from .secrecy import url_password
 from .wording import explain, kind_of
@@ -110,7 +110,7 @@ def read_data(document: Any, source: str) -> dict[str, dict[str, DataSource]]:
 
     if not isinstance(document, dict):
         raise InputError(f"cannot read {source}: expected an object of data sets, found {kind_of(document)}")
-    document = _without_comments(document)
+    document = without_comments(document)
     if len(document) > MOST_SETS:
         raise InputError(f"cannot read {source}: {MOST_SETS} data sets are the most")
     for name, providers in document.items():
@@ -129,15 +129,6 @@ def read_data(document: Any, source: str) -> dict[str, dict[str, DataSource]]:
             _check_texts(said, f"{source}: {name}.{provider}")
             refuse_placeholder(said.path, f"{source}: {name}.{provider}.path")
     return found
-
-
-def _without_comments(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys that begin with ``_`` are comments at every level, as in a context."""
-    return {
-        name: _without_comments(value) if isinstance(value, dict) else value
-        for name, value in document.items()
-        if not name.startswith("_")
-    }
 
 
 def _check_name(name: str, source: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from .card import ModelCard, read_cards
 from .dynamic import MODELS_PROGRAM, listed, updated
 from .errors import DiscoveryError, InputError
-from .place import inside, inside_text, read_json
+from .place import inside, inside_text, is_file, read_json
 from .tags import Choice, choose
 
 MODELS_FILE = "models.json"
@@ -108,17 +108,10 @@ def locate(project: Path, card: ModelCard, image: ModelImage | None = None) -> S
     program = PROGRAMS.get(relative.suffix)
     folder, script = (relative.parent, relative.name) if program else (relative, "run.sh")
     path = project / folder / script
-    if not _is_file(path):
+    if not is_file(path):
         raise InputError(f"cannot use {card.where}: scripts: there is no file {folder / script} in {project}")
     directory = str((project / folder).absolute())
     return SelectedModel(card, directory, (program or "bash", script), image, str(project.absolute()))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that no file system takes
-        return False
 
 
 def folders(project: Path) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,6 +67,27 @@ def parse_json(text: str, name: str, *, nan_is_null: bool = False) -> Any:
 def read_json(path: Path, shown: str = "") -> Any:
     """The value of a JSON file. Raises InputError."""
     return parse_json(read_text(path, shown), shown or str(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file, also under a name that no file system takes."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def without_comments(document: Any, kept: Collection[str] = ()) -> Any:
+    """The document without keys that begin with ``_``; what stands under a key of ``kept`` stays whole."""
+    if isinstance(document, list):
+        return [without_comments(part, kept) for part in document]
+    if not isinstance(document, dict):
+        return document
+    return {
+        key: value if key in kept else without_comments(value, kept)
+        for key, value in document.items()
+        if not key.startswith("_")
+    }
 
 
 def inside(root: PurePosixPath, path: str) -> PurePosixPath | None:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from .bundled import bundled_files
 from .context_parts import Script
 from .errors import InputError, did_you_mean
-from .place import inside
+from .place import inside, is_file
 
 #: Names of one folder that are looked at for the nearest spelling.
 _MOST_NAMES = 1000
@@ -46,7 +46,7 @@ def _found(script: Script, places: tuple[Path, ...], origin: str) -> FoundScript
     if relative is None or relative == PurePosixPath():
         raise InputError(f"cannot use {origin}.path: {script.path!r} leaves the project's folder")
     for place in places:
-        if _is_file(place / relative):
+        if is_file(place / relative):
             return FoundScript(str((place / relative).absolute()), script.args, origin)
     if shipped := bundled_files().get(str(relative)):
         return FoundScript(str(shipped), script.args, origin)
@@ -60,11 +60,4 @@ def _beside(place: Path, relative: PurePosixPath) -> list[str]:
         entries = sorted((place / relative.parent).iterdir())[:_MOST_NAMES]
     except OSError:
         return []
-    return [str(relative.parent / entry.name) for entry in entries if _is_file(entry)]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that no file system takes
-        return False
+    return [str(relative.parent / entry.name) for entry in entries if is_file(entry)]

@@ -16,7 +16,7 @@ from .bundled import FOLDER, bundled_files
 from .context import Context
 from .context_parts import Script, Tool
 from .errors import InputError, did_you_mean
-from .place import parse_json, read_text
+from .place import parse_json, read_text, without_comments
 from .scripts import FoundScript, find_scripts
 
 #: Where a project keeps its definitions.
@@ -86,10 +86,10 @@ def read_definitions(path: Path, shown: str) -> dict[str, Definition]:
     """The definitions of one file, ``shown`` in errors. Raises InputError."""
     from pydantic import ValidationError
 
-    from .tools_schema import ToolsFile, known_keys, without_comments
+    from .tools_schema import ToolsFile, known_keys
     from .wording import explain
 
-    document = without_comments(parse_json(read_text(path, shown, FILE_LIMIT), shown))
+    document = without_comments(parse_json(read_text(path, shown, FILE_LIMIT), shown), kept=("env_vars",))
     try:
         file = ToolsFile.model_validate(document)
     except ValidationError as error:

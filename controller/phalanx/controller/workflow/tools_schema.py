@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
 
@@ -96,16 +96,3 @@ def known_keys(names: Iterable[str]) -> dict[tuple[str, ...], tuple[str, ...]]:
         found["tools", name] = tuple(ToolDefinition.model_fields)
         found["tools", name, "pre_scripts"] = found["tools", name, "post_scripts"] = scripts
     return found
-
-
-def without_comments(document: Any) -> Any:
-    """The document without the keys that begin with ``_``; variables of an environment may."""
-    if isinstance(document, list):
-        return [without_comments(part) for part in document]
-    if not isinstance(document, dict):
-        return document
-    return {
-        key: value if key == "env_vars" else without_comments(value)
-        for key, value in document.items()
-        if not key.startswith("_")
-    }
