@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from phalanx.controller.results.summary import Summary, number
 from phalanx.controller.runs.words import duration
 
-from .grid import Grid, grid
+from .grid import grid, statuses_of
 from .rendering import render, tone
 from .trend import Trend, trends
 
@@ -52,12 +52,11 @@ def shown_trends(found: Sequence[Trend]) -> list[Trend]:
 
 def tiles(summary: Summary, found: Sequence[Trend]) -> list[Tile]:
     """The head: rows, models and how they stand, time, nodes."""
-    layout: Grid = grid(summary, most=len(summary.rows) or 1)
     facts = [Tile("rows", f"{len(summary.rows)}")]
     latest = {trend.model: trend.status for trend in found}
     if latest:
         facts.insert(0, _models(list(latest.values())))
-    for status, count in layout.statuses[:4]:
+    for status, count in statuses_of(summary.columns, summary.rows)[:4]:
         facts.append(Tile(status, f"{count}", "bad" if status == "FAILURE" else ""))
     seconds = sum(_seconds(cell) for cell in _column(summary, "test_duration"))
     if seconds:

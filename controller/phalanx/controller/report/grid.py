@@ -63,7 +63,7 @@ def grid(summary: Summary, most: int = MOST_ROWS, most_columns: int | None = Non
         same=same,
         empty=empty,
         left_out=len(summary.rows) - len(rows),
-        statuses=_statuses(names, cells),
+        statuses=statuses_of(names, cells),
         more_columns=tuple(summary.columns[place] for place in varied[len(shown) :]),
     )
 
@@ -92,7 +92,8 @@ def _numeric(cells: Sequence[str]) -> bool:
     return any(cells) and all(number(cell) is not None for cell in cells if cell)
 
 
-def _statuses(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, int], ...]:
+def statuses_of(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, int], ...]:
+    """How many rows have each status, the most frequent first; those without one are not counted."""
     if "status" not in columns:
         return ()
     place = columns.index("status")

@@ -5,7 +5,6 @@ Mail programs drop everything else. What could not be read is named on the page.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,20 @@ from pathlib import Path
 from phalanx.controller.results.summary import Summary, read_summary
 from phalanx.controller.results.table import TableError
 
-from .grid import Grid, grid
+from .grid import Grid, grid, statuses_of
 from .rendering import render
 
 #: Rows of one table that a mail shows, the latest: mail programs cut what is longer than some 100 kB.
 MOST_ROWS = 200
 #: Columns of it: a mail cannot be scrolled sideways.
 MOST_COLUMNS = 12
+#: Statuses that are counted for a table.
+MOST_STATUSES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class MailTable:
-    """A table under the stem of its file. ``statuses``: of all rows."""
+    """A table under the stem of its file. ``statuses``: of all rows, the most frequent."""
 
     stem: str
     grid: Grid
@@ -54,11 +55,8 @@ def read_folder(folder: Path) -> Folder:
 
 def mail_table(stem: str, summary: Summary) -> MailTable:
     """Lay out one table."""
-    place = summary.columns.index("status") if "status" in summary.columns else -1
-    counts = Counter(row[place] for row in summary.rows if row[place]) if place >= 0 else Counter[str]()
-    return MailTable(
-        stem, grid(summary, MOST_ROWS, MOST_COLUMNS), len(summary.rows), tuple(counts.most_common(6))
-    )
+    statuses = statuses_of(summary.columns, summary.rows)[:MOST_STATUSES]
+    return MailTable(stem, grid(summary, MOST_ROWS, MOST_COLUMNS), len(summary.rows), statuses)
 
 
 def mail_page(title: str, tables: Sequence[MailTable], unreadable: Sequence[tuple[str, str]]) -> bytes:
