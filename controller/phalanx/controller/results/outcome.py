@@ -18,7 +18,7 @@ from .case import CaseOutcome, CaseVerdict, RankLog, finish_case, record_rows
 from .configs import Config, ConfigError, read_config
 from .entries import entries_of
 from .provenance import CollectedFile, architecture
-from .side_files import record_entries, write_entries
+from .side_files import record_files, replace_files, side_files
 
 #: Where a run keeps its copies of perf_entry.json and the like; of several cases in a folder for each.
 ENTRIES = "entries"
@@ -121,12 +121,13 @@ def _record_beside(
             notes.append(f"configs: --config {case.result.config} is not read: {error}")
     made = entries_of(verdict.rows, verdict.common, config, verdict.columns)
     notes += filter(None, [made.note])
+    files = side_files(made)
     kept = run_dir / ENTRIES
     try:
         kept /= "" if len(plan.cases) == 1 else safe(case.name)
         kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-        in_run = write_entries(kept, made)
+        in_run = replace_files(kept, files)
     except OSError as error:
         in_run = f"cannot write {kept}: {error.strerror}"
-    errors = (in_run, record_entries(Path(plan.entries), made))
+    errors = (in_run, record_files(Path(plan.entries), files))
     return "; ".join(filter(None, errors)), tuple(notes)

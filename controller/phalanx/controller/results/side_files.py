@@ -9,61 +9,75 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .entries import Entries, flat
+from .entries import Entries, Record, flat
 from .json_array import JsonArrayError, append_records
 from .locking import replace_file
-from .perf_csv import COLUMNS, PerfCsvError, append_rows, csv_bytes, widened
+from .perf_csv import COLUMNS, PerfCsvError, Row, append_rows, csv_bytes, widened
 
 SUPER_JSON, SUPER_CSV, COMMON = "perf_super.json", "perf_super.csv", "common_info.json"
 
 
-def record_entries(folder: Path, entries: Entries) -> str:
+@dataclass(frozen=True, slots=True)
+class SideFiles:
+    """What is written of one case. ``replaced``: names and contents of whole files, None for one that goes;
+    ``records`` and ``rows``: what the files that grow get more, as JSON and as CSV."""
+
+    replaced: Sequence[tuple[str, bytes | None]]
+    records: Sequence[Record]
+    rows: Sequence[Row]
+
+
+def side_files(entries: Entries) -> SideFiles:
+    """What to write, made once and before any lock is held: the same goes into the run and the project."""
+    listed, supers = list(entries.entries), list(entries.supers)
+    rows = [flat(one) for one in supers]
+    replaced = (
+        ("perf_entry.json", _document(listed[0] if len(listed) == 1 else listed)),
+        ("perf_entry.csv", csv_bytes(widened(COLUMNS, entries.rows), entries.rows, header=True)),
+        ("perf_entry_super.json", _document(supers)),
+        ("perf_entry_super.csv", csv_bytes(widened(COLUMNS, rows), rows, header=True)),
+        # That of an earlier case says nothing about this one.
+        (COMMON, None if entries.common is None else _document(entries.common)),
+    )
+    return SideFiles(replaced, supers, rows)
+
+
+def record_files(folder: Path, files: SideFiles) -> str:
     """Write all files of a case into a folder; "" or why some could not be. Blocks on locks."""
     errors: list[str] = []
 
     def others() -> None:
         try:
-            append_rows(folder / SUPER_CSV, [flat(one) for one in entries.supers])
+            append_rows(folder / SUPER_CSV, files.rows)
         except PerfCsvError as error:
             errors.append(str(error))
-        errors.extend(filter(None, [write_entries(folder, entries)]))
+        errors.extend(filter(None, [replace_files(folder, files)]))
 
     try:
-        append_records(folder / SUPER_JSON, entries.supers, others)
+        append_records(folder / SUPER_JSON, files.records, others)
     except JsonArrayError as error:
         errors.append(str(error))
     return "; ".join(errors)
 
 
-def write_entries(folder: Path, entries: Entries) -> str:
+def replace_files(folder: Path, files: SideFiles) -> str:
     """Replace the files of the last case; "" or why one could not be."""
     path = folder
     try:
-        for name, data in _files(entries):
+        for name, data in files.replaced:
             path = folder / name
-            replace_file(Path(os.path.realpath(path)), data)
-        if entries.common is None:
-            path = folder / COMMON
-            path.unlink(missing_ok=True)  # of an earlier case: it says nothing about this one
+            if data is None:
+                path.unlink(missing_ok=True)
+            else:
+                replace_file(Path(os.path.realpath(path)), data)
     except OSError as error:
         return f"cannot write {path}: {os.strerror(error.errno or 0)}"
     return ""
-
-
-def _files(entries: Entries) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the files that tell of one case."""
-    listed = list(entries.entries)
-    yield "perf_entry.json", _document(listed[0] if len(listed) == 1 else listed)
-    yield "perf_entry.csv", csv_bytes(widened(COLUMNS, entries.rows), entries.rows, header=True)
-    yield "perf_entry_super.json", _document(list(entries.supers))
-    rows = [flat(one) for one in entries.supers]
-    yield "perf_entry_super.csv", csv_bytes(widened(COLUMNS, rows), rows, header=True)
-    if entries.common is not None:
-        yield COMMON, _document(entries.common)
 
 
 def _document(value: Any) -> bytes:
