@@ -46,7 +46,7 @@ def script_rows(files: Sequence[tuple[str, Path]], base: dict[str, str]) -> Scri
         found.read.append(shown)
         found.columns = tuple(dict.fromkeys((*found.columns, *table.columns)))
         extra = {guarded(name): name for name in table.columns if name not in COLUMNS}
-        earlier = [_known(row) for row in found.rows]
+        earlier = {_known(row) for row in found.rows}
         for cells in table.rows:
             said = {name: cells[name] for name in COLUMNS if has_value(cells.get(name, ""))}
             row = {**base, **said, **{column: cells[name] for column, name in extra.items()}}
