@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
-import secrets
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from phalanx.controller.logs.clean import spelled
 from phalanx.controller.nodesets import counted
+from phalanx.controller.results.locking import replace_file
 from phalanx.controller.runs.words import duration, number, plural, size
 from phalanx.protocol.release import VERSION
 
@@ -43,16 +42,7 @@ def render(template: str, **values: Any) -> bytes:
 
 def write_page(path: Path, content: bytes, *, private: bool) -> None:
     """Write a page by rename; ``private``: for its owner only, else as the umask has it. Raises OSError."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    mode = 0o600 if private else 0o666
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
+    replace_file(path, content, 0o600 if private else 0o666, synced=False)
 
 
 @cache

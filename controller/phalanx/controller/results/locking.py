@@ -41,28 +41,37 @@ def locked(path: Path, wait_s: float = LOCK_S) -> Iterator[int]:
             os.close(descriptor)
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Put a whole file under a name: who reads sees the old one or the new one. Raises OSError."""
-    with replacing(path, mode) as descriptor:
+def replace_file(path: Path, data: bytes, mode: int = 0o644, *, synced: bool = True) -> None:
+    """Put a whole file under a name: who reads sees the old one or the new one. Raises OSError.
+
+    ``synced`` as for ``replacing``.
+    """
+    with replacing(path, mode, synced=synced) as descriptor:
         write_at(descriptor, data, 0)
 
 
 @contextmanager
-def replacing(path: Path, mode: int = 0o644) -> Iterator[int]:
-    """A descriptor of a new file that gets the name ``path`` when all went well, synced; else it is gone."""
+def replacing(path: Path, mode: int = 0o644, *, synced: bool = True) -> Iterator[int]:
+    """A descriptor of a new file that gets the name ``path`` when all went well; else it is gone.
+
+    ``synced``: it and its name are on the disk then, or OSError. Without, for what can be made again, a
+    folder that cannot be synced is no error. ``mode`` is as the umask leaves it.
+    """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         try:
             yield descriptor
-            os.fsync(descriptor)
+            if synced:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if synced:
+        _sync_folder(path.parent)
 
 
 def write_at(descriptor: int, data: bytes, offset: int) -> None:
