@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from phalanx.controller.runs.directory import RunDirectory
 from phalanx.controller.runs.echoes import end_words, followers
 from phalanx.controller.runs.evidence import Evidence, of_failure
-from phalanx.controller.runs.model import CaseView, Failure, Fault, Followers, RankView, RunView
+from phalanx.controller.runs.model import CaseView, Failure, Fault, Followers, RunView, failure_of
 from phalanx.protocol.messages import Cause
 
 #: Lines of the log of the first failure, and of any other.
@@ -127,22 +127,8 @@ def _first_of(view: RunView, case: CaseView) -> Failure | None:
     ]
     if not failed:
         return None
-    return _failure_of(case, min(failed, key=lambda rank: rank.ended or 0.0))
-
-
-def _failure_of(case: CaseView, rank: RankView) -> Failure:
-    return Failure(
-        Fault.RANK,
-        rank.ended or 0.0,
-        rank.detail,
-        rank.node,
-        rank.case,
-        rank.step,
-        rank.rank,
-        case.local(rank.rank),
-        rank.status,
-        rank.cause,
-    )
+    rank = min(failed, key=lambda rank: rank.ended or 0.0)
+    return failure_of(rank, case.local(rank.rank))
 
 
 def _echo(run: RunDirectory, view: RunView, group: Followers) -> Echo:
@@ -159,5 +145,5 @@ def _echo(run: RunDirectory, view: RunView, group: Followers) -> Echo:
     )
     if member is None:
         return Echo(group, Evidence(), "")
-    failure = _failure_of(view.cases.get(member.case) or CaseView(member.case), member)
+    failure = failure_of(member, view.case(member.case).local(member.rank))
     return Echo(group, of_failure(run, view, failure, OTHER_LINES), where_of(failure))

@@ -20,7 +20,7 @@ from phalanx.controller.results.summary import Summary, of_records, read_summary
 from phalanx.controller.results.table import TableError
 from phalanx.controller.runs.directory import RunDirectory
 from phalanx.controller.runs.history_note import trouble
-from phalanx.controller.runs.model import CaseView, RunView
+from phalanx.controller.runs.model import RunView
 from phalanx.controller.runs.records import read_all
 from phalanx.controller.runs.status import stamp, state_of
 from phalanx.controller.runs.view import fold
@@ -92,7 +92,7 @@ def run_results(view: RunView) -> Summary:
     """The rows of a run in the order of its cases; a case that has none yet stands with its state."""
     records: list[dict[str, str]] = []
     for name in view.case_names:
-        case = view.cases.get(name) or CaseView(name)
+        case = view.case(name)
         reason = {"reason": case.reason} if case.reason and case.status not in ("SUCCESS", "") else {}
         rows = case.rows or ({"model": name, "status": case.status or "not run"},)
         records += [{**row, "status": row.get("status") or case.status, **reason} for row in rows]
@@ -122,8 +122,7 @@ def _case_tiles(view: RunView) -> Iterator[Tile]:
     """How many models ended how."""
     counts: dict[str, int] = {}
     for name in view.case_names:
-        case = view.cases.get(name)
-        status = (case.status if case else "") or "not run"
+        status = view.case(name).status or "not run"
         counts[status] = counts.get(status, 0) + 1
     for status, count in counts.items():
         kind = tone(status)

@@ -13,7 +13,7 @@ from typing import Any
 from phalanx.controller.exits import Exit
 from phalanx.controller.results.history import NodeEntry, RowEntry, RunEntry
 from phalanx.controller.runs.echoes import end_words, out_of_time
-from phalanx.controller.runs.model import CaseView, Failure, Fault, RunView
+from phalanx.controller.runs.model import Failure, Fault, RunView
 
 #: Characters of a cell and of a sentence; rows and nodes of a run; words of a command line.
 CELL_LIMIT, WORDS_LIMIT = 65_536, 1_000
@@ -81,7 +81,7 @@ def _rows(view: RunView) -> tuple[RowEntry, ...]:
     """The rows of all cases in the order of the plan; of a case that has none, one with its status."""
     found: list[RowEntry] = []
     for name in dict.fromkeys([*view.case_names, *view.cases]):
-        case = view.cases.get(name) or CaseView(name)
+        case = view.case(name)
         at = _moment(case.ended if case.ended is not None else view.finished_at or 0.0)
         for row in case.rows or ({"model": name, "status": case.status or "SKIPPED"},):
             columns = {text(key): text(cell) for key, cell in row.items()}

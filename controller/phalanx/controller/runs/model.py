@@ -153,6 +153,22 @@ class Failure:
     cause: Cause | None = None
 
 
+def failure_of(rank: RankView, local: int) -> Failure:
+    """The end of a rank as a failure. ``local``: its number on its own node."""
+    return Failure(
+        Fault.RANK,
+        rank.ended or 0.0,
+        rank.detail,
+        rank.node,
+        rank.case,
+        rank.step,
+        rank.rank,
+        local,
+        rank.status,
+        rank.cause,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Followers:
     """Ranks that ended badly in the same way after the first failure; ``ranks`` () for node-level steps."""
@@ -272,6 +288,10 @@ class RunView:
         if self.started_at is None:
             return 0.0
         return max(0.0, (self.finished_at if self.finished_at is not None else now) - self.started_at)
+
+    def case(self, name: str) -> CaseView:
+        """The case of this name; an empty one, which is not kept, when nothing is known of it yet."""
+        return self.cases.get(name) or CaseView(name)
 
     def current(self) -> CaseView | None:
         """The case that was begun last."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from phalanx.controller.logs.clean import clean_text
-from phalanx.controller.runs.model import CaseView, RunView
+from phalanx.controller.runs.model import RunView
 
 #: Rows that are shown; the rest is counted and is in perf.csv.
 MOST_ROWS = 40
@@ -32,7 +32,7 @@ def results_table(view: RunView) -> list[str]:
 
 def _rows(view: RunView) -> Iterator[tuple[str, ...]]:
     for name in view.case_names:
-        case = view.cases.get(name) or CaseView(name)
+        case = view.case(name)
         if not case.rows:
             yield _cells(name, "", "", "", case.status or "not run", "")
         for row in case.rows:

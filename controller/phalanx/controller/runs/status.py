@@ -68,7 +68,7 @@ def document(run: RunDirectory, view: RunView, now: float | None = None) -> dict
         "image": image_document(view.image),
         "images": [image_document(image) for image in view.images],
         "nodes": [node_document(node) for node in view.nodes.values()],
-        "cases": [case_document(view, view.cases.get(name) or CaseView(name)) for name in view.case_names],
+        "cases": [case_document(view, view.case(name)) for name in view.case_names],
         "parallel": view.parallel,
         "running": [case.name for case in view.running()],
         "first_failure": _failure(view),

@@ -23,6 +23,7 @@ from phalanx.controller.runs.model import (
     RankView,
     RunView,
     TransferView,
+    failure_of,
 )
 from phalanx.protocol.messages import Cause
 
@@ -386,8 +387,6 @@ def _rank_exited(view: RunView, at: float, event: ev.RankExited) -> None:
     rank.cause = cause_of(event.cause)
     if not rank.failed or rank.cause is Cause.STOPPED or event.step.startswith(EXEC_STEP):
         return
-    local = _case(view, event.case).local(event.rank)
-    where = Failure(Fault.RANK, at, event.detail, event.node, event.case, event.step, event.rank, local)
     first = view.failure
     if (
         rank.cause is Cause.LOST
@@ -396,7 +395,7 @@ def _rank_exited(view: RunView, at: float, event: ev.RankExited) -> None:
         and first.node == event.node
     ):
         view.failure = None  # the same misfortune; by rank it says more
-    _fail(view, replace(where, status=event.status, cause=rank.cause))
+    _fail(view, failure_of(rank, _case(view, event.case).local(event.rank)))
 
 
 @_on(ev.RankReady)
