@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from phalanx.controller.runs.directory import RunDirectory
-from phalanx.controller.runs.echoes import end_words, followers
+from phalanx.controller.runs.echoes import end_words, followers, how_of, where_of
 from phalanx.controller.runs.evidence import Evidence, of_failure
-from phalanx.controller.runs.model import CaseView, Failure, Fault, Followers, RunView, failure_of
+from phalanx.controller.runs.model import CaseView, Failure, Followers, RunView, failure_of
 from phalanx.protocol.messages import Cause
 
 #: Lines of the log of the first failure, and of any other.
@@ -72,26 +72,6 @@ def failures(run: RunDirectory, view: RunView) -> Failures:
 
 def _told(run: RunDirectory, view: RunView, failure: Failure, lines: int) -> Told:
     return Told(failure, where_of(failure), how_of(failure), of_failure(run, view, failure, lines))
-
-
-def where_of(failure: Failure) -> str:
-    """``node2 rank 3 (local 1), step pre``."""
-    step = "" if failure.step in ("", "main") else f", step {failure.step}"
-    if failure.fault is Fault.RANK and failure.rank >= 0:
-        return f"{failure.node} rank {failure.rank} (local {failure.local}){step}"
-    if failure.fault is Fault.CASE and not failure.node:
-        return f"case {failure.case}"
-    return (failure.node or failure.fault.value) + step
-
-
-def how_of(failure: Failure) -> str:
-    """How it ended, with what is known beside."""
-    if failure.fault is Fault.RANK:
-        words = end_words(failure.status, failure.cause)
-        return f"{words}: {failure.detail}" if failure.detail else words
-    if failure.fault is Fault.NODE:
-        return f"the node was lost: {failure.detail}" if failure.detail else "the node was lost"
-    return failure.detail or f"{failure.fault.value} failed"
 
 
 def _cases(run: RunDirectory, view: RunView) -> list[FailedCase]:

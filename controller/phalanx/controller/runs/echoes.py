@@ -58,6 +58,28 @@ def _is(rank: RankView, failure: Failure) -> bool:
     return failure.fault is Fault.RANK and place == (rank.case, rank.step, rank.node, rank.rank)
 
 
+def where_of(failure: Failure, *, with_case: bool = False) -> str:
+    """Where a failure was: ``node2 rank 3 (local 1), step pre``, and the case when that is wanted."""
+    step = "" if failure.step in ("", "main") else f", step {failure.step}"
+    if with_case and failure.case and failure.node:
+        step += f", case {failure.case}"
+    if failure.fault is Fault.RANK and failure.rank >= 0:
+        return f"{failure.node} rank {failure.rank} (local {failure.local}){step}"
+    if failure.fault is Fault.CASE and not failure.node:
+        return f"case {failure.case}"
+    return (failure.node or failure.fault.value) + step
+
+
+def how_of(failure: Failure) -> str:
+    """How it ended, with what is known beside."""
+    if failure.fault is Fault.RANK:
+        words = end_words(failure.status, failure.cause)
+        return f"{words}: {failure.detail}" if failure.detail else words
+    if failure.fault is Fault.NODE:
+        return f"the node was lost: {failure.detail}" if failure.detail else "the node was lost"
+    return failure.detail or f"{failure.fault.value} failed"
+
+
 def end_words(status: int, cause: Cause | None) -> str:
     """How a rank ended: status and signal, and who did it when it was not itself."""
     if cause is None:

@@ -6,10 +6,12 @@ node, rank, cause in words and the end of that rank's output, its file, and the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from phalanx.controller.exits import Exit, code_words
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.nodesets import counted, fold, fold_numbers
-from phalanx.controller.runs.echoes import end_words, followers, out_of_time
+from phalanx.controller.runs.echoes import followers, how_of, out_of_time, where_of
 from phalanx.controller.runs.evidence import Evidence
 from phalanx.controller.runs.model import Failure, Fault, RunView, TransferView
 from phalanx.controller.runs.results_table import results_table
@@ -192,14 +194,15 @@ def _loose_ends(view: RunView, evidence: Evidence, style: Style) -> list[str]:
 
 
 def _first(view: RunView, evidence: Evidence, style: Style) -> list[str]:
-    first = view.failure
-    if first is None:
+    if view.failure is None:
         return [f"  {clean_text(view.reason) or 'the run failed'}"]
+    first = _cleaned(view.failure)
+    place = where_of(first, with_case=view.parallel > 1)
     together = any(out_of_time(view))
-    what, where = ("Deadline", _step(view, first)) if together else ("First failure", _place(view, first))
+    what, where = ("Deadline", _step(view, first)) if together else ("First failure", place)
     heading = f"  {what} {style.dash} {where} at {moment(first.at, millis=True)}"
     lines = [style.paint(heading, "1")]
-    lines += _together_lines(view, first) if together else [f"  {line}" for line in _cause_lines(first)]
+    lines += _together_lines(first, place) if together else [f"  {how_of(first)}"]
     if evidence.lines:
         lines += [f"  {style.bar} {line}" for line in evidence.lines]
         shown = len(evidence.lines)
@@ -219,50 +222,40 @@ def _waited(view: RunView) -> str:
 
 
 def _step(view: RunView, first: Failure) -> str:
-    step = "the script" if first.step == "main" else f"step {clean_text(first.step)}"
+    step = "the script" if first.step == "main" else f"step {first.step}"
     return f"{step} was still running on {_waited(view)} ranks"
 
 
-def _together_lines(view: RunView, first: Failure) -> list[str]:
+def _together_lines(first: Failure, place: str) -> list[str]:
     return [
-        f"  {clean_text(first.detail) or CAUSE_WORDS[Cause.DEADLINE]}",
+        f"  {first.detail or CAUSE_WORDS[Cause.DEADLINE]}",
         "  if they wait for each other: is one on another MASTER_ADDR or MASTER_PORT, or not there at all?",
-        f"  the end of what {_place(view, first)} said:",
+        f"  the end of what {place} said:",
     ]
 
 
-def _place(view: RunView, first: Failure) -> str:
-    step = "" if first.step in ("", "main") else f", step {clean_text(first.step)}"
-    if view.parallel > 1 and first.case and first.node:
-        step += f", case {clean_text(first.case)}"
-    if first.fault is Fault.RANK and first.rank >= 0:
-        return f"{clean_text(first.node)} rank {first.rank} (local {first.local}){step}"
-    if first.fault is Fault.CASE and not first.node:
-        return f"case {clean_text(first.case)}"
-    return (clean_text(first.node) or first.fault.value) + step
-
-
-def _cause_lines(first: Failure) -> list[str]:
-    detail = clean_text(first.detail)
-    if first.fault is Fault.RANK:
-        words = end_words(first.status, first.cause)
-        return [f"{words}: {detail}" if detail else words]
-    if first.fault is Fault.NODE:
-        return [f"the node was lost: {detail}" if detail else "the node was lost"]
-    return [detail or f"{first.fault.value} failed"]
+def _cleaned(failure: Failure) -> Failure:
+    """A failure whose texts may go to a terminal."""
+    return replace(
+        failure,
+        detail=clean_text(failure.detail),
+        node=clean_text(failure.node),
+        case=clean_text(failure.case),
+        step=clean_text(failure.step),
+    )
 
 
 def _next(view: RunView, evidence: Evidence, directory: str) -> list[str]:
-    first = view.failure
-    if first is None:
+    if view.failure is None:
         return [f"  next   less {directory}/logs/controller.log"]
+    first = _cleaned(view.failure)
     if any(out_of_time(view)):
         return [f"  next   phalanx logs {view.run_id}"]
     if first.fault is Fault.RANK and first.rank >= 0:
-        case = f" --case {clean_text(first.case)}" if len(view.case_names) > 1 else ""
+        case = f" --case {first.case}" if len(view.case_names) > 1 else ""
         return [f"  next   phalanx logs {view.run_id}{case} --rank {first.rank}"]
     if first.fault in (Fault.RANK, Fault.NODE) and evidence.lines:
-        return [f"  next   phalanx logs {view.run_id} -w {clean_text(first.node)}"]
+        return [f"  next   phalanx logs {view.run_id} -w {first.node}"]
     if first.fault in (Fault.IMAGE, Fault.NODE) or (first.fault is Fault.CASE and not first.case):
         return [f"  next   phalanx nodes {view.run_id}"]
     if first.fault is Fault.CASE:
