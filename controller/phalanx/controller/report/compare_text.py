@@ -7,6 +7,7 @@ from itertools import takewhile
 
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.results.compare import Compared, Difference
+from phalanx.controller.runs.words import clip
 
 from .rendering import signed
 from .sides import Side
@@ -90,7 +91,7 @@ def _section(
     """A table after an empty line, columns of numbers to the right; nothing without rows."""
     if not rows:
         return
-    cells = [tuple(head), *(tuple(_short(clean_text(cell)) for cell in row) for row in rows)]
+    cells = [tuple(head), *(tuple(clip(clean_text(cell), WIDEST) for cell in row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     yield ""
     for row in cells:
@@ -98,7 +99,3 @@ def _section(
             cell.rjust(width) if numbers_from is not None and place >= numbers_from else cell.ljust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..logs.clean import clean_text
+from ..runs.words import clip
 
 #: What makes a line an error, as in madengine 2.1.
 ERRORS = (
@@ -181,8 +182,7 @@ def _words(line: bytes, at: int) -> str:
     """The line for people; of a long one the part around the error."""
     begin = 0 if at < SHOWN - BEFORE else at - BEFORE
     text = clean_text(line[begin : begin + 4 * SHOWN].decode("utf-8", "backslashreplace"))
-    cut = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-    return ("…" if begin else "") + cut
+    return ("…" if begin else "") + clip(text, SHOWN)
 
 
 def _lines_before(path: Path, offset: int) -> int:

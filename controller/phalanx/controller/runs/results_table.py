@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.runs.model import RunView
+from phalanx.controller.runs.words import clip
 
 #: Rows that are shown; the rest is counted and is in perf.csv.
 MOST_ROWS = 40
@@ -48,8 +49,4 @@ def _rows(view: RunView) -> Iterator[tuple[str, ...]]:
 
 
 def _cells(*texts: str) -> tuple[str, ...]:
-    return tuple(_short(clean_text(text)) for text in texts)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+    return tuple(clip(clean_text(text), _WIDEST) for text in texts)

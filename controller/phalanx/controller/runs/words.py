@@ -114,6 +114,8 @@ def clip(text: str, width: int) -> str:
 
 def visible(text: str) -> int:
     """Columns of ``text``, without its colour codes. Wide characters do not occur in our own words."""
+    if "\x1b" not in text:
+        return len(text)
     count, place = 0, 0
     while place < len(text):
         if text[place] == "\x1b":
