@@ -299,10 +299,11 @@ def test_settings_stand_with_their_origin_and_secrets_masked(tmp_path: Path) -> 
 def test_what_cannot_be_read_is_named_and_the_page_is_made(tmp_path: Path) -> None:
     run = write_run(tmp_path, recorded(STORIES["success"]))
     run.plan.write_text("{")
-    run.identity.write_text("[1")
-    text = seen(run_page(run, START + 60)).text
-    assert "cannot read plan.json: line 1" in text
-    assert "cannot read run.json" in text
+    for broken in ("[1", "[" * 100_000):
+        run.identity.write_text(broken)
+        text = seen(run_page(run, START + 60)).text
+        assert "cannot read plan.json: line 1" in text
+        assert "cannot read run.json" in text
 
 
 def test_a_run_that_is_not_in_the_history_says_why(tmp_path: Path) -> None:

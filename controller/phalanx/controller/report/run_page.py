@@ -6,7 +6,6 @@ must be there.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from phalanx.controller.plan.model import Plan
 from phalanx.controller.plan.secrets import MASK
 from phalanx.controller.results.summary import Summary, of_records, read_summary
 from phalanx.controller.results.table import TableError
-from phalanx.controller.runs.directory import RunDirectory
+from phalanx.controller.runs.directory import RunDirectory, read_identity
 from phalanx.controller.runs.history_note import trouble
 from phalanx.controller.runs.model import RunView
 from phalanx.controller.runs.records import read_all
@@ -39,8 +38,6 @@ from .trend import Trend, trends
 #: Notices that are shown, the last of the run.
 MOST_NOTICES = 40
 _MODELS = {"SUCCESS": "well", "FAILURE": "failed"}
-#: run.json is a page of JSON; a larger one is not ours.
-_IDENTITY_LIMIT = 1024 * 1024
 
 
 class ReportError(Exception):
@@ -141,9 +138,7 @@ def _papers(run: RunDirectory) -> Papers:
     except (OSError, InputError) as error:
         unread.append(_unread("plan.json", error))
     try:
-        with run.identity.open("rb") as file:
-            found = json.loads(file.read(_IDENTITY_LIMIT))
-        identity = found if isinstance(found, dict) else {}
+        identity = read_identity(run)
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:

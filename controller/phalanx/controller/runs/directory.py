@@ -7,6 +7,7 @@ machine has to see it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -14,12 +15,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 RUN_ID = re.compile(r"(?P<day>\d{8})-(?P<time>\d{6})-(?P<name>.+)-(?P<token>[0-9a-f]{4})")
 DEFAULT_ROOT = "phalanx-runs"
 LATEST = "latest"
 #: A name is part of host-side paths and labels: short, and nothing that a shell or a path would read.
 NAME_LIMIT = 40
+#: Bytes of run.json that are read: it is a few hundred, and a command line may be long.
+_IDENTITY_LIMIT = 4 * 1024 * 1024
 
 
 class SelectionError(Exception):
@@ -128,6 +132,17 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def read_identity(run: RunDirectory) -> dict[str, Any]:
+    """What run.json says; {} when it holds no object. Raises OSError, and ValueError for what is no JSON."""
+    with run.identity.open("rb") as file:
+        content = file.read(_IDENTITY_LIMIT)
+    try:
+        found = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return found if isinstance(found, dict) else {}
 
 
 def all_runs(root: Path) -> Iterator[RunDirectory]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from phalanx.controller.results.history import HistoryError, RunEntry, opened
 from phalanx.controller.results.state_home import history_path
-from phalanx.controller.runs.directory import RUN_ID, RunDirectory
+from phalanx.controller.runs.directory import RUN_ID, RunDirectory, read_identity
 from phalanx.controller.runs.history_entry import entry_of
 from phalanx.controller.runs.history_note import NOTE, leave_note
 from phalanx.controller.runs.model import RunView
 from phalanx.controller.runs.records import parse
 from phalanx.controller.runs.view import advance
 
-#: run.json is a few hundred bytes; a command line may be long.
-_IDENTITY_LIMIT = 4 * 1024 * 1024
 #: An event of a case with 10,000 rows is some 20 MB.
 _LINE_LIMIT = 128 * 1024 * 1024
 
@@ -85,11 +82,9 @@ def _run_id(line: bytes) -> str:
     return found if RUN_ID.fullmatch(found) else ""
 
 
-def _identity(run: RunDirectory) -> dict[str, Any]:
+def _identity(run: RunDirectory) -> Mapping[str, object]:
     """What run.json says; {} when it says nothing that can be read."""
     try:
-        with run.identity.open("rb") as file:
-            found = json.loads(file.read(_IDENTITY_LIMIT))
-    except (OSError, ValueError, RecursionError):
+        return read_identity(run)
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
