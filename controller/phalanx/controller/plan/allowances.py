@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from phalanx.protocol.allowances import GIVES_AWAY, needs
 from phalanx.protocol.messages import Allowance, ContainerSpec
 
+from ..listing import listed
 from ..workflow.errors import InputError, did_you_mean
 from .inputs import RunInputs
 from .model import CasePlan
@@ -64,10 +65,6 @@ def allowance_warnings(inputs: RunInputs, cases: tuple[CasePlan, ...]) -> list[s
         for one in dict.fromkeys(need.allowance for need in needs(case.container)):
             users.setdefault(one, []).append(case.name)
     return [
-        f"{origins.get(one, OPTION)} {one.value} is used by {_names(names)}: {GIVES_AWAY[one]}"
+        f"{origins.get(one, OPTION)} {one.value} is used by {listed(names, 3)}: {GIVES_AWAY[one]}"
         for one, names in users.items()
     ]
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"

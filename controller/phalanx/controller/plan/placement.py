@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..listing import listed
 from ..workflow.card import ModelCard
 from ..workflow.distributed import MOST_NODES, context_nodes
 from ..workflow.errors import InputError, did_you_mean
@@ -202,8 +203,9 @@ def _carried_along(inputs: RunInputs, count: int, origin: str) -> list[str]:
     if count < 2 or origin not in [card.where for card in cards]:
         return []
     silent = [card.name for card in cards if not card_nodes(card)]
-    shown = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
-    return [f"{origin} asks for {count} nodes, and {shown} run on as many; say -N COUNT"] if silent else []
+    if not silent:
+        return []
+    return [f"{origin} asks for {count} nodes, and {listed(silent, 5)} run on as many; say -N COUNT"]
 
 
 def _asked_nodes(inputs: RunInputs, kind: str, in_allocation: bool) -> tuple[int, str]:

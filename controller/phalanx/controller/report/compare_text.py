@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
+from phalanx.controller.listing import listed
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.results.compare import Compared, Difference
 from phalanx.controller.runs.words import clip
@@ -81,8 +82,7 @@ def telling(values: Sequence[str], room: int = 28) -> tuple[str, ...]:
 def _models(models: Sequence[str], everywhere: int) -> str:
     if len(models) == everywhere and everywhere > 1:
         return f"all {everywhere}"
-    more = f" and {len(models) - MODELS} more" if len(models) > MODELS else ""
-    return ", ".join(models[:MODELS]) + more
+    return listed(models, MODELS)
 
 
 def _section(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from phalanx.controller.listing import listed
 from phalanx.controller.nodesets import counted, natural
 from phalanx.controller.plan.model import CasePlan, EnvValue, Plan
 from phalanx.controller.plan.secrets import MASK, looks_secret
@@ -162,7 +163,7 @@ def _environment(plan: Plan) -> list[Setting]:
             groups.setdefault(key, []).append(case.name)
     everywhere = len(plan.cases)
     return [
-        Setting(name, value, origin, "" if len(cases) == everywhere else _some(cases))
+        Setting(name, value, origin, "" if len(cases) == everywhere else listed(cases, 3))
         for (name, value, origin), cases in sorted(groups.items())
     ]
 
@@ -171,7 +172,3 @@ def _value(name: str, value: EnvValue, plan: Plan, case: CasePlan) -> str:
     if value.secret or looks_secret(name):
         return MASK
     return shown(value.value, plan.target.nodes, case.master_port) if value.template else value.value
-
-
-def _some(cases: list[str]) -> str:
-    return ", ".join(cases[:3]) + (f" and {len(cases) - 3} more" if len(cases) > 3 else "")

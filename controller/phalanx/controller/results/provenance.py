@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..fleet.hardware import architecture_of
+from ..listing import listed
 
 GIT_COMMIT, DATA = (".phalanx", "git_commit"), (".phalanx", "data.json")
 #: SHA-1 or SHA-256, as git prints them.
@@ -66,8 +67,7 @@ def _differing(what: str, said: Mapping[str, Mapping[str, str]]) -> list[str]:
     unlike = [node for node in others if said[node] != said[first]]
     if not unlike:
         return []
-    some = ", ".join(unlike[:8]) + (f" and {len(unlike) - 8} more" if len(unlike) > 8 else "")
-    return [f"{what} differs between nodes: that of {first} is kept, not that of {some}"]
+    return [f"{what} differs between nodes: that of {first} is kept, not that of {listed(unlike, 8)}"]
 
 
 def _content(path: Path) -> str:

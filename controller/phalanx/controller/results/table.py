@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from ..listing import listed
+
 #: Bytes of a file that is read whole, and of one that an agent gives back.
 FILE_LIMIT, RESULTS_LIMIT = 64 * 1024 * 1024, 512 * 1024 * 1024
 ROW_LIMIT, COLUMN_LIMIT, CELL_LIMIT = 1_000_000, 256, 64 * 1024
@@ -162,8 +164,8 @@ def _why(chosen: Candidate, count: Count, readable: Sequence[tuple[Candidate, Co
     why = f"{chosen.shown}" + (f", of {of} files" if of > 1 else "") + f": {count.valued} values"
     equals = [one.shown for one, other in readable if other.valued == count.valued and one is not chosen]
     if equals:
-        some = ", ".join(equals[:3]) + (f" and {len(equals) - 3} more" if len(equals) > 3 else "")
-        why += f"; {some} {'has' if len(equals) == 1 else 'have'} as many, the lowest node rank counts"
+        have = "has" if len(equals) == 1 else "have"
+        why += f"; {listed(equals, 3)} {have} as many, the lowest node rank counts"
     return why
 
 

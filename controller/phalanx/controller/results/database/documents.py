@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...listing import listed
 from ...workflow.errors import InputError
 from ...workflow.place import parse_json
 from ..perf_csv import COLUMNS
@@ -168,5 +169,4 @@ def _stored_fields(fields: Mapping[str, Any], depth: int, renamed: dict[str, str
 def _renames(renamed: Mapping[str, str]) -> Iterable[str]:
     pairs = [f"{name!r} as {new!r}" for name, new in renamed.items()]
     if pairs:
-        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
-        yield f"stored under other names, which queries can use: {', '.join(pairs[:SHOWN])}{more}"
+        yield f"stored under other names, which queries can use: {listed(pairs, SHOWN)}"
