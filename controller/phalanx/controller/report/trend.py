@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from phalanx.controller.results.compare import Measured, change
+from phalanx.controller.results.compare import change
 from phalanx.controller.results.summary import number
 from phalanx.controller.results.table import has_value
 
@@ -76,5 +76,5 @@ def _trend(model: str, metric: str, series: _Series) -> Trend:
     numbers = [value for value in series.values if value is not None]
     latest = series.values[-1]
     before = numbers[-2] if latest is not None and len(numbers) > 1 else None
-    moved = change(Measured(before, "", 1), Measured(latest, "", 1))
+    moved = change(before, latest)
     return Trend(model, metric, tuple(series.values), series.latest, series.status, moved, series.rows)

@@ -48,7 +48,7 @@ class Comparison:
     @property
     def numbers(self) -> tuple[float | None, ...]:
         """The values that are numbers."""
-        return tuple(value.value if value is not None else None for value in self.values)
+        return _numbers(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +126,17 @@ def compare(tables: Sequence[Iterable[Mapping[str, str]]]) -> Compared:
     )
 
 
-def change(first: Measured | None, other: Measured | None) -> float | None:
+def change(first: float | None, other: float | None) -> float | None:
     """By how many percent ``other`` differs from ``first``; None without two numbers, from zero, or beyond
     what a number can say."""
-    if first is None or other is None or not first.value or other.value is None:
+    if not first or other is None:
         return None
-    moved = (other.value - first.value) / abs(first.value) * 100.0
+    moved = (other - first) / abs(first) * 100.0
     return moved if math.isfinite(moved) else None
+
+
+def _numbers(values: Sequence[Measured | None]) -> tuple[float | None, ...]:
+    return tuple(value.value if value is not None else None for value in values)
 
 
 def document(compared: Compared) -> dict[str, Any]:
@@ -143,7 +147,7 @@ def document(compared: Compared) -> dict[str, Any]:
             {
                 "model": one.model,
                 "metric": one.metric,
-                "values": [value.value if value else None for value in one.values],
+                "values": list(one.numbers),
                 "texts": [value.text if value else "" for value in one.values],
                 "rows": [value.rows if value else 0 for value in one.values],
                 "change_percent": list(one.changes),
@@ -172,7 +176,8 @@ def _metrics(names: Sequence[str], known: Sequence[dict[str, _Model]]) -> Iterab
         sides = [models[name].by_metric if name in models else {} for models in known]
         for metric in dict.fromkeys(metric for side in sides for metric in side):
             values = tuple(side.get(metric) for side in sides)
-            yield Comparison(name, metric, values, tuple(change(values[0], value) for value in values))
+            numbers = _numbers(values)
+            yield Comparison(name, metric, values, tuple(change(numbers[0], value) for value in numbers))
 
 
 def _statuses(names: Sequence[str], known: Sequence[dict[str, _Model]]) -> Iterable[StatusChange]:
