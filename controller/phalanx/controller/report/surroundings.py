@@ -115,19 +115,19 @@ def _chosen(plan: Plan) -> list[Setting]:
     """What the plan gives an origin for."""
     found = []
     for path, origin in plan.origins.items():
-        case, _, key = _case_and_key(plan, path)
+        case, key = _case_and_key(plan, path)
         value = _at(plan, path) if case is None else _of_case(case, key)
         found.append(Setting(key, value, origin, case.name if case and len(plan.cases) > 1 else ""))
     return found
 
 
-def _case_and_key(plan: Plan, path: str) -> tuple[CasePlan | None, str, str]:
+def _case_and_key(plan: Plan, path: str) -> tuple[CasePlan | None, str]:
     """``cases.NAME.key`` belongs to a case, whose name may hold dots."""
     for case in plan.cases:
         prefix = f"cases.{case.name}."
         if path.startswith(prefix):
-            return case, prefix, path.removeprefix(prefix)
-    return None, "", path
+            return case, path.removeprefix(prefix)
+    return None, path
 
 
 def _at(plan: Plan, path: str) -> str:

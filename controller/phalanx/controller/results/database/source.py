@@ -42,10 +42,11 @@ def read_source(path: Path) -> Source:
     """Read a file. Raises InputError."""
     text = read_text(path, limit=FILE_LIMIT)
     shown = str(path)
-    rows = _json_rows(text, shown) if is_json(path.suffix, text) else _csv_rows(text, shown)
+    as_json = is_json(path.suffix, text)
+    rows = _json_rows(text, shown) if as_json else _csv_rows(text, shown)
     if not rows:
         raise InputError(f"cannot upload {shown}: it has no rows")
-    return Source(shown, not is_json(path.suffix, text), rows)
+    return Source(shown, not as_json, rows)
 
 
 def is_json(suffix: str, text: str) -> bool:
