@@ -11,7 +11,7 @@ import click
 from phalanx.controller.cli.gating import gate_document, gate_table, number, read_baseline
 from phalanx.controller.cli.selecting import json_option, put, refuse
 from phalanx.controller.cli.tables import table
-from phalanx.controller.cli.verbs import LAYOUT, Verbs
+from phalanx.controller.cli.verbs import Verbs
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 
@@ -48,12 +48,12 @@ file_option = click.option(
 source_argument = click.argument("source", required=False, default="@latest", metavar="[RUN|perf.csv]")
 
 
-@click.group(cls=Verbs, context_settings=LAYOUT)
+@click.group(cls=Verbs)
 def command() -> None:
     """Values to hold later ones against."""
 
 
-@command.command("set", epilog=SET_EPILOG, context_settings=LAYOUT)
+@command.command("set", epilog=SET_EPILOG)
 @click.argument("name")
 @source_argument
 @click.option(
@@ -100,7 +100,7 @@ def set_(
     return Exit.OK
 
 
-@command.command("check", epilog=CHECK_EPILOG, context_settings=LAYOUT)
+@command.command("check", epilog=CHECK_EPILOG)
 @click.argument("name")
 @source_argument
 @click.option("--allow-missing", is_flag=True, help="What is measured no more is no regression.")
@@ -124,7 +124,7 @@ def check(name: str, source: str, allow_missing: bool, file: Path | None, as_jso
     return Exit.REGRESSION if gate.regressions else Exit.OK
 
 
-@command.command("list", context_settings=LAYOUT)
+@command.command("list")
 @json_option
 def list_(as_json: bool) -> int:
     """The baselines of this user."""
@@ -158,7 +158,7 @@ def list_(as_json: bool) -> int:
     return Exit.OK
 
 
-@command.command("show", context_settings=LAYOUT)
+@command.command("show")
 @click.argument("name")
 @file_option
 @json_option
@@ -202,7 +202,7 @@ def show(name: str, file: Path | None, as_json: bool) -> int:
     return Exit.OK
 
 
-@command.command("remove", context_settings=LAYOUT)
+@command.command("remove")
 @click.argument("name")
 def remove(name: str) -> int:
     """Remove the baseline NAME."""

@@ -35,9 +35,7 @@ Exit: 0 all built and pushed, 1 no model has the tag, 2 an image was not built o
 """
 
 
-@click.command(
-    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.command(epilog=EPILOG)
 @build_options
 @click.option(
     "--batch-manifest",

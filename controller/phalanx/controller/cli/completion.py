@@ -19,7 +19,7 @@ Nothing of a project is run for it: of models that a program makes, dir/all is o
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(epilog=EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> int:
     """Print the completion script of SHELL (bash 4.4 or newer, zsh, fish)."""

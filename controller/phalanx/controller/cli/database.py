@@ -42,9 +42,7 @@ DOCUMENTS_SHOWN = 3
 ERRORS_SHOWN = 10
 
 
-@click.command(
-    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.command(epilog=EPILOG)
 @click.option(
     "-f", "--file", "path", type=click.Path(), required=True, metavar="FILE", help="CSV or JSON file."
 )

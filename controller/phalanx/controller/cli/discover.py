@@ -47,9 +47,7 @@ LAID_OUT = 300
 NOTES_SHOWN = 8
 
 
-@click.command(
-    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.command(epilog=EPILOG)
 @tags_option("Only models that these tags or names choose.")
 @click.option("--verbose", is_flag=True, help="More columns: launcher, timeout, data, arguments.")
 @json_option

@@ -15,7 +15,6 @@ import click
 from phalanx.controller.cli.gating import number
 from phalanx.controller.cli.selecting import json_option, put, refuse, speaks_unicode
 from phalanx.controller.cli.tables import table
-from phalanx.controller.cli.verbs import LAYOUT
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 
@@ -46,12 +45,12 @@ class ListWithVerbs(click.Group):
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["list", *args])
 
 
-@click.group(cls=ListWithVerbs, context_settings=LAYOUT)
+@click.group(cls=ListWithVerbs)
 def command() -> None:
     """Results and nodes of runs over time."""
 
 
-@command.command("list", epilog=EPILOG, context_settings=LAYOUT)
+@command.command("list", epilog=EPILOG)
 @click.argument("name", required=False, default="", metavar="[MODEL|NODE]")
 @click.option("--model", default="", metavar="MODEL", help="Results of this model; * and ? stand for others.")
 @click.option("--node", default="", metavar="NODE", help="Runs that had this node.")
@@ -89,7 +88,7 @@ def list_(name: str, as_json: bool, summary: bool, limit: int, since: str, **giv
         return _show_results(history, history_query.results(history, wanted, limit), as_json)
 
 
-@command.command("import", context_settings=LAYOUT)
+@command.command("import")
 @click.argument("directories", nargs=-1, required=True, metavar="RUN_DIR...", type=click.Path(path_type=Path))
 def import_(directories: tuple[Path, ...]) -> int:
     """Record runs that were not: of another machine, or while the history was off. Twice is once."""
@@ -110,7 +109,7 @@ def import_(directories: tuple[Path, ...]) -> int:
     return Exit.FAILURE if unusable else Exit.OK
 
 
-@command.command("prune", context_settings=LAYOUT)
+@command.command("prune")
 @click.option("--keep", required=True, metavar="TIME", help="Forget runs that ended longer ago, such as 90d.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be forgotten.")
 def prune(keep: str, dry_run: bool) -> int:

@@ -12,7 +12,7 @@ from phalanx.controller.cli.run import attended, show_plan, started
 from phalanx.controller.cli.run_options import inventory_options, sync_options
 from phalanx.controller.cli.selecting import color_option, json_option, put
 from phalanx.controller.cli.tables import table
-from phalanx.controller.cli.verbs import LAYOUT, Verbs
+from phalanx.controller.cli.verbs import Verbs
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 
@@ -37,7 +37,7 @@ Exit: 0 every node has the image, 4 bad arguments, 8 nodes missing, 9 a node cou
 """
 
 
-@click.group(cls=Verbs, context_settings=LAYOUT)
+@click.group(cls=Verbs)
 def command() -> None:
     """Images on the nodes."""
 
@@ -45,7 +45,6 @@ def command() -> None:
 @command.command(
     "sync",
     epilog=EPILOG,
-    context_settings=LAYOUT,
 )
 @click.argument("image")
 @click.option("-r", "--run", default="", metavar="RUN", help="To the nodes of this run, while it goes on.")
@@ -97,7 +96,6 @@ Exit: 0 done on every node, 4 bad arguments, 8 nodes missing, 9 a node could not
 @command.command(
     "ls",
     epilog=LS_EPILOG,
-    context_settings=LAYOUT,
 )
 @click.argument("image", required=False, default="")
 @inventory_options
@@ -111,7 +109,6 @@ def ls(image: str, **given: Any) -> int:
 @command.command(
     "prune",
     epilog=PRUNE_EPILOG,
-    context_settings=LAYOUT,
 )
 @click.argument("image", required=False, default="")
 @inventory_options

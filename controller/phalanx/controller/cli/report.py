@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 from phalanx.controller.cli.completing import run_ids
 from phalanx.controller.cli.selecting import chosen, json_option, put, refuse
-from phalanx.controller.cli.verbs import LAYOUT, Verbs
+from phalanx.controller.cli.verbs import Verbs
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.runs.directory import runs_root
 
 
-@click.group(cls=Verbs, context_settings=LAYOUT)
+@click.group(cls=Verbs)
 def command() -> None:
     """Results and runs as pages, as mail, and side by side."""
 
@@ -34,7 +34,7 @@ Exit: 0 written, 1 the table cannot be read or the page not written, 4 bad argum
 """
 
 
-@command.command("to-html", epilog=HTML_EPILOG, context_settings=LAYOUT)
+@command.command("to-html", epilog=HTML_EPILOG)
 @click.argument("run", required=False, default="", metavar="[RUN]", shell_complete=run_ids)
 @click.option(
     "--csv-file-path",
@@ -123,7 +123,7 @@ Exit: 0 written, also when a table could not be read, which is then named on the
 """
 
 
-@command.command("to-email", epilog=MAIL_EPILOG, context_settings=LAYOUT)
+@command.command("to-email", epilog=MAIL_EPILOG)
 @click.option(
     "--directory", "--dir", type=click.Path(path_type=Path), default=".", metavar="DIR",
     show_default=True, help="Every *.csv in it is shown, by name.",
@@ -169,7 +169,7 @@ Exit: 0 compared, whatever came out, 1 the page cannot be written, 4 something c
 """
 
 
-@command.command("compare", epilog=COMPARE_EPILOG, context_settings=LAYOUT)
+@command.command("compare", epilog=COMPARE_EPILOG)
 @click.argument("names", nargs=-1, required=True, metavar="A B [C]...", shell_complete=run_ids)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with bars, too."

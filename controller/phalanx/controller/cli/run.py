@@ -47,11 +47,7 @@ highest code of its ranks), 4 bad arguments, 7 slower than --baseline allows, 8 
 
 @click.command(
     epilog=EPILOG,
-    context_settings={
-        "allow_interspersed_args": False,
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 100,
-    },
+    context_settings={"allow_interspersed_args": False},
 )
 @run_options
 @json_option

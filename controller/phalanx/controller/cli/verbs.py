@@ -5,8 +5,6 @@ from __future__ import annotations
 import click
 from phalanx.controller.cli.main import nearest
 
-LAYOUT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
 
 class Verbs(click.Group):
     """Names the nearest spelling of an unknown verb."""
