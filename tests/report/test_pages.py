@@ -22,7 +22,7 @@ from phalanx.controller.results.summary import Summary, of_records, read_summary
 from phalanx.controller.runs.history_note import leave_note
 
 from tests.plan.making import command
-from tests.runs.stories import START, STORIES, recorded
+from tests.runs.stories import START, STORIES, recorded, running, started
 
 from .making import EVIL, cluster_run, log, nightly, row, table, with_logs, with_table, write_run
 from .reading import Seen, seen
@@ -294,6 +294,32 @@ def test_settings_stand_with_their_origin_and_secrets_masked(tmp_path: Path) -> 
     assert "'https://bob:••••@reg.example/x' -- 'a b'" in text
     assert b"shh-42" not in content
     assert b"pa55word" not in content
+
+
+def test_ranks_that_wait_until_the_deadline_have_no_first_on_the_page_either(tmp_path: Path) -> None:
+    run = write_run(tmp_path, recorded(STORIES["out_of_time"]))
+    log(run, "node2/rank1.err", "waiting for the others\n")
+    text = seen(run_page(run, START + 60)).text
+    assert "Deadline: the script was still running on all 4 ranks stopped at its deadline of 60 s" in text
+    assert "The end of the log of node2 rank 1 (local 0): waiting for the others" in text
+    assert "How they ended 2 ranks: stopped at its deadline" in text
+    assert "First failure" not in text
+    assert "What followed" not in text
+
+
+def test_a_deadline_of_one_rank_alone_is_the_first_failure_on_its_page(tmp_path: Path) -> None:
+    words = "stopped at its deadline of 60 s"
+    events = [
+        *started(),
+        *running(),
+        ev.RankExited("demo", "main", "node2", 1, 143, "deadline", 60.0, words),
+        ev.RankExited("demo", "main", "node1", 0, 9, "exited", 60.1),
+        ev.RunFinished("failed", 3, "failed: demo"),
+    ]
+    text = seen(run_page(write_run(tmp_path, recorded(events)), START + 60)).text
+    assert "First failure: node2 rank 1" in text
+    assert "What followed 1 rank: exit 9" in text
+    assert "Deadline:" not in text
 
 
 def test_what_cannot_be_read_is_named_and_the_page_is_made(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from phalanx.controller.runs.directory import RunDirectory
-from phalanx.controller.runs.echoes import end_words, followers, how_of, where_of
+from phalanx.controller.runs.echoes import (
+    IF_THEY_WAIT,
+    deadline_of,
+    end_words,
+    followers,
+    how_of,
+    out_of_time,
+    still_running,
+    where_of,
+)
 from phalanx.controller.runs.evidence import Evidence, of_failure
 from phalanx.controller.runs.model import CaseView, Failure, Followers, RunView, failure_of
 from phalanx.protocol.messages import Cause
@@ -49,10 +58,24 @@ class Echo:
 
 
 @dataclass(frozen=True, slots=True)
+class Deadline:
+    """Ranks that ran until a deadline: ``met`` says which, ``how`` which deadline, ``hint`` what to ask."""
+
+    met: str
+    how: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failures:
-    """All that went wrong. ``more_cases`` and ``more_echoes``: beyond the limits of a page."""
+    """All that went wrong. ``more_echoes``: beyond the limits of a page.
+
+    ``deadline`` is None, or what ran until it when no rank failed by itself: ``first`` is then one of many
+    alike, and ``echoes`` are all of them.
+    """
 
     first: Told | None = None
+    deadline: Deadline | None = None
     cases: tuple[FailedCase, ...] = ()
     echoes: tuple[Echo, ...] = ()
     more_echoes: int = 0
@@ -64,6 +87,7 @@ def failures(run: RunDirectory, view: RunView) -> Failures:
     groups = followers(view)
     return Failures(
         first=None if first is None else _told(run, view, first, FIRST_LINES),
+        deadline=None if first is None else _deadline(view, first),
         cases=tuple(_cases(run, view)),
         echoes=tuple(_echo(run, view, group) for group in groups[:MOST_ECHOES]),
         more_echoes=max(0, len(groups) - MOST_ECHOES),
@@ -72,6 +96,12 @@ def failures(run: RunDirectory, view: RunView) -> Failures:
 
 def _told(run: RunDirectory, view: RunView, failure: Failure, lines: int) -> Told:
     return Told(failure, where_of(failure), how_of(failure), of_failure(run, view, failure, lines))
+
+
+def _deadline(view: RunView, first: Failure) -> Deadline | None:
+    if not any(out_of_time(view)):
+        return None
+    return Deadline(still_running(view, first), deadline_of(first), IF_THEY_WAIT)
 
 
 def _cases(run: RunDirectory, view: RunView) -> list[FailedCase]:

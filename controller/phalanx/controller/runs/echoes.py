@@ -12,7 +12,13 @@ from __future__ import annotations
 from phalanx.controller.exits import status_words
 from phalanx.controller.logs.sources import EXEC_STEP
 from phalanx.controller.runs.model import Failure, Fault, Followers, RankView, RunView
+from phalanx.controller.runs.words import number
 from phalanx.protocol.messages import CAUSE_WORDS, Cause
+
+#: What to ask when ranks ran until a deadline and none of them failed by itself.
+IF_THEY_WAIT = (
+    "if they wait for each other: is one on another MASTER_ADDR or MASTER_PORT, or not there at all?"
+)
 
 
 def followers(view: RunView) -> list[Followers]:
@@ -51,6 +57,23 @@ def out_of_time(view: RunView) -> tuple[int, int]:
     failed = [rank for rank in ranks if rank.failed]
     waited = all(rank.cause in (Cause.DEADLINE, Cause.STOPPED) for rank in failed)
     return (len(failed), len(ranks)) if waited and len(failed) > 1 else (0, 0)
+
+
+def waited(view: RunView) -> str:
+    """``all 4`` or ``3 of 4``: the ranks of ``out_of_time``."""
+    count, total = out_of_time(view)
+    return f"all {number(count)}" if count == total else f"{number(count)} of {number(total)}"
+
+
+def still_running(view: RunView, failure: Failure) -> str:
+    """What the deadline met, of a run that is ``out_of_time``."""
+    step = "the script" if failure.step == "main" else f"step {failure.step}"
+    return f"{step} was still running on {waited(view)} ranks"
+
+
+def deadline_of(failure: Failure) -> str:
+    """Which deadline it was, in the words of the node when it said some."""
+    return failure.detail or CAUSE_WORDS[Cause.DEADLINE]
 
 
 def _is(rank: RankView, failure: Failure) -> bool:

@@ -11,12 +11,20 @@ from dataclasses import replace
 from phalanx.controller.exits import Exit, code_words
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.nodesets import counted, fold, fold_numbers
-from phalanx.controller.runs.echoes import followers, how_of, out_of_time, where_of
+from phalanx.controller.runs.echoes import (
+    IF_THEY_WAIT,
+    deadline_of,
+    followers,
+    how_of,
+    out_of_time,
+    still_running,
+    waited,
+    where_of,
+)
 from phalanx.controller.runs.evidence import Evidence
 from phalanx.controller.runs.model import Failure, Fault, RunView, TransferView
 from phalanx.controller.runs.results_table import results_table
 from phalanx.controller.runs.words import Style, duration, moment, number, plural, size
-from phalanx.protocol.messages import CAUSE_WORDS, Cause
 
 #: Groups of followers that are listed; more are counted.
 GROUPS = 6
@@ -136,7 +144,7 @@ def _exit_words(view: RunView) -> str:
 def _headline(view: RunView) -> str:
     text = f"failed after {duration(view.seconds(view.last_at or 0.0))}"
     if any(out_of_time(view)):
-        return f"{text}: no rank failed, {_waited(view)} ran until the deadline"
+        return f"{text}: no rank failed, {waited(view)} ran until the deadline"
     echoes = sum(group.count for group in followers(view))
     if view.failure is not None and view.failure.fault is Fault.RANK and echoes:
         text += f": 1 rank failed first, {plural(echoes, 'other')} followed"
@@ -199,7 +207,7 @@ def _first(view: RunView, evidence: Evidence, style: Style) -> list[str]:
     first = _cleaned(view.failure)
     place = where_of(first, with_case=view.parallel > 1)
     together = any(out_of_time(view))
-    what, where = ("Deadline", _step(view, first)) if together else ("First failure", place)
+    what, where = ("Deadline", still_running(view, first)) if together else ("First failure", place)
     heading = f"  {what} {style.dash} {where} at {moment(first.at, millis=True)}"
     lines = [style.paint(heading, "1")]
     lines += _together_lines(first, place) if together else [f"  {how_of(first)}"]
@@ -216,22 +224,8 @@ def _first(view: RunView, evidence: Evidence, style: Style) -> list[str]:
     return lines
 
 
-def _waited(view: RunView) -> str:
-    count, total = out_of_time(view)
-    return f"all {number(count)}" if count == total else f"{number(count)} of {number(total)}"
-
-
-def _step(view: RunView, first: Failure) -> str:
-    step = "the script" if first.step == "main" else f"step {first.step}"
-    return f"{step} was still running on {_waited(view)} ranks"
-
-
 def _together_lines(first: Failure, place: str) -> list[str]:
-    return [
-        f"  {first.detail or CAUSE_WORDS[Cause.DEADLINE]}",
-        "  if they wait for each other: is one on another MASTER_ADDR or MASTER_PORT, or not there at all?",
-        f"  the end of what {place} said:",
-    ]
+    return [f"  {deadline_of(first)}", f"  {IF_THEY_WAIT}", f"  the end of what {place} said:"]
 
 
 def _cleaned(failure: Failure) -> Failure:
