@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from phalanx.controller.results.baseline import IDENTITY, Baseline, Identity, Measured
+from phalanx.controller.results.baseline import IDENTITY, Baseline, Identity, Measured, measured
 from phalanx.controller.results.baseline_file import (
     from_json,
     known_baselines,
@@ -184,6 +184,13 @@ def test_of_a_perf_csv_the_last_row_of_a_measurement_counts(tmp_path: Path) -> N
         append_rows(path, [row(value).columns])
     append_rows(path, [row(9.0, nnodes="4").columns])
     assert sorted((one.identity.nnodes, one.value) for one in rows_of_csv(path)) == [("2", 2.0), ("4", 9.0)]
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@"])
+def test_a_perf_csv_knows_a_measurement_by_the_name_that_its_run_gave_it(tmp_path: Path, first: str) -> None:
+    of_run = row(1.0, model=f"{first}m", metric=f"{first}tok/s", training_precision=f"{first}fp8").columns
+    append_rows(tmp_path / "perf.csv", [of_run])
+    assert rows_of_csv(tmp_path / "perf.csv") == [measured(of_run)]
 
 
 def test_a_failure_at_the_end_of_a_perf_csv_is_not_hidden_by_an_older_value(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..workflow.errors import InputError, did_you_mean
 from .baseline import DEFAULT_TOLERANCE, Baseline, Identity, Measured, measured
 from .direction import Direction
-from .perf_csv import KNOWN_BY
+from .perf_csv import KNOWN_BY, unguarded
 from .table import TableError, read_table
 from .tolerance import tolerances
 
@@ -39,7 +39,7 @@ def wishes_of(tolerances_given: Iterable[str], lower: Iterable[str], higher: Ite
 
 
 def rows_of_csv(path: Path) -> list[Measured]:
-    """The measurements of a perf.csv. Raises InputError.
+    """The measurements of a perf.csv, each known by what its run said. Raises InputError.
 
     Runs append to the file: the last row of a measurement is the one that counts.
     """
@@ -50,7 +50,7 @@ def rows_of_csv(path: Path) -> list[Measured]:
     missing = [name for name in (*KNOWN_BY, "metric") if name not in table.columns]
     if missing:
         raise InputError(f"cannot read {path}: it is no perf.csv, it has no column {', '.join(missing)}")
-    rows = [measured(row) for row in table.rows]
+    rows = [measured({name: unguarded(cell) for name, cell in row.items()}) for row in table.rows]
     last = {one.identity: one for one in rows}
     # A failure has no metric, so it is no later row of a measurement: it ends all that its model had before.
     newest = {_work(one.identity): one for one in rows}
