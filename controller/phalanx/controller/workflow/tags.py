@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ..listing import listed
 from .card import ModelCard
 from .errors import DiscoveryError, did_you_mean
 
@@ -105,7 +106,7 @@ def same_names(cards: Iterable[ModelCard]) -> list[str]:
     for card in cards:
         by_name.setdefault(card.name, []).append(card)
     return [
-        f"{len(twins)} models have the name {name}: {_listed([one.place for one in twins])}; "
+        f"{len(twins)} models have the name {name}: {listed([one.place for one in twins], SHOWN)}; "
         "a tag that takes one may take all"
         for name, twins in by_name.items()
         if len(twins) > 1
@@ -136,13 +137,8 @@ def _second_spelling(word: str) -> str:
 def _of_repeated(repeated: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     if not repeated:
         return []
-    shown = _listed([f"{name} ({', '.join(words)})" for name, words in repeated])
+    shown = listed([f"{name} ({', '.join(words)})" for name, words in repeated], SHOWN)
     return [f"chosen by more than one tag: {shown}; taken once"]
-
-
-def _listed(words: Sequence[str]) -> str:
-    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return ", ".join(words[:SHOWN]) + more
 
 
 def _nothing(tag: Tag, cards: Sequence[ModelCard]) -> str:
