@@ -31,7 +31,7 @@ class Summary:
         """
         if not self.path:
             return code
-        from phalanx.controller.results.run_summary import finished, run_phase, whole
+        from phalanx.controller.results.summary_output import finished, run_phase, whole
         from phalanx.controller.runs.records import read_all
 
         events = [recorded.event for recorded in read_all(run.events)]
@@ -46,7 +46,7 @@ class Summary:
     def write_unbuilt(self, build: Mapping[str, Any]) -> None:
         """Write that images could not be had and nothing was run."""
         if self.path:
-            from phalanx.controller.results.run_summary import nothing_run, whole
+            from phalanx.controller.results.summary_output import nothing_run, whole
 
             self._put(whole(build, nothing_run(), succeeded=False))
 
@@ -73,7 +73,7 @@ def summary_of(given: Mapping[str, Any], plan: Plan) -> Summary:
             Exit.USAGE,
         )
     from phalanx.controller.cli.building import refuse_unwritable
-    from phalanx.controller.results.run_summary import rows_in
+    from phalanx.controller.results.summary_output import rows_in
 
     refuse_unwritable(path)
     return Summary(path, rows_in(plan.output_csv))

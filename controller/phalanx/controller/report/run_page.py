@@ -27,11 +27,11 @@ from phalanx.controller.runs.words import duration, number, plural
 from phalanx.controller.workflow.errors import InputError
 from phalanx.controller.workflow.secrecy import url_password
 
+from .conditions import conditions
 from .csv_page import Tile
 from .failures import failures
 from .grid import grid
 from .rendering import render, tone
-from .surroundings import surroundings
 from .timeline import timeline
 from .trend import Trend, trends
 
@@ -77,7 +77,7 @@ def run_page(run: RunDirectory, now: float) -> bytes:
         total=len(results.rows),
         trends=_history(view, papers.plan),
         timeline=timeline(events),
-        surroundings=surroundings(view, papers.plan),
+        conditions=conditions(view, papers.plan),
         command=_command(papers),
         origin=list(_origin(papers.identity)),
         loose_ends=[*papers.unread, *_loose_ends(view), *_not_in_history(run)],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from phalanx.controller.fleet.events import CaseFinished, Event, RunFinished
 from phalanx.controller.plan.make import plan_for_tags
-from phalanx.controller.results.run_summary import finished, nothing_run, rows_in, run_phase, whole
+from phalanx.controller.results.summary_output import finished, nothing_run, rows_in, run_phase, whole
 
 from ..plan.making import models
 

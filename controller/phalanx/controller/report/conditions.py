@@ -52,7 +52,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Conditions:
     """What a run ran on."""
 
     kinds: tuple[Kind, ...] = ()
@@ -61,10 +61,10 @@ class Surroundings:
     more_settings: int = 0
 
 
-def surroundings(view: RunView, plan: Plan | None) -> Surroundings:
+def conditions(view: RunView, plan: Plan | None) -> Conditions:
     """From a run's view, and its plan when that can be read."""
     settings = [] if plan is None else [*_chosen(plan), *_environment(plan)]
-    return Surroundings(
+    return Conditions(
         _kinds(view),
         tuple(_image(image) for image in view.images),
         tuple(settings[:MOST_SETTINGS]),
