@@ -121,5 +121,10 @@ def inspect_argv(image: str) -> tuple[str, ...]:
     return (PROGRAM, "image", "inspect", "--format", "{{json .}}", image)
 
 
+def manifest_argv(image: str) -> tuple[str, ...]:
+    """What the registry of an image knows of it: fails when that has none, or cannot be asked."""
+    return (PROGRAM, "manifest", "inspect", image)
+
+
 VERSION_ARGV = (PROGRAM, "version", "--format", "{{.Server.Version}}")
 HELP_ARGV = (PROGRAM, "build", "--help")

@@ -30,12 +30,16 @@ TOOLS_DOCKERFILE = "phalanx-tools.Dockerfile"
 IID = "image.iid"
 PASSWORD = "REGISTRY_PASSWORD"  # noqa: S105 - the name of a variable
 _STEPS = ("login", "tools", "build", "tag", "push", "clean")
-#: Arguments: base images, ``--``, the build. A base that is only on the node could not be pulled.
+#: Arguments: base images, ``--``, the build. A base that is only on the node could not be pulled; where every
+#: image has a digest, its id (the containerd store), the registry is asked whether it has it.
 _BUILD = """exec 2>&1
 pull=--pull
 while [ "$1" != -- ]; do
-    digests=$(docker image inspect --format '{{len .RepoDigests}}' "$1" 2>/dev/null) || digests=absent
-    [ "$digests" = 0 ] && pull=
+    known=$(docker image inspect --format '{{.Id}} {{.RepoDigests}}' "$1" 2>/dev/null) || known=absent
+    case $known in
+    *' []') pull= ;;
+    *"@${known%% *}"*) docker manifest inspect "$1" >/dev/null 2>&1 || pull= ;;
+    esac
     shift
 done
 shift 3

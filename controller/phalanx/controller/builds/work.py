@@ -22,6 +22,7 @@ from .argv import (
     TOOLS_DOCKERFILE,
     Builder,
     build_argv,
+    manifest_argv,
     push_argv,
     remove_argv,
     shown_command,
@@ -169,11 +170,16 @@ class _Work:
 
     async def _pulls(self, build: ImageBuild) -> bool:
         """Whether to ask for newer base images: not when one is only here, made or loaded on this machine."""
-        for base in build.bases:
-            found = await self._known(base)
-            if found and not found.get("RepoDigests"):
-                return False
-        return True
+        return not any([await self._only_here(base) for base in build.bases])
+
+    async def _only_here(self, base: str) -> bool:
+        """Whether no registry has it. The containerd store gives every image a digest under its own name, by
+        its id: there only the registry can tell."""
+        found = await self._known(base)
+        digests = [str(name).partition("@")[2] for name in found.get("RepoDigests") or []]
+        if not found or (digests and found.get("Id") not in digests):
+            return False
+        return not digests or (await self.client.ask(manifest_argv(base))).status != 0
 
     async def _known(self, image: str) -> dict[str, Any]:
         """What the engine knows of an image, {} also when it does not answer: that decides no build."""
