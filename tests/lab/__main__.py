@@ -29,6 +29,8 @@ def _up(args: argparse.Namespace) -> None:
         gpus=args.gpus,
         disk=args.disk,
         share=args.share,
+        other_engine=args.other_engine,
+        other_nodes=[name for name in args.other_nodes.split(",") if name],
         fresh=args.fresh,
     )
     print(f"lab {lab.name}: n1 to {lab.nodes[-1]} are up; login at {lab.login_address}")
@@ -181,6 +183,8 @@ def _up_arguments(up: argparse.ArgumentParser) -> None:
     up.add_argument(
         "--share", action="append", default=[], metavar="PATH", help="let a path under /tmp through"
     )
+    up.add_argument("--other-engine", default="", metavar="FOLDER", help="programs of another engine")
+    up.add_argument("--other-nodes", default="", help="such as n2,n4: they run it, with its containerd store")
     up.add_argument("--fresh", action="store_true", help="if it is up, take it down first")
 
 

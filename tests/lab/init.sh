@@ -3,7 +3,8 @@
 # ends slurmd, dockerd, containers and agents together, as a power cut would. It gives the node what no two machines
 # share (/tmp, /run, /var, /dev/shm, hostname) and leaves the rest of / as the shared filesystem.
 #
-# Environment: LAB_NODE LAB_NAME LAB_STATE LAB_FOLDER LAB_CGROUP LAB_DISK LAB_SLURM LAB_DOCKER LAB_GPUS LAB_SHARE
+# Environment: LAB_NODE LAB_NAME LAB_STATE LAB_FOLDER LAB_CGROUP LAB_DISK LAB_SLURM LAB_DOCKER LAB_ENGINE LAB_GPUS
+# LAB_SHARE
 set -eu
 trap 'echo "init of $LAB_NODE: line $LINENO failed: $BASH_COMMAND" >&2' ERR
 
@@ -75,8 +76,12 @@ cd /
 start_docker() {
   # /var/lib/docker lies on ext4 of its own; node and engine share one cgroup, so that freeze and accounting reach
   # the containers. No rule, proxy or masquerade: the namespace has nothing to protect and no iptables is needed.
-  dockerd --config-file "$LAB_STATE/etc/docker.json" --host unix:///run/docker.sock --data-root /var/lib/docker \
-    --exec-root /run/docker --pidfile /run/docker.pid --storage-driver overlay2 \
+  config=docker.json store=overlay2
+  if [ -n "$LAB_ENGINE" ]; then
+    config=containerd-store.json store=overlayfs PATH=$LAB_ENGINE/usr/sbin:$LAB_ENGINE/usr/bin:$PATH
+  fi
+  dockerd --config-file "$LAB_STATE/etc/$config" --host unix:///run/docker.sock --data-root /var/lib/docker \
+    --exec-root /run/docker --pidfile /run/docker.pid --storage-driver "$store" \
     --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$LAB_CGROUP" \
     --bip 172.30.0.1/24 --iptables=false --ip6tables=false --ip-masq=false --userland-proxy=false \
     --insecure-registry 10.77.0.0/16 --log-level warn \

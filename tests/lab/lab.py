@@ -60,10 +60,14 @@ class Lab:
         gpus: int = 0,
         disk: str = "",
         share: Sequence[str] = (),
+        other_engine: str = "",
+        other_nodes: Sequence[str] = (),
         fresh: bool = False,
     ) -> Lab:
         """Bring a lab up; the same arguments again do nothing. See the README for each. Raises LabError."""
-        request = Request(nodes, docker, slurm, rate, cpus, gpus, disk, tuple(share))
+        request = Request(
+            nodes, docker, slurm, rate, cpus, gpus, disk, tuple(share), other_engine, tuple(other_nodes)
+        )
         return cls(lifecycle.up(name, request, fresh=fresh))
 
     @classmethod

@@ -165,6 +165,7 @@ def _write_files(lab: Topology) -> None:
         "hosts": hosts_text(lab, machine.partition(".")[0]),
         "resolv.conf": "",
         "docker.json": "{}\n",
+        "containerd-store.json": '{"features": {"containerd-snapshotter": true}}\n',
         "slurm.conf": slurm_conf(lab, machine.partition(".")[0]),
         "gres.conf": gres_conf(lab),
         # A copy: bash reads a script as it goes, and the checkout may be edited while the lab is up.

@@ -80,6 +80,7 @@ def start(lab: Topology, node: str) -> None:
         "LAB_DISK": str(image) if image else "",
         "LAB_SLURM": str(int(request.slurm)),
         "LAB_DOCKER": str(int(request.docker)),
+        "LAB_ENGINE": request.other_engine if node in request.other_nodes else "",
         "LAB_GPUS": str(request.gpus),
         "LAB_SHARE": "\n".join(request.share),
     }

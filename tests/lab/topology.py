@@ -60,7 +60,11 @@ def parse_size(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for: two equal requests are the same lab."""
+    """What the user asked for: two equal requests are the same lab.
+
+    ``other_engine``: a folder with the programs of another engine (``tests.runtimes.other_engines``), which
+    ``other_nodes`` run with its containerd store.
+    """
 
     nodes: int = 4
     docker: bool = False
@@ -70,6 +74,8 @@ class Request:
     gpus: int = 0
     disk: str = ""
     share: tuple[str, ...] = ()
+    other_engine: str = ""
+    other_nodes: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise LabError for what could never come up."""
@@ -95,7 +101,8 @@ class Request:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Request:
-        return cls(**{**fields, "share": tuple(fields.get("share", ()))})
+        lists = {name: tuple(fields.get(name, ())) for name in ("share", "other_nodes")}
+        return cls(**{**fields, **lists})
 
 
 @dataclass(frozen=True, slots=True)

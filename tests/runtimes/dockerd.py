@@ -14,6 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+#: Where the containerd store of a data root has its blobs.
+CONTENT = "containerd/daemon/io.containerd.content.v1.content"
+
 
 def missing() -> str:
     """Why no engine can be started here; "" when one can."""
@@ -21,6 +24,12 @@ def missing() -> str:
         return "needs root to start a dockerd"
     parts = [name for name in ("dockerd", "unshare", "busybox", "ip") if shutil.which(name) is None]
     return f"not installed: {', '.join(parts)}" if parts else ""
+
+
+def features() -> dict[str, bool]:
+    """What is switched on of an engine: its containerd store by PHALANX_TEST_CONTAINERD_STORE (make
+    test-engines)."""
+    return {"containerd-snapshotter": True} if os.environ.get("PHALANX_TEST_CONTAINERD_STORE") else {}
 
 
 def until(happened: Callable[[], bool], within_s: float, what: str) -> float:
@@ -73,7 +82,7 @@ class Dockerd:
             "pidfile": self.directory / "docker.pid",
             "config-file": self.directory / "daemon.json",
         }
-        (self.directory / "daemon.json").write_text("{}")
+        (self.directory / "daemon.json").write_text(json.dumps({"features": features()}))
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -120,6 +129,17 @@ class Dockerd:
 
     def load(self, archive: Path) -> None:
         load(self.url, archive)
+
+    def incoming(self) -> list[str]:
+        """What a load has brought so far: the graph-driver store's spool, or blobs on their way into the
+        containerd store."""
+        places = ("tmp/docker-import-*/*", f"{CONTENT}/ingest/*")
+        return [path.name for place in places for path in self.data.glob(place)]
+
+    def forget_layers(self) -> None:
+        """Take away what the images that it lists are made of."""
+        for layer in (*self.data.glob("overlay2/*/diff"), self.data / CONTENT / "blobs"):
+            shutil.rmtree(layer, ignore_errors=True)
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)

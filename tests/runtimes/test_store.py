@@ -222,7 +222,8 @@ async def test_a_load_is_a_failure_unless_the_engine_then_shows_the_image(
 
 async def test_what_an_engine_shows_after_it_closed_the_connection_is_believed(tmp_path: Path) -> None:
     engine = StandIn(answer=ENDINGS["a body that only ends"])
-    engine.on_load = lambda: engine.images.update({NAME: shown(MADE.content, MANIFEST)})
+    tag = MADE.content.partial_tag(2)
+    engine.on_load = lambda: engine.images.update({tag: shown(MADE.content, MANIFEST)})
     file = MADE.files(tmp_path / "layers")[1]
     async with engine.at(tmp_path / "s") as client:
         await layered.put_in(client, MADE.content, NAME, 1, file)

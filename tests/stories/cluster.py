@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from tests.lab.node import group
 AT_REST = frozenset(
     {"bash", "sleep", "unshare", "dockerd", "slurmd", "containerd", "slurmctld", "slurmscriptd", "munged"}
 )
+#: A folder with another engine, and the nodes whose engine it is (make test-engines).
+OTHER_ENGINE, OTHER_NODES = "PHALANX_TEST_OTHER_ENGINE", "PHALANX_TEST_OTHER_NODES"
 #: Seconds that the scheduler and the kernel may take to clear away what has ended.
 SETTLE_S = 3.0
 #: How much longer Slurm may take to let go of a job, in seconds.
@@ -63,7 +66,15 @@ class Cluster:
     @classmethod
     def up(cls, name: str, nodes: int = 4) -> Cluster:
         """A fresh lab whose engines all have the test image."""
-        lab = Lab.up(name=name, nodes=nodes, docker=True, disk="1500M", fresh=True)
+        lab = Lab.up(
+            name=name,
+            nodes=nodes,
+            docker=True,
+            disk="1500M",
+            fresh=True,
+            other_engine=os.environ.get(OTHER_ENGINE, ""),
+            other_nodes=os.environ.get(OTHER_NODES, "").split(),
+        )
         archive = base_image()
         loads = [threading.Thread(target=lab.load_image, args=(node, archive)) for node in lab.nodes]
         for load in loads:

@@ -2,8 +2,9 @@
 
 No engine takes a layer alone. So layer k goes in as the last of an image that has the first k and a tag of
 ours; its archive holds that one layer, because an engine skips those that it has under the same chain. The
-last goes in with the real configuration. An interrupted load keeps what it has put in, and what it has left
-is known by its tag and label.
+last goes in with the real configuration, under such a tag too: a name means what it meant until the image is
+verified (the containerd store names an image before it unpacks it). An interrupted load keeps what it has put
+in, and what it has left is known by its tag and label.
 """
 
 from __future__ import annotations
@@ -39,17 +40,16 @@ async def load_layers(
     engine: EngineClient, content: ImageContent, reference: str, first: int, spans: Sequence[Span]
 ) -> None:
     """Put in the layers from ``first`` on that lie at ``spans``, on top of those below them, which the engine
-    has; the last of all makes it the image.
+    has; the last of all makes it the image, to which ``verify.finish`` gives its name.
 
     Several at once cost an engine less than one after another. Raises ImageError. Only for an engine whose
     store takes deltas.
     """
     count = first + len(spans)
-    last = count == len(content.layers)
-    part, name = (content, reference) if last else (content.prefix(count), content.partial_tag(count))
+    part = content if count == len(content.layers) else content.prefix(count)
     carried = range(first, count)
     places = {content.layers[index].diff_id: span for index, span in zip(carried, spans, strict=True)}
-    await _load(engine, part, name, reference, carried, places)
+    await _load(engine, part, content.partial_tag(count), reference, carried, places)
 
 
 async def load_config(engine: EngineClient, content: ImageContent, reference: str) -> None:
@@ -59,7 +59,7 @@ async def load_config(engine: EngineClient, content: ImageContent, reference: st
     second, untagged one).
     """
     if not await verify.present(engine, content, reference):
-        await _load(engine, content, reference, reference, [], {})
+        await _load(engine, content, _whole(content), reference, [], {})
 
 
 async def load_all(
@@ -67,7 +67,12 @@ async def load_all(
 ) -> None:
     """Put the image in at once, with all its layers; ``files`` as ``content.layers``. Raises ImageError."""
     spans = {layer.diff_id: span for layer, span in zip(content.layers, files, strict=True)}
-    await _load(engine, content, reference, reference, range(len(content.layers)), spans)
+    await _load(engine, content, _whole(content), reference, range(len(content.layers)), spans)
+
+
+def _whole(content: ImageContent) -> str:
+    """The tag of an image that is in, until it is verified and gets its own."""
+    return content.partial_tag(len(content.layers))
 
 
 async def _load(

@@ -15,7 +15,14 @@ from typing import Any
 
 from phalanx.agent.runtimes import images
 from phalanx.agent.runtimes.engine import PING_S, EngineClient, EngineError
-from phalanx.protocol.image import ImageFormatError, chain_ids, digest_bytes, digest_text, leading_held
+from phalanx.protocol.image import (
+    PARTIAL,
+    ImageFormatError,
+    chain_ids,
+    digest_bytes,
+    digest_text,
+    leading_held,
+)
 
 #: Bytes free where that cannot be known (messages.LayersStatus).
 UNKNOWN_BYTES = 2**63 - 1
@@ -37,6 +44,12 @@ class Store:
     containerd: bool
     deltas: bool
     says_manifests: bool
+
+    @property
+    def lists_broken(self) -> bool:
+        """Whether an image that could not be unpacked looks like any other: a part of one, whose load may
+        have failed, is then no proof of its layers."""
+        return self.containerd and not self.says_manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +109,8 @@ async def have_chains(engine: EngineClient, store: Store) -> set[bytes]:
     """
     asked = {"manifests": "true"} if store.containerd and store.says_manifests else {}
     listed = await engine.call("list images", engine.api.images.list(**asked))
-    ids = {str(entry["Id"]) for entry in listed if not asked or unpacked(entry)}
+    sound = [entry for entry in listed if not (store.lists_broken and _is_part(entry))]
+    ids = {str(entry["Id"]) for entry in sound if not asked or unpacked(entry)}
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def chains_of(image_id: str) -> tuple[bytes, ...]:
@@ -109,6 +123,12 @@ async def have_chains(engine: EngineClient, store: Store) -> set[bytes]:
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return {chain for task in tasks for chain in task.result()}
+
+
+def _is_part(entry: Mapping[str, Any]) -> bool:
+    """Whether an image has no name but that of one on its way."""
+    names = [str(name).rpartition("/")[2] for name in entry.get("RepoTags") or ()]
+    return all(name.startswith(f"{PARTIAL}:") for name in names)
 
 
 def unpacked(entry: Mapping[str, Any]) -> bool:
