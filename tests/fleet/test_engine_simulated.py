@@ -13,7 +13,7 @@ from phalanx.controller.plan.model import StepPlan
 from phalanx.protocol import messages as m
 
 from .test_hardware import A100, numbered
-from .world import Odds, World, image_id, make_plan
+from .world import Odds, World, make_plan
 
 SEEDS = 6000
 SEEDS_AT_ONCE = 1000
@@ -36,6 +36,8 @@ def hostile(seed: int, parallel: int = 1) -> World:
         taken=dice.choice([0, 0, 0.4]),
         spawner_dies=dice.choice([0, 0, 0.3]),
         later_images=dice.choice([0, 0.5]),
+        containerd=dice.choice([0, 0.5, 1]),
+        holds=dice.choice([0, 0.3, 1]),
     )
     steps = dice.choice(
         [
@@ -187,7 +189,7 @@ def check(world: World, finished: ev.RunFinished) -> None:
     image_of = {case.name: case.container.image for case in world.plan.cases}
     for node, message in world.told_to(m.CaseOpen):
         reference = image_of[message.case]
-        wanted_id = image_id(reference) if reference else ""
+        wanted_id = world.id_on(node, reference) if reference else ""
         assert message.spec.image_id == wanted_id, f"{message.case} on {node} in another image"
     for wanted in world.of(ev.ImageRequested):
         answers = [

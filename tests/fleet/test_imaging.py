@@ -91,6 +91,51 @@ def test_of_a_name_that_has_come_to_mean_another_image_the_right_one_is_looked_f
     )
 
 
+MANIFEST, ZIPPED = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+
+def stored(node: str, image_id: str, mark: str = "f") -> ev.ImageOnNode:
+    """What a node says whose engine calls images by their manifests."""
+    return ev.ImageOnNode(node, "a:1", image_id, fingerprint=mark, by_manifest=True)
+
+
+def test_nothing_moves_between_stores_that_call_one_image_differently() -> None:
+    one = imaging(archive="", nodes=("n1", "n2", "n3"))
+    one.begin()
+    graph = replace(has("n2", IMAGE), fingerprint="f")
+    (record,) = heard(one, stored("n1", MANIFEST), graph, stored("n3", ZIPPED))
+    assert record == ins.Record(ev.ImageReady("a:1", IMAGE, 3, 0.0))
+
+
+def test_what_was_built_is_known_by_the_login_nodes_engine_where_ids_say_nothing() -> None:
+    nodes = ("n1", "n2")
+    one = imaging(archive="", nodes=nodes, image_id=MANIFEST)
+    one.begin()
+    out = heard(one, *(stored(node, ZIPPED) for node in nodes))
+    assert out == [ins.FindImage("a:1", "", "", nodes, image_id=MANIFEST, held="f")]
+    known = ev.ImageSource(
+        "every node has it, and the login node", "a:1", MANIFEST, 0, fingerprint="f", engine_id=MANIFEST
+    )
+    (record,) = heard(one, known)
+    assert record == ins.Record(ev.ImageReady("a:1", ZIPPED, 2, 0.0))
+    exact = imaging(archive="", nodes=nodes, image_id=MANIFEST)
+    exact.begin()
+    out = heard(exact, *(replace(has(node, OTHER), fingerprint="f") for node in nodes))
+    assert out == [ins.FindImage("a:1", "", "", nodes, image_id=MANIFEST)], "their ids say that it is another"
+
+
+def test_a_node_that_gives_the_image_has_it_under_its_own_id() -> None:
+    one = imaging(archive="", nodes=("n1", "n2"))
+    asked(one)
+    pulled = replace(SOURCE, where="a registry", node="n1", engine_id=MANIFEST, fingerprint="f")
+    heard(one, pulled, *(ev.RelayOnNode(node, 4711) for node in one.nodes), replace(HELD, node="n2"))
+    assert one.has["n1"].by_manifest
+    (record,) = heard(one, stored("n2", ZIPPED))
+    assert isinstance(record, ins.Record)
+    assert isinstance(record.event, ev.ImageReady)
+    assert record.event.image_id == IMAGE, "two ids of manifests: the digest of the configuration is common"
+
+
 def test_those_that_lack_it_are_asked_what_they_hold_and_open_their_relays() -> None:
     one = imaging()
     asked(one, n2=IMAGE)

@@ -93,6 +93,8 @@ class Odds:
     taken: float = 0.0
     spawner_dies: float = 0.0
     later_images: float = 0.0
+    containerd: float = 0.0
+    holds: float = 0.0
 
 
 @dataclass
@@ -124,6 +126,10 @@ class World:
         self.nowhere: set[str] = set()
         self.transfer_s = 1.0
         self._then: tuple[type[ev.Event], Callable[[Any], bool], ev.Event] | None = None
+        #: nodes whose engines call images by their manifests
+        stores = random.Random(self.seed)
+        count = self.plan.target.nodes
+        self.containerd = {f"n{n}" for n in range(count) if stores.random() < self.odds.containerd}
         #: the GPUs that the agent of a node tells of
         self.gpus: dict[str, list[dict[str, str]]] = {}
         #: those that every node says are free
@@ -257,22 +263,44 @@ class World:
             case _:
                 raise AssertionError(f"unknown instruction {instruction}")
 
+    def id_on(self, node: str, reference: str) -> str:
+        """What the engine of a node calls an image."""
+        return image_id(f"{reference} as a manifest" if node in self.containerd else reference)
+
+    def held(self, node: str, reference: str, request: int) -> ev.ImageOnNode:
+        """What a node says that has the image."""
+        return ev.ImageOnNode(
+            node,
+            reference,
+            self.id_on(node, reference),
+            request=request,
+            fingerprint=reference,
+            by_manifest=node in self.containerd,
+        )
+
     def _image(self, instruction: ins.Instruction) -> None:
         match instruction:
             case ins.FindImage():
                 reference, request = instruction.reference, instruction.request
                 source = ev.ImageSource(
-                    "archive x", reference, image_id(reference), 30, layers=(10, 20), request=request
+                    "archive x",
+                    reference,
+                    image_id(reference),
+                    30,
+                    layers=(10, 20),
+                    request=request,
+                    fingerprint=reference,
                 )
                 error = ev.ImageSource("", reference, "", 0, f"nobody has {reference}", request=request)
                 missing = reference in self.nowhere or self.chance(self.odds.error)
-                self._coming[request] = image_id(reference)
+                self._coming[request] = reference
                 self.happen(error if missing else source, self.soon())
             case ins.AskLayers():
                 for node in instruction.nodes:
                     have = self.dice.choice((0, 1, 2))
+                    present = self.chance(0.1) and node not in self.containerd
                     held = ev.LayersOnNode(
-                        node, self.chance(0.1), have, (), True, 2**40, 2**40, request=instruction.request
+                        node, present, have, (), True, 2**40, 2**40, request=instruction.request
                     )
                     self._answer(node, held, "error")
             case ins.OpenRelays():
@@ -283,9 +311,7 @@ class World:
                 if self.chance(self.odds.blinks):
                     self.happen(ev.SlowNodes(self.syncing[:1], instruction.request), self.soon())
                 for node in instruction.first:
-                    there = ev.ImageOnNode(
-                        node, "image", self._coming[instruction.request], request=instruction.request
-                    )
+                    there = self.held(node, self._coming[instruction.request], instruction.request)
                     self._answer(node, there, "error", self.transfer_s)
 
     def _judge(self, instruction: ins.JudgeCase) -> None:
@@ -394,6 +420,8 @@ class World:
                 self._answer(node, opened, "error")
             case m.ImageQuery():
                 has = ev.ImageOnNode(node, message.reference, "", request=message.request)
+                if self.chance(self.odds.holds):
+                    has = self.held(node, message.reference, message.request)
                 self._answer(node, has, "error")
             case m.CaseOpen():
                 self._answer(node, ev.CaseOpenedOn(message.case, node, "c"), "error")

@@ -16,7 +16,7 @@ from phalanx.controller.fleet.hub import Hub
 from phalanx.controller.fleet.instructions import FindImage
 from phalanx.controller.fleet.pulling import Pulling
 from phalanx.controller.images import sources
-from phalanx.controller.images.login import login_engine
+from phalanx.controller.images.login import LoginImage, login_engine
 from phalanx.controller.images.sources import Found, Sources
 from phalanx.controller.images.staging import Stage
 from phalanx.protocol.blob import Manifest
@@ -70,13 +70,13 @@ def on_login(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     """A login node whose engine has an image; the archives that it saved."""
     saves: list[Path] = []
 
-    async def known(reference: str) -> str:
-        return digest_text(MADE.content.digest)
+    async def known(reference: str) -> LoginImage:
+        return LoginImage(digest_text(MADE.content.digest), MADE.content.fingerprint, False)
 
     async def save(reference: str, archive: Path) -> None:
         saves.append(hybrid(archive, MADE, NAME))
 
-    monkeypatch.setattr(sources, "id_on_login", known)
+    monkeypatch.setattr(sources, "on_login", known)
     monkeypatch.setattr(sources, "save_from_login", save)
     yield saves
 

@@ -76,6 +76,19 @@ def image_id(lab: Topology, name: str, reference: str) -> str | None:
     return None if text is None else str(json.loads(text)["Id"])
 
 
+def layers(lab: Topology, name: str, reference: str) -> list[str]:
+    """The digests of an image's layers and what containers are told: what engines of all stores show alike.
+
+    [] when the node's engine has no such image.
+    """
+    text = _get(lab, name, f"/images/{quote(reference, safe='')}/json", missing_ok=True)
+    if text is None:
+        return []
+    shown = json.loads(text)
+    told = {key: value for key, value in shown["Config"].items() if key in ("Cmd", "Env", "User") and value}
+    return [*shown["RootFS"]["Layers"], json.dumps(told, sort_keys=True)]
+
+
 def load(lab: Topology, name: str, archive: Path, timeout: float = 120.0) -> str:
     """`docker load` of a tar that need not be visible on the node. Returns what docker says it loaded."""
     command = node.enter(lab, name, ["docker", "load", "--quiet"])

@@ -222,6 +222,10 @@ class Lab:
     def image_id(self, name: str, reference: str) -> str | None:
         return docker.image_id(self.topology, name, reference)
 
+    def image_layers(self, name: str, reference: str) -> list[str]:
+        """What tells an image from others, whatever id the node's engine gives it; [] when it has none."""
+        return docker.layers(self.topology, name, reference)
+
     def containers(self, name: str, label: str = "") -> list[docker.Container]:
         """Containers of the node, dead ones too, that carry the label ("key" or "key=value")."""
         return docker.containers(self.topology, name, label)

@@ -30,10 +30,21 @@ def test_another_id_and_a_missing_image_are_said() -> None:
     ]
     rows = [image_cells(row) for row in image_rows(found)]
     assert [(row[0], row[1][:1], row[4], row[5]) for row in rows] == [
-        ("a:1", "1", "n[1-2]", "1 other id elsewhere, not on n4"),
-        ("a:1", "2", "n3", "1 other id elsewhere, not on n4"),
+        ("a:1", "1", "n[1-2]", "1 other image elsewhere, not on n4"),
+        ("a:1", "2", "n3", "1 other image elsewhere, not on n4"),
         ("-", "2", "n1", ""),
     ]
+
+
+def test_one_image_that_stores_call_differently_stands_on_one_line() -> None:
+    found = [
+        ImagesOnNode(node, ({**image("a:1", image_id), "fingerprint": "f"},))
+        for node, image_id in (("n1", TWO), ("n2", ONE), ("n3", ONE))
+    ]
+    (row,) = image_rows(found)
+    assert image_cells(row) == ("a:1", "111111111111", "2.0 MB", "3", "n[1-3]", "under 2 ids")
+    (told,) = document(found)["images"]
+    assert (told["image_id"], told["image_ids"]) == (ONE, [ONE, TWO])
 
 
 def test_caches_with_the_same_figures_stand_on_one_line() -> None:
@@ -49,6 +60,13 @@ def test_caches_with_the_same_figures_stand_on_one_line() -> None:
 def test_the_document_has_every_node_with_its_error() -> None:
     told = document([ImagesOnNode("n1", (image("a:1"),)), ImagesOnNode("n2", error="lost")])
     assert told["images"] == [
-        {"reference": "a:1", "image_id": ONE, "size": 2_000_000, "nodes": ["n1"], "missing": []}
+        {
+            "reference": "a:1",
+            "image_id": ONE,
+            "image_ids": [ONE],
+            "size": 2_000_000,
+            "nodes": ["n1"],
+            "missing": [],
+        }
     ]
     assert [(one["node"], one["error"]) for one in told["nodes"]] == [("n1", ""), ("n2", "lost")]

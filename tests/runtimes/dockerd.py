@@ -58,6 +58,24 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def answering(socket: Path) -> bool:
+    """Whether an engine answers there."""
+    try:
+        _asked(socket, "/_ping")
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
+
+
+def _asked(socket: Path, path: str, method: str = "GET") -> bytes:
+    connection = _Connection(socket)
+    try:
+        connection.request(method, path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
 class Dockerd:
     """One engine; ``data`` may be a directory on another filesystem."""
 
@@ -105,19 +123,10 @@ class Dockerd:
         until(self.answers, 60, f"dockerd answers; see {self.directory / 'log'}")
 
     def answers(self) -> bool:
-        try:
-            self.get("/_ping")
-        except (OSError, http.client.HTTPException):
-            return False
-        return True
+        return answering(self.socket)
 
     def get(self, path: str, method: str = "GET") -> bytes:
-        connection = _Connection(self.socket)
-        try:
-            connection.request(method, path)
-            return connection.getresponse().read()
-        finally:
-            connection.close()
+        return _asked(self.socket, path, method)
 
     def containers(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.get("/v1.41/containers/json?all=1"))

@@ -13,7 +13,7 @@ def test_an_image_has_an_entry_for_each_of_its_names_and_those_without_one_stand
         {"Id": "sha256:1", "RepoTags": ["b:1", "a:1"], "Size": 1},
         {"Id": "sha256:4", "RepoTags": ["c:" + "x" * 400], "Size": -1},
     ]
-    assert named(listed) == [
+    assert named(listed, {}) == [
         EngineImage("a:1", "sha256:1", 1),
         EngineImage("b:1", "sha256:1", 1),
         EngineImage("c:" + "x" * 254, "sha256:4", 0),

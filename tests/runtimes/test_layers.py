@@ -103,6 +103,7 @@ async def output(engine: EngineClient, image: str, script: str) -> str:
         await container.delete(force=True)
 
 
+@pytest.mark.deltas
 async def test_an_image_put_in_layer_by_layer_is_the_image_and_runs(
     sink: EngineClient, tmp_path: Path
 ) -> None:
@@ -115,8 +116,9 @@ async def test_an_image_put_in_layer_by_layer_is_the_image_and_runs(
         assert await in_engine(sink, made.content, reference) == (index if counts_parts else 0)
         await put_in(sink, made.content, reference, index, file)
     image_id = await verify.finish(sink, made.content, reference)
-    if not (await store.store_of(sink)).containerd:
-        assert image_id == digest_text(made.content.digest)
+    containerd = (await store.store_of(sink)).containerd
+    assert containerd or image_id == digest_text(made.content.digest)
+    assert await store.under(sink, reference) == store.Named(image_id, made.content.fingerprint, containerd)
     held = await store.held(sink, reference, made.content.digest, made.content.diff_ids)
     assert held.in_engine == len(files)
     assert held.deltas
@@ -127,6 +129,7 @@ async def test_an_image_put_in_layer_by_layer_is_the_image_and_runs(
     assert await verify.present(sink, made.content, reference) == image_id
 
 
+@pytest.mark.deltas
 async def test_only_what_is_above_a_base_is_put_in(sink: EngineClient, tmp_path: Path) -> None:
     whole = layered.of("delta", 1 << 20, 2 << 20, 5000)
     below = layered.image(*whole.layers[:2], Labels={"theirs": "1"})
@@ -138,6 +141,7 @@ async def test_only_what_is_above_a_base_is_put_in(sink: EngineClient, tmp_path:
     assert await verify.present(sink, below.content, name_of("delta-base"))
 
 
+@pytest.mark.deltas
 async def test_a_layer_that_is_held_on_top_of_another_is_put_in_again(
     sink: EngineClient, tmp_path: Path
 ) -> None:
@@ -153,6 +157,7 @@ async def test_a_layer_that_is_held_on_top_of_another_is_put_in_again(
     assert (await output(sink, name_of("moved"), "cat /etc/seed")) == "parent-other"
 
 
+@pytest.mark.deltas
 async def test_another_configuration_of_the_same_layers_is_another_image(
     sink: EngineClient, tmp_path: Path
 ) -> None:
@@ -235,6 +240,7 @@ async def test_a_name_means_what_it_meant_when_the_load_of_another_image_fails(
     assert await everything(sink) == before
 
 
+@pytest.mark.deltas
 async def test_parts_of_other_images_are_not_touched(sink: EngineClient, tmp_path: Path) -> None:
     one, other = layered.of("mine", 1000), layered.of("other", 1000)
     await put_in(sink, one.content, name_of("mine"), 0, one.files(tmp_path / "1")[0])

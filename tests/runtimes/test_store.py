@@ -147,6 +147,33 @@ async def test_images_that_the_containerd_store_only_lists_count_for_nothing(tmp
         assert (await store.held(client, NAME, MADE.content.digest, MADE.content.diff_ids)).in_engine == 0
 
 
+async def test_parts_of_an_image_are_no_proof_where_broken_ones_look_like_any_other(tmp_path: Path) -> None:
+    part = MADE.content.partial_tag(1)
+    engine = StandIn(version={"Version": "26.1.5", "ApiVersion": "1.45"})
+    engine.listed = [{"Id": "sha256:1", "RepoTags": [part]}, {"Id": "sha256:2", "RepoTags": ["theirs:1"]}]
+    engine.images = {"sha256:1": shown(MADE.content, "sha256:1")}
+    engine.images["sha256:2"] = shown(MADE.content.prefix(1), "sha256:2")
+    async with engine.at(tmp_path / "s") as client:
+        held = await store.held(client, NAME, MADE.content.digest, MADE.content.diff_ids)
+        assert held.in_engine == 1
+
+
+@pytest.mark.parametrize("unpacked", [4096, 0])
+async def test_what_the_containerd_store_lists_and_could_not_run_is_nothing(
+    unpacked: int, tmp_path: Path
+) -> None:
+    told = {"Config": {"Env": ["A=1"], "Cmd": ["/bin/true"], "Labels": None}, "Architecture": "amd64"}
+    there = shown(MADE.content, MANIFEST, Os="linux", **told)
+    engine = StandIn(images={NAME: there})
+    engine.listed = [{"Id": MANIFEST, "Manifests": manifests(True, unpacked)}]
+    async with engine.at(tmp_path / "s") as client:
+        whole = store.Named(MANIFEST, MADE.content.fingerprint, by_manifest=True)
+        assert await store.under(client, NAME) == (whole if unpacked else store.Named())
+        assert await store.under(client, "other:1") == store.Named()
+        engine.info = GRAPH
+        assert await store.under(client, NAME) == store.Named(MANIFEST, MADE.content.fingerprint)
+
+
 async def test_podman_gets_whole_images_and_its_bare_ids_are_understood(tmp_path: Path) -> None:
     engine = StandIn(
         version={"Version": "4.3.1", "ApiVersion": "1.41", **PODMAN}, info={"DockerRootDir": "/nowhere"}

@@ -88,6 +88,13 @@ class Cluster:
     def nodes(self) -> list[str]:
         return self.lab.nodes
 
+    def alike(self, reference: str) -> bool:
+        """Whether every engine has the image, and all the same."""
+        return self.lab.image_layers("n1", reference) != [] and all(
+            self.lab.image_layers(node, reference) == self.lab.image_layers("n1", reference)
+            for node in self.nodes
+        )
+
     # Faults that are repaired after the test.
 
     def cut(self, node: str) -> None:

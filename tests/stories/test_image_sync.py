@@ -229,14 +229,14 @@ def test_one_node_pulls_from_a_registry_for_all_with_what_the_login_node_has_for
         )
         pushed = cluster.lab.exec("n4", ["sh", "-c", script], stdin=PASSWORD)
         assert "digest: sha256:" in pushed.stdout, pushed.stderr
-        wanted = cluster.lab.image_id("n4", BASE)
+        wanted = cluster.lab.image_layers("n4", BASE)
         sync = ("image", "sync", name, "--target", "slurm", "-w", "n[1-3]")
         refused = phalanx.run(*sync, code=9)
         assert "docker login" in refused.stderr
         config = {"auths": {where: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}}
         (place / "config.json").write_text(json.dumps(config))
         run = phalanx.run(*sync, env={"DOCKER_CONFIG": str(place)})
-    assert [cluster.lab.image_id(node, name) for node in ("n1", "n2", "n3")] == [wanted] * 3
+    assert [cluster.lab.image_layers(node, name) for node in ("n1", "n2", "n3")] == [wanted] * 3
     assert run.events("image.source")[0]["where"] == "a registry, pulled by node n1"
     told = b"".join(path.read_bytes() for path in run.folder.rglob("*") if path.is_file())
     assert PASSWORD.encode() not in told

@@ -203,7 +203,7 @@ class Duties:
                     lambda w: RuntimeOpened(message.request, False, w, self.engine),
                 )
             case ImageQuery():
-                return self._query(message), lambda w: self._status(message, "", w)
+                return self.imaging.status(message), lambda w: self._no_image(message, w)
         return self._about_layers(message)
 
     def _about_layers(self, message: Message) -> tuple[Coroutine[Any, Any, None] | None, Answer | None]:
@@ -225,7 +225,7 @@ class Duties:
                     message.request, message.reference, b"", (), w
                 )
             case ImageSync():
-                return self.imaging.sync(message), lambda w: self._status(message, "", w)
+                return self.imaging.sync(message), lambda w: self._no_image(message, w)
         return None, None
 
     @property
@@ -308,12 +308,8 @@ class Duties:
         for words in removed:
             self.session.notice(words)
 
-    def _status(self, message: ImageQuery | ImageSync, image_id: str, error: str) -> ImageStatus:
-        return ImageStatus(message.request, message.reference, image_id, as_words(error))
-
-    async def _query(self, message: ImageQuery) -> None:
-        image_id = await self.runtime(RuntimeKind.DOCKER).image_id(message.reference)
-        self.session.send(self._status(message, image_id, ""))
+    def _no_image(self, message: ImageQuery | ImageSync, error: str) -> ImageStatus:
+        return ImageStatus(message.request, message.reference, "", as_words(error))
 
     # --- the workload's socket
 

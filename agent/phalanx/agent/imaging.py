@@ -32,6 +32,7 @@ from phalanx.protocol.image import ImageContent
 from phalanx.protocol.messages import (
     Chunk,
     ChunkRefused,
+    ImageQuery,
     ImageSeed,
     ImagesQuery,
     ImagesStatus,
@@ -82,6 +83,16 @@ class Imaging:
         self._seeding = Seeding(self.session, self.engine_busy, self.serve)
 
     # --- what it holds
+
+    async def status(self, message: ImageQuery) -> None:
+        """Answer what the engine has under a name."""
+        self._tell(message, await store.under(self._engine, message.reference))
+
+    def _tell(self, message: ImageQuery | ImageSync, named: store.Named) -> None:
+        told = ImageStatus(
+            message.request, message.reference, named.image_id, "", named.fingerprint, named.by_manifest
+        )
+        self.session.send(told)
 
     async def query(self, message: LayersQuery) -> None:
         """Answer what of the image is here, once what an earlier one has left is removed."""
@@ -245,7 +256,8 @@ class Imaging:
                 raise BlobError(f"cannot load {message.reference}: {error}") from error
             raise
         self._let_go()
-        self.session.send(ImageStatus(message.request, message.reference, image_id, ""))
+        by_manifest = (await store.store_of(self._engine)).containerd
+        self._tell(message, store.Named(image_id, content.fingerprint, by_manifest))
 
     async def _share_parts(self, cache: BlobCache, digest: bytes) -> Parts:
         """From the moment at which it is said what is here, nobody may take it away. Raises BlobError."""

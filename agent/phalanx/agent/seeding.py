@@ -84,7 +84,10 @@ class Seeding:
             for page in manifest.pages():
                 self.session.send(page)
         content = found.content
-        self.session.send(ImageSeeded(message.request, message.reference, content.config, content.layers, ""))
+        seeded = ImageSeeded(
+            message.request, message.reference, content.config, content.layers, "", found.image_id
+        )
+        self.session.send(seeded)
 
     def stop(self, request: int) -> None:
         """Nobody waits for what is being seeded any more, if it is of this request or an earlier one."""

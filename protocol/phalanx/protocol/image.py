@@ -23,6 +23,11 @@ CONFIG_BYTES, LAYERS = 192 * 1024, 256
 PARTIAL_LABEL = "phalanx.partial"
 #: Repository of their tags.
 PARTIAL = "phalanx-partial"
+#: What an engine that keeps images in the containerd store has among DriverStatus of its GET /info.
+CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
+#: What containers are told by an image: fields of its configuration's ``config`` that the engines of every
+#: store show alike.
+_TOLD = ("Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "StopSignal", "User", "Volumes", "WorkingDir")
 #: Fields of a configuration that say where the image can run; the images on the way keep them.
 _PLATFORM = ("architecture", "created", "os", "os.features", "os.version", "variant")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -88,6 +93,20 @@ def config_diff_ids(config: bytes) -> tuple[bytes, ...]:
     return tuple(digest_bytes(text) for text in named)
 
 
+def fingerprint(architecture: object, os: object, told: object, diff_ids: Iterable[bytes]) -> bytes:
+    """Of two engines' images under one name, whether they are the same: what containers are told (``config``
+    of the configuration) and the layers.
+
+    The id does not tell it: the graph-driver store calls an image by the digest of its configuration, the
+    containerd store by that of a manifest, which depends on how the image came. Empty and absent are the
+    same.
+    """
+    fields = told if isinstance(told, dict) else {}
+    kept = {name: fields[name] for name in _TOLD if fields.get(name)}
+    layers = [digest_text(diff_id) for diff_id in diff_ids]
+    return hashlib.sha256(write_json([architecture or "", os or "", kept, layers])).digest()
+
+
 @dataclass(frozen=True, slots=True)
 class ImageContent:
     """An image. Raises ImageFormatError when the layers are not those that the configuration names."""
@@ -105,6 +124,12 @@ class ImageContent:
     def digest(self) -> bytes:
         """Sha256 of the configuration: what the image is known by on every node."""
         return hashlib.sha256(self.config).digest()
+
+    @property
+    def fingerprint(self) -> bytes:
+        """By which engines of every store can say that they have it. See ``fingerprint``."""
+        config = read_config(self.config)
+        return fingerprint(config.get("architecture"), config.get("os"), config.get("config"), self.diff_ids)
 
     @property
     def diff_ids(self) -> tuple[bytes, ...]:

@@ -472,12 +472,18 @@ class ImageQuery(Message):
 @message(53, Kind.CONTROL, A)
 @dataclass(frozen=True, slots=True)
 class ImageStatus(Message):
-    """What the engine has under the reference: its image id, "" when it has none; or ``error``."""
+    """What the engine has under the reference: its image id, "" when it has none; or ``error``.
+
+    ``fingerprint``: what tells it from others whatever the store (``image.fingerprint``); ``by_manifest``:
+    the id is the digest of a manifest, not of the configuration.
+    """
 
     request: U32
     reference: ImageRef
     image_id: ImageId
     error: Words
+    fingerprint: Digest | None = None
+    by_manifest: bool = False
 
 
 # --- images, layer by layer, from node to node -----------------------------------------------------------
@@ -697,22 +703,28 @@ class ImageSeed(Message):
 @message(101, Kind.CONTROL, A)
 @dataclass(frozen=True, slots=True)
 class ImageSeeded(Message):
-    """What the image is; its layers can be read from this node. Or ``error`` says why not."""
+    """What the image is; its layers can be read from this node. Or ``error`` says why not.
+
+    ``image_id``: what the node's engine calls it.
+    """
 
     request: U32
     reference: ImageRef
     config: ImageConfig
     layers: Layers
     error: Words
+    image_id: ImageId = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineImage:
-    """An image of an engine under one of its names ("" without one). ``size``: bytes, as the engine says."""
+    """An image of an engine under one of its names ("" without one). ``size``: bytes, as the engine says.
+    ``fingerprint``: as in ImageStatus."""
 
     reference: Annotated[str, Text(256)]
     image_id: ImageId
     size: U63
+    fingerprint: Digest | None = None
 
 
 @message(102, Kind.CONTROL, C)

@@ -31,15 +31,22 @@ STALL_S = 300.0
 BLOCK = 1 << 20
 
 
-async def image_id(engine: EngineClient, reference: str) -> str:
-    """The id under which the engine has the image, "" when it has none. Raises EngineError."""
+async def inspect(engine: EngineClient, reference: str) -> dict[str, Any] | None:
+    """What the engine shows of an image, None when it has none. Raises EngineError."""
+    asking = engine.api.images.inspect(in_path(reference))
     try:
-        found = await engine.call(f"look at image {reference}", engine.api.images.inspect(in_path(reference)))
+        shown: dict[str, Any] = await engine.call(f"look at image {reference}", asking)
     except EngineError as error:
         if error.status == 404:
-            return ""
+            return None
         raise
-    return str(found["Id"])
+    return shown
+
+
+async def image_id(engine: EngineClient, reference: str) -> str:
+    """The id under which the engine has the image, "" when it has none. Raises EngineError."""
+    shown = await inspect(engine, reference)
+    return str(shown["Id"]) if shown is not None else ""
 
 
 async def storage(engine: EngineClient) -> tuple[str, float]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from phalanx.agent.runtimes import images
 from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
-from phalanx.agent.runtimes.images import in_path
+from phalanx.agent.runtimes.store import fingerprints, shown_fingerprint
 from phalanx.protocol.messages import EngineImage
 
 #: How engines write that an image has no name.
@@ -18,25 +19,23 @@ _LONGEST = 256
 
 async def images_of(engine: EngineClient, reference: str) -> list[EngineImage]:
     """The images by name and id; only this one when ``reference`` is not "". Raises EngineError."""
-    if not reference:
-        return named(await engine.call("list images", engine.api.images.list()))
-    try:
-        found = await engine.call(f"look at image {reference}", engine.api.images.inspect(in_path(reference)))
-    except EngineError as error:
-        if error.status == 404:
+    if reference:
+        found = await images.inspect(engine, reference)
+        if found is None:
             return []
-        raise
-    return [EngineImage(reference[:_LONGEST], str(found["Id"]), _size(found))]
+        return [EngineImage(reference[:_LONGEST], str(found["Id"]), _size(found), shown_fingerprint(found))]
+    listed = await engine.call("list images", engine.api.images.list())
+    return named(listed, await fingerprints(engine, [str(entry["Id"]) for entry in listed]))
 
 
-def named(listed: Iterable[Mapping[str, Any]]) -> list[EngineImage]:
+def named(listed: Iterable[Mapping[str, Any]], prints: Mapping[str, bytes | None]) -> list[EngineImage]:
     """One entry for each name of each image that GET /images/json shows; an image without a name has one."""
-    images = [
-        EngineImage(name[:_LONGEST], str(entry["Id"]), _size(entry))
+    found = [
+        EngineImage(name[:_LONGEST], str(entry["Id"]), _size(entry), prints.get(str(entry["Id"])))
         for entry in listed
         for name in [tag for tag in entry.get("RepoTags") or () if tag != _NAMELESS] or [""]
     ]
-    return sorted(images, key=lambda image: (not image.reference, image.reference, image.image_id))
+    return sorted(found, key=lambda image: (not image.reference, image.reference, image.image_id))
 
 
 def _size(shown: Mapping[str, Any]) -> int:
@@ -51,7 +50,7 @@ async def remove(engine: EngineClient, reference: str) -> None:
     if not reference:
         return
     try:
-        await engine.call(f"remove image {reference}", engine.api.images.delete(in_path(reference)))
+        await engine.call(f"remove image {reference}", engine.api.images.delete(images.in_path(reference)))
     except EngineError as error:
         if error.status == 404:
             return

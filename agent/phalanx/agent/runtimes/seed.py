@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,11 +34,13 @@ _CURE = (
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """An image; for each of its layers, lowest first, where its bytes are and the digests of its chunks."""
+    """An image; for each of its layers, lowest first, where its bytes are and the digests of its chunks.
+    ``image_id``: the engine's."""
 
     content: ImageContent
     spans: tuple[Span, ...]
     manifests: tuple[Manifest, ...]
+    image_id: str = ""
 
 
 async def seed(engine: EngineClient, reference: str, archive: Path) -> Seed:
@@ -51,8 +53,9 @@ async def seed(engine: EngineClient, reference: str, archive: Path) -> Seed:
             f"look at image {reference}", engine.api.images.inspect(images.in_path(reference))
         )
         await asyncio.to_thread(_check_disk, archive, reference, int(shown.get("Size") or 0))
-        await images.export(engine, reference, archive)
-        return await asyncio.to_thread(index, archive, reference, diff_ids_of(shown))
+        image_id = await images.export(engine, reference, archive)
+        found = await asyncio.to_thread(index, archive, reference, diff_ids_of(shown))
+        return replace(found, image_id=image_id)
     except EngineError as error:
         if error.status == 404:
             raise ImageError(

@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from phalanx.agent.runtimes import images
-from phalanx.agent.runtimes.engine import PING_S, EngineClient, EngineError
+from phalanx.agent.runtimes.engine import PING_S, EngineClient
 from phalanx.protocol.image import (
+    CONTAINERD_STORE,
     PARTIAL,
     ImageFormatError,
     chain_ids,
     digest_bytes,
     digest_text,
+    fingerprint,
     leading_held,
 )
 
@@ -31,7 +33,6 @@ _AT_ONCE = 8
 #: First versions that take archives without the layers that they have: in the graph-driver store (older ones
 #: than 20.10 were not tried), and in the containerd store (25 imports with WithSkipMissing, 24 does not).
 _DELTAS, _DELTAS_CONTAINERD = (20, 10), (25, 0)
-_SNAPSHOTTER = ["driver-type", "io.containerd.snapshotter.v1"]
 #: The API from which on the containerd store says of an image what of it is on the node.
 _SAYS_MANIFESTS = (1, 47)
 
@@ -75,7 +76,7 @@ async def store_of(engine: EngineClient) -> Store:
 def read_store(version: Mapping[str, Any], info: Mapping[str, Any]) -> Store:
     """The store by the answers to GET /version and GET /info; what cannot be read of a version is old."""
     kind = images.engine_kind(dict(version))
-    containerd = _SNAPSHOTTER in [list(row) for row in info.get("DriverStatus") or []]
+    containerd = CONTAINERD_STORE in [list(row) for row in info.get("DriverStatus") or []]
     first = _DELTAS_CONTAINERD if containerd else _DELTAS
     deltas = kind == "docker" and _numbers(version.get("Version")) >= first
     return Store(kind, containerd, deltas, _numbers(version.get("ApiVersion")) >= _SAYS_MANIFESTS)
@@ -111,18 +112,29 @@ async def have_chains(engine: EngineClient, store: Store) -> set[bytes]:
     listed = await engine.call("list images", engine.api.images.list(**asked))
     sound = [entry for entry in listed if not (store.lists_broken and _is_part(entry))]
     ids = {str(entry["Id"]) for entry in sound if not asked or unpacked(entry)}
+    shown = await _each(engine, ids)
+    return {chain for one in shown.values() for chain in _chains(one)}
+
+
+async def fingerprints(engine: EngineClient, ids: Iterable[str]) -> dict[str, bytes | None]:
+    """By id, of images that the engine has. Raises EngineError."""
+    return {image_id: shown_fingerprint(shown) for image_id, shown in (await _each(engine, ids)).items()}
+
+
+async def _each(engine: EngineClient, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What the engine shows of these images; without those that are removed meanwhile."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def chains_of(image_id: str) -> tuple[bytes, ...]:
+    async def look(image_id: str) -> dict[str, Any] | None:
         async with gate:
-            return await _chains(engine, image_id)
+            return await images.inspect(engine, image_id)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(chains_of(image_id), name=f"layers of {image_id}") for image_id in ids]
+            tasks = {one: group.create_task(look(one), name=f"look at {one}") for one in set(ids)}
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    return {chain for task in tasks for chain in task.result()}
+    return {one: shown for one, task in tasks.items() if (shown := task.result()) is not None}
 
 
 def _is_part(entry: Mapping[str, Any]) -> bool:
@@ -140,16 +152,46 @@ def unpacked(entry: Mapping[str, Any]) -> bool:
     return any(size > 0 for size in sizes)
 
 
-async def _chains(engine: EngineClient, image_id: str) -> tuple[bytes, ...]:
+def _chains(shown: Mapping[str, Any]) -> tuple[bytes, ...]:
     try:
-        shown = await engine.call(f"look at image {image_id[:19]}", engine.api.images.inspect(image_id))
         return chain_ids(diff_ids_of(shown))
-    except EngineError as error:
-        if error.status == 404:
-            return ()
-        raise
     except ImageFormatError:
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What an engine has under a name: see messages.ImageStatus."""
+
+    image_id: str = ""
+    fingerprint: bytes | None = None
+    by_manifest: bool = False
+
+
+async def under(engine: EngineClient, reference: str) -> Named:
+    """What the engine has under a reference; what the containerd store lists and could not run is nothing.
+
+    Raises EngineError.
+    """
+    shown = await images.inspect(engine, reference)
+    if shown is None:
+        return Named()
+    image_id, store = str(shown["Id"]), await store_of(engine)
+    if store.containerd and store.says_manifests:
+        asked = {"filters": {"reference": [reference]}, "manifests": "true"}
+        listed = await engine.call("list images", engine.api.images.list(**asked))
+        if not any(unpacked(entry) for entry in listed if entry["Id"] == image_id):
+            return Named()
+    return Named(image_id, shown_fingerprint(shown), store.containerd)
+
+
+def shown_fingerprint(shown: Mapping[str, Any]) -> bytes | None:
+    """Of an image as an engine shows it; None when it says nothing usable of the layers."""
+    try:
+        diff_ids = diff_ids_of(shown)
+    except ImageFormatError:
+        return None
+    return fingerprint(shown.get("Architecture"), shown.get("Os"), shown.get("Config"), diff_ids)
 
 
 def diff_ids_of(shown: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -12,18 +12,15 @@ from typing import Any
 from phalanx.agent.runtimes import images
 from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
-from phalanx.agent.runtimes.store import diff_ids_of, same_id
-from phalanx.protocol.image import PARTIAL_LABEL, ImageContent, ImageFormatError, digest_text, read_config
+from phalanx.agent.runtimes.store import diff_ids_of, same_id, shown_fingerprint
+from phalanx.protocol.image import PARTIAL_LABEL, ImageContent, ImageFormatError, digest_text
 from phalanx.protocol.image_archive import manifest_digest
-
-#: Fields of a configuration that tell two images of the same layers apart, as an engine shows them.
-_TOLD = ("Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "StopSignal", "User", "Volumes", "WorkingDir")
 
 
 async def present(engine: EngineClient, content: ImageContent, reference: str) -> str:
     """The engine's id of the image when ``reference`` means it already, else "". Raises ImageError."""
     try:
-        shown = await _inspect(engine, reference)
+        shown = await images.inspect(engine, reference)
         return str(shown["Id"]) if shown and _is(shown, content) else ""
     except EngineError as error:
         raise ImageError(f"cannot look at image {reference}: {error}") from error
@@ -73,20 +70,8 @@ async def _tag(engine: EngineClient, content: ImageContent, reference: str) -> N
 
 async def right(engine: EngineClient, content: ImageContent, reference: str) -> bool:
     """Whether ``reference`` means the image. Raises EngineError."""
-    shown = await _inspect(engine, reference)
+    shown = await images.inspect(engine, reference)
     return shown is not None and _is(shown, content)
-
-
-async def _inspect(engine: EngineClient, reference: str) -> dict[str, Any] | None:
-    try:
-        shown: dict[str, Any] = await engine.call(
-            f"look at image {reference}", engine.api.images.inspect(images.in_path(reference))
-        )
-    except EngineError as error:
-        if error.status == 404:
-            return None
-        raise
-    return shown
 
 
 def _names(content: ImageContent) -> tuple[str, str]:
@@ -104,15 +89,7 @@ def _is(shown: Mapping[str, Any], content: ImageContent) -> bool:
     if any(same_id(str(shown.get("Id")), name) for name in _names(content)):
         return True
     # an image that came to the containerd store from elsewhere; another graph-driver id is another image
-    return "Descriptor" in shown and _told(shown, read_config(content.config))
-
-
-def _told(shown: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether containers of both are told the same; empty and absent are the same."""
-    one, other = shown.get("Config") or {}, config.get("config") or {}
-    same = all((one.get(key) or None) == (other.get(key) or None) for key in _TOLD)
-    places = (("Architecture", "architecture"), ("Os", "os"), ("Created", "created"))
-    return same and all((shown.get(key) or None) == (config.get(own) or None) for key, own in places)
+    return "Descriptor" in shown and shown_fingerprint(shown) == content.fingerprint
 
 
 async def _remove_partial(engine: EngineClient, content: ImageContent) -> None:

@@ -12,27 +12,48 @@ from dataclasses import dataclass, field
 
 from ..exits import Exit
 from ..plan.model import CasePlan, Plan
-from .events import ImageFailed, ImageReady, ImageRequested
+from .events import ImageFailed, ImageOnNode, ImageReady, ImageRequested, ImageSource
+from .image_identity import held_by_source
 from .instructions import Instruction, Record, RequestImage
 
 
 @dataclass(slots=True)
 class CaseImages:
-    """``ids``: of the images that are on every node, by reference; ``failed``: why others could not be
-    brought, which is not tried again for the next case; ``asked``: the one that a case has asked for, until
-    it is answered: one at a time; ``wanted``: the request for it; ``queued``: that it has to wait for its
-    turn.
+    """``ids``: of the images that are on every node, by reference; ``on_nodes``: what each engine calls them;
+    ``failed``: why others could not be brought, which is not tried again for the next case; ``asked``: the
+    one that a case has asked for, until it is answered: one at a time; ``wanted``: the request for it;
+    ``queued``: that it has to wait for its turn.
     """
 
     ids: dict[str, str] = field(default_factory=dict)
+    on_nodes: dict[str, dict[str, str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     asked: str = ""
     wanted: ImageRequested | None = None
     queued: bool = False
+    _told: dict[int, dict[str, str]] = field(default_factory=dict)
 
     def id_of(self, plan: Plan, case: str) -> str:
         """The id of the image of the case of this name, "" when it is not on every node or there is none."""
         return next((self.ids.get(one.image, "") for one in plan.cases if one.name == case), "")
+
+    def told(self, event: ImageOnNode | ImageSource) -> None:
+        """A node says what it has, or gives the image."""
+        held = held_by_source(event) if isinstance(event, ImageSource) else event
+        if held.node and held.image_id:
+            self._told.setdefault(held.request, {})[held.node] = held.image_id
+
+    def ready(self, request: int, reference: str, image_id: str) -> None:
+        """The image is on every node, as they have told for this request."""
+        self.ids[reference], self.on_nodes[reference] = image_id, self._told.pop(request, {})
+
+    def ids_on(self, nodes: tuple[str, ...], case: CasePlan) -> dict[str, str]:
+        """What the engine of each node calls the image of a case; {} when it has none."""
+        image = case.container.image
+        if not image:
+            return {}
+        own, common = self.on_nodes.get(image, {}), self.ids.get(image, "")
+        return {node: own.get(node, common) for node in nodes}
 
     def lacked(self, case: CasePlan, nodes: tuple[str, ...]) -> RequestImage | None:
         """What to ask for before a case can run."""
@@ -52,7 +73,7 @@ class CaseImages:
             return None
         self.wanted, self.asked = None, ""
         if isinstance(event, ImageReady):
-            self.ids[wanted.reference] = event.image_id
+            self.ready(event.request, wanted.reference, event.image_id)
         else:
             self.failed[wanted.reference] = event.reason
         return wanted

@@ -7,7 +7,7 @@ and reported as stopped. A node that is lost counts for its ranks, and is waited
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,6 +75,7 @@ class Failure:
 class CaseFlow:
     """The flow of one case on ``nodes`` (in node rank order).
 
+    ``image_ids``: what the engine of each node calls its image.
     ``run_env``: environment that all ranks of the run share. ``meeting``: where they meet.
     ``secret_of``: the secret values by name. ``gpus``: indexes of those that it has on each node, () where no
     other case runs beside it. ``ends``: where it notes how its ranks end.
@@ -83,7 +84,7 @@ class CaseFlow:
     plan: CasePlan
     timing: Timing
     nodes: tuple[str, ...]
-    image_id: str
+    image_ids: Mapping[str, str]
     run_env: dict[str, str]
     meeting: Meeting
     secret_of: Callable[[str], str]
@@ -230,7 +231,7 @@ class CaseFlow:
 
     def _open_message(self, node: str) -> CaseOpen:
         case, position = self.plan, self._position[node]
-        spec = replace(case.container, image_id=self.image_id if case.container.image else "")
+        spec = replace(case.container, image_id=self.image_ids.get(node, ""))
         env = {"PHALANX_NNODES": str(len(self.nodes)), "NNODES": str(len(self.nodes)), **self.run_env}
         if case.gpus is not None:
             has = self.meeting.hardware_at(position)

@@ -144,7 +144,7 @@ class Cases:
             case,
             self.plan.timing,
             self.nodes,
-            self.images.id_of(self.plan, case.name),
+            self.images.ids_on(self.nodes, case),
             env,
             meeting,
             self.secret_of,

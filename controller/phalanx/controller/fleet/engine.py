@@ -20,6 +20,7 @@ from ..plan.model import Plan
 from .bringing import Bringing, cannot_bring
 from .cases import Cases
 from .events import (
+    OWN,
     AgentDraining,
     AgentFacts,
     AgentJoined,
@@ -35,8 +36,10 @@ from .events import (
     Event,
     FleetJoined,
     ImageFailed,
+    ImageOnNode,
     ImageReady,
     ImageRequested,
+    ImageSource,
     JoinTimeout,
     RunEnding,
     RunFinished,
@@ -307,6 +310,10 @@ class Engine:
         self.bringing = Bringing.of(event, self.plan)
         return self.bringing.begin()
 
+    def _on_image_told(self, event: ImageOnNode | ImageSource, now: float) -> list[Instruction]:
+        self.cases.images.told(event)
+        return []
+
     def _on_image_answered(self, event: ImageReady | ImageFailed, now: float) -> list[Instruction]:
         """The way is free for the image of a case that waits; or a case has its image, or cannot have it."""
         if self.bringing is not None and self.bringing.wanted.request == event.request:
@@ -332,7 +339,7 @@ class Engine:
         elif not preparation.done:
             return []
         elif preparation.image_id:
-            self.cases.images.ids[self.plan.images[0].reference] = preparation.image_id
+            self.cases.images.ready(OWN, self.plan.images[0].reference, preparation.image_id)
         self._advance("prepared")
         return [DropTimer("facts"), DropTimer("prepare"), *self._next_cases(now)]
 
@@ -459,6 +466,8 @@ _HANDLERS: Mapping[type[Event], Callable[[Engine, Any, float], list[Instruction]
     FleetJoined: Engine._on_fleet,
     CancelRequested: Engine._on_cancel,
     CaseFinished: Engine._on_case_finished,
+    ImageOnNode: Engine._on_image_told,
+    ImageSource: Engine._on_image_told,
     ImageRequested: Engine._on_image_requested,
     ImageReady: Engine._on_image_answered,
     ImageFailed: Engine._on_image_answered,

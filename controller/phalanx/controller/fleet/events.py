@@ -282,13 +282,19 @@ class RuntimeOnNode(Event):
 @event("image.status")
 @dataclass(frozen=True, slots=True)
 class ImageOnNode(Event):
-    """What a node's engine has: ``image_id`` "" for nothing. After a sync: verified, config and layers."""
+    """What a node's engine has: ``image_id`` "" for nothing. After a sync: verified, config and layers.
+
+    ``fingerprint``: the same on nodes that have the same image, in hexadecimal, "" when it is not known;
+    ``by_manifest``: the id is of a manifest, so that other nodes may have the image under another.
+    """
 
     node: str
     reference: str
     image_id: str
     error: str = ""
     request: int = OWN
+    fingerprint: str = ""
+    by_manifest: bool = False
 
 
 @event("image.source")
@@ -297,7 +303,8 @@ class ImageSource(Event):
     """Where the image comes from: ``where`` in words, ``node`` the node that seeds it ("": the login node).
 
     ``image_id``: "sha256:" and the digest of its configuration. ``size``: bytes of its layers, each of which
-    ``layers`` has in order.
+    ``layers`` has in order. ``fingerprint``: as nodes tell it. ``engine_id``: what the engine calls it that
+    gives it, where that is something else.
     """
 
     where: str
@@ -308,6 +315,8 @@ class ImageSource(Event):
     node: str = ""
     layers: tuple[int, ...] = ()
     request: int = OWN
+    fingerprint: str = ""
+    engine_id: str = ""
 
 
 @event("image.layers")
@@ -329,8 +338,8 @@ class LayersOnNode(Event):
 @event("image.inventory")
 @dataclass(frozen=True, slots=True)
 class ImagesOnNode(Event):
-    """The images of a node's engine (reference, image_id, size) and what lies in its cache of layers;
-    ``error`` when it could not be asked. See ``phalanx.protocol.messages.ImagesStatus``."""
+    """The images of a node's engine (reference, image_id, size, fingerprint) and what lies in its cache of
+    layers; ``error`` when it could not be asked. See ``phalanx.protocol.messages.ImagesStatus``."""
 
     node: str
     images: tuple[dict[str, Any], ...] = ()

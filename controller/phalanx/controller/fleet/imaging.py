@@ -12,7 +12,7 @@ next time. Nodes that would hold up those behind them are fed last.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from phalanx.protocol.messages import ImageQuery
@@ -33,6 +33,7 @@ from .events import (
     RelayOnNode,
     SlowNodes,
 )
+from .image_identity import all_same, common_id, held_by_source, is_image
 from .instructions import (
     AskLayers,
     ChangeParents,
@@ -56,7 +57,7 @@ class Imaging:
     request: int = OWN
     done: bool = False
     trouble: Trouble | None = None
-    images: dict[str, str] = field(default_factory=dict)
+    has: dict[str, ImageOnNode] = field(default_factory=dict)
     source: ImageSource | None = None
     held: dict[str, LayersOnNode] = field(default_factory=dict)
     relays: set[str] = field(default_factory=set)
@@ -88,7 +89,9 @@ class Imaging:
     @property
     def image_id(self) -> str:
         """The image that every node has, "" while it is not known."""
-        return self.source.image_id if self.source else ""
+        if self.source is None:
+            return ""
+        return common_id([self.has[node] for node in sorted(self.ready)], self.source.image_id)
 
     # --- who has it, and where it comes from
 
@@ -99,29 +102,28 @@ class Imaging:
             return self._on_synced(event)
         if event.error:
             return self._fail(f"{event.node}: {event.error}")
-        self.images[event.node] = event.image_id
-        return self._choose_source() if len(self.images) == len(self.nodes) else []
+        self.has[event.node] = event
+        return self._choose_source() if len(self.has) == len(self.nodes) else []
 
     def _choose_source(self) -> list[Instruction]:
         image, wanted = self.image, self.image.image_id
-        holders = [
-            node for node in self.nodes if (had := self.images[node]) and (not wanted or had == wanted)
-        ]
-        same = len(set(self.images.values())) == 1 and len(holders) == len(self.nodes)
-        if same and not image.archive:
-            self.source = ImageSource(
-                "every node has it", image.reference, self.images[holders[0]], 0, request=self.request
-            )
+        had = [self.has[node] for node in self.nodes if self.has[node].image_id]
+        holders = [one for one in had if not wanted or one.image_id == wanted]
+        same = all_same(self.has.values())
+        if same and holders and not image.archive:
+            image_id = common_id(had, holders[0].image_id)
+            self.source = ImageSource("every node has it", image.reference, image_id, 0, request=self.request)
             self.ready = set(self.nodes)
             return self._finished()
         return [
             FindImage(
                 image.reference,
                 image.archive,
-                holders[0] if holders else "",
+                holders[0].node if holders else "",
                 self.nodes,
                 self.request,
                 wanted,
+                had[0].fingerprint if same and all(one.by_manifest for one in had) else "",
             )
         ]
 
@@ -129,22 +131,24 @@ class Imaging:
         if event.error:
             return self._fail(event.error)
         wanted = self.image.image_id
-        if wanted and event.image_id != wanted:
+        if wanted and wanted not in (event.image_id, event.engine_id):
             return self._fail(
                 f"{event.reference} is {_short(event.image_id)} ({event.where}), and {_short(wanted)} is "
                 "what was built under that name; build it again, or say --image to run what is there"
             )
-        ids = {self.images[node] for node in self.nodes if self.images[node]}
-        if event.node and len(ids) > 1 and not wanted:
-            table = ", ".join(f"{node} has {_short(self.images[node]) or 'none'}" for node in self.nodes)
+        had = [one for one in self.has.values() if one.image_id]
+        if event.node and had and not all_same(had) and not wanted:
+            table = ", ".join(
+                f"{node} has {_short(self.has[node].image_id) or 'none'}" for node in self.nodes
+            )
             return self._fail(
                 f"{event.reference} is not the same image on every node ({table}); "
                 "name the one you mean with --image-archive or by its id"
             )
         self.source, self._root = event, event.node
-        self.ready = {
-            node for node in self.nodes if self.images[node] == event.image_id or node == event.node
-        }
+        if event.node:
+            self.has[event.node] = held_by_source(event)
+        self.ready = {node for node in self.nodes if is_image(self.has[node], event) or node == event.node}
         lacking = tuple(self.late())
         if not lacking:
             return self._finished()
@@ -163,7 +167,8 @@ class Imaging:
             return []
         self.held[event.node] = event
         refused: list[Instruction] = []
-        if event.present:
+        if event.present:  # by the digest of the configuration, and since it was asked for the name
+            self.has[event.node] = held_by_source(replace(self.source, node=event.node, engine_id=""))
             self.ready.add(event.node)
         elif words := event.error or self._untrue(event) or too_little(self.source.layers, event):
             refused = self._refuse(event.node, words)
@@ -248,7 +253,7 @@ class Imaging:
         if event.error or not event.image_id:
             self.failed[event.node] = event.error or "the image is not there after loading"
         else:
-            self.images[event.node] = event.image_id
+            self.has[event.node] = event
             self.ready.add(event.node)
         # One more that has it changes nobody's parents, unless slow ones have waited for it: a plan anew for
         # each node would cost its square.
@@ -309,7 +314,7 @@ class Imaging:
         saved = self.plan.saved_bytes if self.plan else 0
         ready = ImageReady(
             self.source.reference,
-            self.source.image_id,
+            self.image_id,
             len(self.nodes),
             0.0,
             saved_bytes=saved,

@@ -232,10 +232,16 @@ def _opened(node: str, message: m.RuntimeOpened) -> Event:
     return RuntimeOnNode(node, kind, message.needs_library, message.error, message.request)
 
 
+def _hex(digest: bytes | None) -> str:
+    return digest.hex() if digest else ""
+
+
 def _images(node: str, message: m.ImagesStatus) -> Event:
     return ImagesOnNode(
         node,
-        tuple(dataclasses.asdict(image) for image in message.images),
+        tuple(
+            {**dataclasses.asdict(image), "fingerprint": _hex(image.fingerprint)} for image in message.images
+        ),
         message.more,
         message.layers,
         message.layer_bytes,
@@ -249,7 +255,15 @@ _PLAIN: dict[type[m.Message], Callable[..., Event]] = {
     m.Notice: lambda node, x: AgentNotice(node, x.text),
     m.Draining: lambda node, x: AgentDraining(node, x.reason),
     m.RuntimeOpened: _opened,
-    m.ImageStatus: lambda node, x: ImageOnNode(node, x.reference, x.image_id, x.error, x.request),
+    m.ImageStatus: lambda node, x: ImageOnNode(
+        node,
+        x.reference,
+        x.image_id,
+        x.error,
+        x.request,
+        _hex(x.fingerprint),
+        x.by_manifest,
+    ),
     m.ImagesStatus: _images,
     m.CaseOpened: lambda node, x: CaseOpenedOn(x.case, node, x.container, x.error),
     m.CaseClosed: lambda node, x: CaseClosedOn(x.case, node, x.error),

@@ -91,6 +91,9 @@ class Delivery:
     async def find(self, wanted: ins.FindImage) -> None:
         """Find out what the image is and where its layers are; an event says so, or why it cannot be had."""
         try:
+            if had := await self.sources.found_by_login(wanted):
+                self._everywhere(wanted, had)
+                return
             found = self._found = await self.sources.find(wanted)
         except (ImageSourceError, ImageFormatError, OSError) as error:
             self.no_source(wanted.reference, str(error))
@@ -105,6 +108,23 @@ class Delivery:
                 node=found.node,
                 layers=tuple(layer.size for layer in content.layers),
                 request=self.request,
+                fingerprint=content.fingerprint.hex(),
+                engine_id=found.engine_id,
+            )
+        )
+
+    def _everywhere(self, wanted: ins.FindImage, image_id: str) -> None:
+        """Nothing is to move."""
+        where = "every node has it, and the login node"
+        self.record(
+            ev.ImageSource(
+                where,
+                wanted.reference,
+                image_id,
+                0,
+                request=self.request,
+                fingerprint=wanted.held,
+                engine_id=image_id,
             )
         )
 

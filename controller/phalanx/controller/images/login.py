@@ -6,8 +6,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from phalanx.protocol.image import CONTAINERD_STORE, ImageFormatError, digest_bytes, fingerprint
 
 from .staging import LOOK_PIECES, PIECE_BYTES, check_room
 
@@ -52,16 +55,32 @@ async def login_engine() -> AsyncIterator[Any]:
         await docker.close()
 
 
-async def id_on_login(reference: str) -> str:
-    """The login node's engine's id of the image, "" when it has no engine or not this image."""
+@dataclass(frozen=True, slots=True)
+class LoginImage:
+    """An image of the login node's engine, as messages.ImageStatus tells of one of a node."""
+
+    image_id: str
+    fingerprint: bytes
+    by_manifest: bool
+
+
+async def on_login(reference: str) -> LoginImage | None:
+    """What the login node's engine has under the name, None when it has no engine or nothing of that name."""
     async with login_engine() as docker:
         if docker is None:
-            return ""
+            return None
         try:
             async with asyncio.timeout(ENGINE_S):
-                return str((await docker.images.inspect(reference))["Id"])
+                shown = await docker.images.inspect(reference)
+                info = await docker.system.info()
+            layers = [digest_bytes(text) for text in shown["RootFS"]["Layers"]]
+            mark = fingerprint(shown["Architecture"], shown["Os"], shown["Config"], layers)
+            by_manifest = CONTAINERD_STORE in [list(row) for row in info["DriverStatus"] or ()]
+            return LoginImage(str(shown["Id"]), mark, by_manifest)
+        except ImageFormatError:
+            return None
         except _engine_errors():
-            return ""
+            return None
 
 
 async def save_from_login(reference: str, archive: Path) -> None:

@@ -19,7 +19,7 @@ from ..fleet.instructions import FindImage
 from ..fleet.pulling import Pulling
 from .archive import Span, open_content
 from .credentials import credentials
-from .login import ImageSourceError, id_on_login, save_from_login
+from .login import ImageSourceError, LoginImage, on_login, save_from_login
 from .staging import PIECE_BYTES, Stage, check_room, write
 
 #: Folder of archives that madengine's users share, and how an image is called there.
@@ -29,7 +29,7 @@ BUILDS = "MAD_DOCKER_BUILDS"
 @dataclass(frozen=True, slots=True)
 class Found:
     """An image and where its layers are: in files of this machine (``spans``), or on a node that has told
-    their ``manifests``. ``where``: in words."""
+    their ``manifests``. ``where``: in words. ``engine_id``: what the engine calls it that gives it."""
 
     reference: str
     where: str
@@ -37,6 +37,7 @@ class Found:
     spans: tuple[Span, ...] = ()
     manifests: tuple[Manifest, ...] = ()
     node: str = ""
+    engine_id: str = ""
 
 
 def shared_place(environ: Mapping[str, str], reference: str) -> Path | None:
@@ -65,6 +66,13 @@ def _share(archive: Path, shared: Path) -> None:
         part.replace(shared)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is(content: ImageContent, known: LoginImage) -> bool:
+    """Whether it is the image of the login node's engine."""
+    if known.by_manifest:
+        return content.fingerprint == known.fingerprint
+    return digest_text(content.digest) == known.image_id
 
 
 def _moved(span: Span, archive: Path, shared: Path) -> Span:
@@ -100,9 +108,19 @@ class Sources:
         if shared is not None and await asyncio.to_thread(shared.is_file):
             if not wanted.image_id:
                 return await self._archive(wanted.reference, shared)
-            if same := await self._same(wanted.reference, shared, wanted.image_id):
+            same = await self._archived(wanted.reference, shared)
+            if same is not None and digest_text(same.content.digest) == wanted.image_id:
                 return same
         return await self._pull(wanted)
+
+    async def found_by_login(self, wanted: FindImage) -> str:
+        """The login node's engine's id of what all nodes have already, if it is what is wanted; else ""."""
+        if not wanted.held or wanted.archive:
+            return ""
+        known = await on_login(wanted.reference)
+        if known is None or known.fingerprint.hex() != wanted.held:
+            return ""
+        return known.image_id if wanted.image_id in ("", known.image_id) else ""
 
     async def _archive(self, reference: str, path: Path) -> Found:
         stage = Stage(self.folder)
@@ -122,12 +140,14 @@ class Sources:
 
         None when it has none, or another than the one of the id ``wanted``.
         """
-        known = await id_on_login(reference)
-        if not known or (wanted and known != wanted):
+        known = await on_login(reference)
+        if known is None or (wanted and known.image_id != wanted):
             return None
         shared = shared_place(self.environ, reference)
-        if shared is not None and (same := await self._same(reference, shared, known)) is not None:
-            return replace(same, where=f"archive {shared}, the image of the login node's engine")
+        same = await self._archived(reference, shared) if shared is not None else None
+        if same is not None and _is(same.content, known):
+            where = f"archive {shared}, the image of the login node's engine"
+            return replace(same, where=where, engine_id=known.image_id)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         archive, where = self.folder / "saved.tar", "engine of the login node"
         await save_from_login(reference, archive)
@@ -139,15 +159,14 @@ class Sources:
                 found = replace(found, spans=tuple(_moved(span, archive, shared) for span in found.spans))
             except OSError as error:
                 where = f"{where} (it cannot be kept as {shared}: {error.strerror or error})"
-        return replace(found, where=where)
+        return replace(found, where=where, engine_id=known.image_id)
 
-    async def _same(self, reference: str, shared: Path, known: str) -> Found | None:
-        """The image of the shared archive, if it is the one of this id."""
+    async def _archived(self, reference: str, shared: Path) -> Found | None:
+        """The image of the shared archive; None when it is not there, or not whole."""
         try:
-            found = await self._archive(reference, shared)
+            return await self._archive(reference, shared)
         except (ImageSourceError, OSError):
-            return None  # it is not there, or not whole
-        return found if digest_text(found.content.digest) == known else None
+            return None
 
     async def _pull(self, wanted: FindImage) -> Found:
         """One node pulls it for all."""
@@ -186,7 +205,7 @@ class Sources:
         if len(known) != len(told):
             raise ImageSourceError(f"{node} did not tell the digests of every layer")
         where = f"a registry, pulled by node {node}" if pull else f"engine of node {node}"
-        return Found(wanted.reference, where, content, manifests=known, node=node)
+        return Found(wanted.reference, where, content, manifests=known, node=node, engine_id=seeded.image_id)
 
     def on_seeded(self, node: str, message: Message) -> None:
         """A node has its image ready to be read, or cannot."""

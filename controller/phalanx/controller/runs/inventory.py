@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,12 @@ from phalanx.controller.runs.words import plural, short_image, size
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """An image by name and id, on these nodes. ``missing``: nodes that answered and have nothing by that
-    name; ``others``: how many other ids the name has elsewhere."""
+    """An image by name, on these nodes. ``image_ids``: what their engines call it, first what most do: stores
+    differ in that. ``missing``: nodes that answered and have nothing by that name; ``others``: how many other
+    images the name means elsewhere."""
 
     reference: str
-    image_id: str
+    image_ids: tuple[str, ...]
     size: int
     nodes: tuple[str, ...]
     missing: tuple[str, ...]
@@ -39,26 +41,30 @@ def image_rows(found: Iterable[ImagesOnNode]) -> list[ImageRow]:
     """By name, images without one last; of a name, the id that most nodes have comes first."""
     sound = _told(found)
     holders: dict[tuple[str, str], list[str]] = {}
+    ids: dict[tuple[str, str], Counter[str]] = {}
     sizes: dict[tuple[str, str], int] = {}
     for one in sound:
         for image in one.images:
-            key = str(image["reference"]), str(image["image_id"])
+            image_id = str(image["image_id"])
+            key = str(image["reference"]), str(image.get("fingerprint") or image_id)
             holders.setdefault(key, []).append(one.node)
+            ids.setdefault(key, Counter())[image_id] += 1
             sizes[key] = max(sizes.get(key, 0), int(image["size"]))
     rows = []
-    for (reference, image_id), nodes in holders.items():
-        same = [key for key in holders if key[0] == reference] if reference else [(reference, image_id)]
-        having = {node for key in same for node in holders[key]}
+    for key, nodes in holders.items():
+        reference, shown = key[0], tuple(sorted(ids[key], key=lambda one: (-ids[key][one], one)))
+        same = [other for other in holders if other[0] == reference] if reference else [key]
+        having = {node for other in same for node in holders[other]}
         missing = tuple(one.node for one in sound if one.node not in having) if reference else ()
-        rows.append(
-            ImageRow(reference, image_id, sizes[reference, image_id], tuple(nodes), missing, len(same) - 1)
-        )
-    return sorted(rows, key=lambda row: (not row.reference, row.reference, -len(row.nodes), row.image_id))
+        rows.append(ImageRow(reference, shown, sizes[key], tuple(nodes), missing, len(same) - 1))
+    return sorted(rows, key=lambda row: (not row.reference, row.reference, -len(row.nodes), row.image_ids))
 
 
 def note(row: ImageRow) -> str:
     """What differs between nodes, "" when nothing does."""
-    words = [f"{plural(row.others, 'other id')} elsewhere"] if row.others else []
+    words = [f"under {len(row.image_ids)} ids"] if len(row.image_ids) > 1 else []
+    if row.others:
+        words.append(f"{plural(row.others, 'other image')} elsewhere")
     if row.missing:
         words.append(f"not on {fold(row.missing)}")
     return ", ".join(words)
@@ -68,7 +74,7 @@ def image_cells(row: ImageRow) -> tuple[str, ...]:
     """IMAGE, ID, SIZE, COUNT, NODES, NOTE."""
     name = row.reference or "-"
     count = str(len(row.nodes))
-    return name, short_image(row.image_id), size(row.size), count, fold(row.nodes), note(row)
+    return name, short_image(row.image_ids[0]), size(row.size), count, fold(row.nodes), note(row)
 
 
 def cache_cells(found: Iterable[ImagesOnNode]) -> list[tuple[str, ...]]:
@@ -87,7 +93,8 @@ def document(found: Iterable[ImagesOnNode]) -> dict[str, Any]:
         "images": [
             {
                 "reference": row.reference,
-                "image_id": row.image_id,
+                "image_id": row.image_ids[0],
+                "image_ids": list(row.image_ids),
                 "size": row.size,
                 "nodes": list(row.nodes),
                 "missing": list(row.missing),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from phalanx.controller.fleet.events import OWN
+from phalanx.controller.fleet.events import OWN, ImageOnNode
 from phalanx.protocol.messages import NODE_LEVEL, Cause
 
 
@@ -60,6 +60,7 @@ class NodeView:
     detail: str = ""
     joined_at: float | None = None
     reconnects: int = 0
+    image: ImageOnNode | None = None
     image_id: str = ""
     image_error: str = ""
     facts: dict[str, Any] = field(default_factory=dict)

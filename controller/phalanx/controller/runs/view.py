@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from phalanx.controller.fleet import events as ev
+from phalanx.controller.fleet.image_identity import is_image
 from phalanx.controller.logs.sources import EXEC_STEP
 from phalanx.controller.runs.model import (
     CaseView,
@@ -247,6 +248,7 @@ def _image_status(view: RunView, at: float, event: ev.ImageOnNode) -> None:
     view.phases["image"].begin(at)
     node = _node(view, event.node)
     node.image_id, node.image_error = event.image_id, node.image_error or event.error
+    node.image = event
     view.image.reference = event.reference
     if event.error:
         _fail(view, Failure(Fault.IMAGE, at, event.error, node=event.node))
@@ -260,7 +262,9 @@ def _image_source(view: RunView, at: float, event: ev.ImageSource) -> None:
     view.image.source, view.image.reference, view.image.id = event.where, event.reference, event.image_id
     view.image.size = event.size
     # Of those that had one under this name, only they have this one.
-    view.image.had = {name for name in view.image.had if view.nodes[name].image_id == event.image_id}
+    view.image.had = {
+        name for name in view.image.had if (held := view.nodes[name].image) and is_image(held, event)
+    }
     if event.error:
         _fail(view, Failure(Fault.IMAGE, at, event.error))
 
