@@ -131,8 +131,21 @@ def test_a_blob_of_the_wrong_size_is_none_and_one_deleted_is_fetched_again(tmp_p
     assert cache.lease(manifest.blob, manifest.size) is None
     assert cache.claim(cache.open(manifest))
     other = keep(cache, 1, 1.0)
-    cache.drop(other.blob)
+    (cache.folder / other.blob.hex()).unlink()
     assert cache.whole(other.blob, other.size) is None
+
+
+def test_what_the_disk_has_changed_is_removed_and_the_rest_stays(tmp_path: Path) -> None:
+    cache = BlobCache(tmp_path / "cache", 1 << 30, reserve_bytes=0)
+    sound, bad = keep(cache, 2, 1.0), keep(cache, 3, 1.0)
+    path = cache.folder / bad.blob.hex()
+    content = bytearray(path.read_bytes())
+    content[CHUNK + 1] ^= 1
+    path.write_bytes(content)
+    absent = b"\0" * 32
+    assert cache.drop_damaged([sound.blob, bad.blob, bad.blob, absent]) == [bad.blob]
+    assert cache.whole(sound.blob, sound.size) is not None
+    assert cache.whole(bad.blob, bad.size) is None
 
 
 def test_too_little_room_is_said_with_figures_before_anything_is_written(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_what_came_is_told_with_the_figures_of_its_way() -> None:
     assert "a:2 abababababab on 3 nodes · 2.5 s" in head
     assert "source sent 30 B" in figures
     assert "slowest n3" in figures
+    assert "in their engines after 2.5 s" in figures
     told = document(view, READY)
     assert (told["state"], told["exit_code"], told["request"]) == ("succeeded", 0, 2)
     assert (told["sent_bytes"], told["read_bytes"], told["saved_bytes"]) == (30, 90, 10)

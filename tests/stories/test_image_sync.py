@@ -142,6 +142,31 @@ def test_a_changed_layer_is_all_that_travels(shaped: Cluster, phalanx: Phalanx, 
     assert planned["saved_bytes"] > 6 * LAYER * 4
 
 
+FLIP = """
+for blob in /var/tmp/phalanx-*/blobs/sha256/*; do
+    printf X | dd of="$blob" bs=1 seek=2000000 conv=notrunc status=none
+done
+docker rmi -f sync:1
+"""
+
+
+def test_bits_that_flip_on_a_nodes_disk_are_found_where_they_arrive_and_the_next_sync_heals_the_node(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    path = archive(place, *range(3))
+    phalanx.run("image", "sync", NAME, "--target", "slurm", "-w", "n2", "--image-archive", path)
+    shaped.lab.exec("n2", ["sh", "-c", FLIP], check=True)
+    run = phalanx.run(*SYNC, "--image-archive", path, code=9)
+    assert have(shaped) == {"n1", "n3", "n4"}
+    assert "n1 reads no more from n2 (damaged bytes)" in run.stderr
+    assert "n2: cannot load image sync:1" in run.stderr
+    assert "damaged layers in the cache" in run.stderr
+    left = {event["parent"] for event in run.events("image.parent_failed") if event["corrupt"]}
+    assert left == {"n2"}, "an honest node was blamed"
+    phalanx.run(*SYNC, "--image-archive", path)
+    assert have(shaped) == set(shaped.nodes)
+
+
 def test_an_agent_killed_in_the_middle_holds_nobody_up_and_its_node_goes_on_where_it_was(
     shaped: Cluster, phalanx: Phalanx, place: Path
 ) -> None:

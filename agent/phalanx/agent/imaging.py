@@ -254,6 +254,8 @@ class Imaging:
             self._let_go()
             if isinstance(error, OSError):
                 raise BlobError(f"cannot load {message.reference}: {error}") from error
+            if isinstance(error, ImageError):
+                await _look_over(cache, content, error)
             raise
         self._let_go()
         by_manifest = (await store.store_of(self._engine)).containerd
@@ -320,6 +322,17 @@ class Imaging:
             await asyncio.to_thread(self._syncing.close)
         if self._relay is not None:
             await asyncio.to_thread(self._relay.stop)
+
+
+async def _look_over(cache: BlobCache, content: ImageContent, error: ImageError) -> None:
+    """Raises ImageError when the cache is why an engine did not take an image, after removing what is bad."""
+    damaged = await asyncio.to_thread(cache.drop_damaged, content.diff_ids)
+    if damaged:
+        which = ", ".join(digest.hex()[:12] for digest in damaged)
+        raise ImageError(
+            f"{error}; the node's disk had damaged layers in the cache ({which}), which are removed: "
+            "bring the image again"
+        ) from error
 
 
 def _make_cache(place: Path) -> BlobCache:

@@ -7,9 +7,10 @@ works with is locked and stays; see ``spool``.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,11 +123,24 @@ class BlobCache:
             return None
         return Lease(path, file)
 
-    def drop(self, diff_id: bytes) -> None:
-        """Remove a blob that turned out to be bad."""
-        path = self._path(diff_id)
-        for one in (path, _beside(path, ".part"), _beside(path, ".bitmap")):
-            one.unlink(missing_ok=True)
+    def drop_damaged(self, blobs: Iterable[bytes]) -> list[bytes]:
+        """Remove those of these blobs that lie whole and are not what they are called: disks forget. Slow.
+
+        Which ones, in their order; one that cannot be read is removed as well. Raises OSError.
+        """
+        return [blob for blob in dict.fromkeys(blobs) if self._drop_if_damaged(self._path(blob), blob)]
+
+    def _drop_if_damaged(self, path: Path, blob: bytes) -> bool:
+        try:
+            with path.open("rb") as file:
+                sound = hashlib.file_digest(file, "sha256").digest() == blob
+        except FileNotFoundError:
+            return False
+        except OSError:
+            sound = False
+        if not sound:
+            path.unlink(missing_ok=True)
+        return not sound
 
     # --- room
 

@@ -71,6 +71,7 @@ def transfer_lines(view: RunView, style: Style) -> list[str]:
 def _transfer_line(name: str, moved: TransferView, style: Style) -> str:
     parts = [
         f"{size(moved.read_bytes)} to {plural(moved.nodes, 'node')} in {duration(moved.seconds)}",
+        f"in their engines after {duration(moved.ready_s)}",
         f"{size(moved.read_bytes / moved.seconds)}/s in all",
         f"source sent {size(moved.sent_bytes or moved.source_bytes)}",
         f"{size(moved.saved_bytes)} saved",

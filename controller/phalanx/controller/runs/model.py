@@ -182,7 +182,10 @@ class Followers:
 
 @dataclass(slots=True)
 class TransferView:
-    """How an image's layers travel to nodes that lack them: as planned, then as it was. Bytes and seconds."""
+    """How an image's layers travel to nodes that lack them: as planned, then as it was. Bytes and seconds.
+
+    ``seconds``: of the travel alone; ``ready_s``: from the question who has it until every engine has.
+    """
 
     shape: str
     nodes: int
@@ -195,6 +198,7 @@ class TransferView:
     read_bytes: int = 0
     sent_bytes: int = 0
     seconds: float = 0.0
+    ready_s: float = 0.0
     slowest: str = ""
 
 

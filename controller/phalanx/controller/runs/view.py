@@ -309,7 +309,8 @@ def _image_ready(view: RunView, at: float, event: ev.ImageReady) -> None:
     view.image.reference, view.image.id = event.reference, event.image_id
     if (transfer := view.image.transfer) is not None:
         transfer.sent_bytes, transfer.read_bytes = event.sent_bytes, event.read_bytes
-        transfer.seconds, transfer.slowest = event.transfer_s, event.slowest
+        transfer.seconds, transfer.ready_s = event.transfer_s, event.seconds
+        transfer.slowest = event.slowest
 
 
 @_on(ev.ImageRequested)
