@@ -7,10 +7,13 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from phalanx.agent import blobs as blobs_module
 from phalanx.agent.blobs import BlobError, BlobStore
+from phalanx.agent.syncing import Syncing
 from phalanx.protocol import messages as m
 from phalanx.protocol.blob import WINDOW, Manifest, make_manifest
 from phalanx.protocol.errors import RemoteError
@@ -272,3 +275,77 @@ async def test_a_file_that_two_cases_offer_is_offered_until_both_are_gone(
     other.store.forget(tmp_path / "a")
     await other.store.serve(m.ChunkGet(manifest.blob, 0))
     assert isinstance(other.sent[-1], m.ChunkRefused)
+
+
+def page(whole: Manifest, first: int, until: int) -> m.BlobChunks:
+    return m.BlobChunks(whole.blob, whole.size, first, whole.digests[first:until])
+
+
+async def test_a_manifest_is_had_with_its_first_page_and_grows_with_the_others(tmp_path: Path) -> None:
+    store, whole = Store(tmp_path).store, make_manifest(chunks_of(CONTENT))
+    waiting = asyncio.create_task(store.manifest(whole.blob))
+    store.on_chunks(page(whole, 0, 2))
+    manifest = await waiting
+    assert (manifest.whole, len(manifest.digests)) == (False, 2)
+    more = asyncio.create_task(store.more())
+    await asyncio.sleep(0)
+    store.on_chunks(page(whole, 2, 7))
+    await more
+    assert manifest == whole
+    assert await store.manifest(whole.blob) is manifest
+
+
+async def test_a_blob_is_not_fetched_by_half_a_manifest(tmp_path: Path) -> None:
+    store, whole = Store(tmp_path).store, make_manifest(chunks_of(CONTENT))
+    store.on_chunks(page(whole, 0, 2))
+    with pytest.raises(BlobError, match="its manifest did not come before it"):
+        await store.fetch(m.BlobFetch(1, whole.blob, whole.size))
+
+
+async def test_manifests_that_are_to_come_anew_are_waited_for_though_one_was_begun(tmp_path: Path) -> None:
+    store, whole = Store(tmp_path).store, make_manifest(chunks_of(CONTENT))
+    store.on_chunks(page(whole, 0, 2))
+    before = await store.manifest(whole.blob)
+    store.expect_anew([whole.blob])
+    waiting = asyncio.create_task(store.manifest(whole.blob))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    with pytest.raises(RemoteError, match="does not fit"):
+        store.on_chunks(page(whole, 2, 7))  # of the one before
+    store.on_chunks(page(whole, 0, 3))
+    assert await waiting is not before
+
+
+async def test_digests_reach_the_fetch_of_a_layer_as_they_come_and_the_next_one_waits(tmp_path: Path) -> None:
+    store = Store(tmp_path).store
+    first, second = (make_manifest(chunks_of(CONTENT[start:])) for start in (0, m.CHUNK_BYTES))
+    heard: asyncio.Queue[tuple[bytes, int]] = asyncio.Queue()
+    loop, added = asyncio.get_running_loop(), list[Manifest]()
+
+    def say() -> None:
+        heard.put_nowait((added[-1].blob, len(added[-1].digests)))
+
+    pull = SimpleNamespace(
+        add=lambda manifest: (added.append(manifest), loop.call_soon_threadsafe(say)), more_known=say
+    )
+    content: Any = SimpleNamespace(layers=())
+    session: Any = SimpleNamespace(blobs=store)
+    message: Any = SimpleNamespace(stripes=())
+    syncing = Syncing(session, cast(Any, None), message, content, lambda spool: None, _pull=cast(Any, pull))
+    adding = asyncio.create_task(syncing._add([first.blob, second.blob]))
+
+    async def until(blob: bytes, known: int) -> None:
+        async with asyncio.timeout(10):
+            while await heard.get() != (blob, known):
+                pass
+
+    store.on_chunks(page(first, 0, 2))
+    await until(first.blob, 2)
+    store.on_chunks(page(second, 0, 6))
+    store.on_chunks(page(first, 2, 5))
+    await until(first.blob, 5)
+    assert [one.blob for one in added] == [first.blob]
+    store.on_chunks(page(first, 5, 7))
+    await until(second.blob, 6)
+    await adding
+    assert added == [first, second]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from phalanx.controller.fleet import events as ev
-from phalanx.controller.fleet.shipping import MOST_ASKED, Shipping
+from phalanx.controller.fleet.shipping import MOST_ASKED, Held, Shipping, manifest_of
 from phalanx.protocol import messages as m
-from phalanx.protocol.blob import Download, ManifestBuilder
+from phalanx.protocol.blob import Download, Manifest, with_page
 from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.messages import CHUNK_BYTES, Channel
 
@@ -54,9 +54,10 @@ async def next_of(bulk: Peer) -> m.Message:
 async def fetch(one: Fleet, control: Peer, bulk: Peer, *, break_after: int = -1) -> bytes:
     """What an agent does with a fetch; the bulk connection may break once."""
     await control.until(lambda: any(isinstance(message, m.BlobFetch) for message in control.got))
-    builder = ManifestBuilder()
-    pages = [message for message in control.got if isinstance(message, m.BlobChunks)]
-    manifest = [builder.add(page) for page in pages][-1]
+    manifest: Manifest | None = None
+    for message in control.got:
+        if isinstance(message, m.BlobChunks):
+            manifest = with_page(manifest, message)
     assert manifest is not None
     download, content = Download(manifest), bytearray(manifest.size)
     living = asyncio.create_task(control.closed())
@@ -119,4 +120,25 @@ async def test_a_node_cannot_pile_up_requests() -> None:
         with pytest.raises(RemoteError):
             for index in range(MOST_ASKED + 2):
                 dock.shipping.on_chunk_get("n0", m.ChunkGet(bytes(32), index), dock.spawn)
+        await asyncio.wait(dock.tasks)
+
+
+async def test_a_chunk_whose_digest_is_still_being_made_is_not_given_out(tmp_path: Path) -> None:
+    path = tmp_path / "layer"
+    path.write_bytes(os.urandom(2 * CHUNK_BYTES))
+    whole = manifest_of(path)
+    manifest = Manifest(whole.blob, whole.size, whole.digests[:1])
+    async with fleet() as one:
+        dock = Dock(one)
+        _, bulk = await join(one, 0)
+        dock.shipping.hold(Held(manifest, path))
+
+        async def given(index: int) -> m.Message:
+            bulk.send(m.ChunkGet(whole.blob, index))
+            return await next_of(bulk)
+
+        assert isinstance(await given(0), m.Chunk)
+        assert await given(1) == m.ChunkRefused(whole.blob, 1, "not held here")
+        manifest.add(m.BlobChunks(whole.blob, whole.size, 1, whole.digests[1:]))
+        assert isinstance(await given(1), m.Chunk)
         await asyncio.wait(dock.tasks)

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 from phalanx.controller.images import staging
-from phalanx.controller.images.archive import Content, layer_sizes, open_content, span_manifest
+from phalanx.controller.images.archive import Content, layer_sizes, open_content, span_pages
 from phalanx.controller.images.login import ImageSourceError
 from phalanx.controller.images.staging import Stage
-from phalanx.protocol.blob import layer_chunk_bytes
+from phalanx.protocol.blob import layer_chunk_bytes, with_page
 from phalanx.protocol.image import ImageFormatError, digest_text
 from phalanx.protocol.image_archive import archive, blob_name
 from phalanx.protocol.messages import CHUNK_BYTES, Layer
@@ -99,7 +99,9 @@ def check(found: Content, one: Made) -> None:
     """Everything that is promised of a content."""
     assert found.image == one.content
     for span, layer, described in zip(found.spans, one.layers, found.image.layers, strict=True):
-        manifest = span_manifest(span, described, layer_chunk_bytes(found.image.size))
+        (page,) = span_pages(span, described, layer_chunk_bytes(found.image.size))
+        manifest = with_page(None, page)
+        assert manifest.whole
         data = span.path.read_bytes()[span.offset : span.offset + span.size]
         assert data == layer
         assert (manifest.blob, manifest.size) == (hashlib.sha256(layer).digest(), len(layer))
@@ -176,10 +178,10 @@ def test_a_flipped_bit_in_any_layer_is_told_when_it_is_read(place: int, tmp_path
     found = open_content(path, NAME, Stage(tmp_path / "work"))
     for index, (span, layer) in enumerate(zip(found.spans, found.image.layers, strict=True)):
         if index != place:
-            span_manifest(span, layer, CHUNK_BYTES)
+            assert [page.blob for page in span_pages(span, layer, CHUNK_BYTES)] == [layer.diff_id]
             continue
         with pytest.raises(ImageFormatError, match=rf"its layer {layer.diff_id.hex()[:12]} is damaged"):
-            span_manifest(span, layer, CHUNK_BYTES)
+            next(span_pages(span, layer, CHUNK_BYTES))
 
 
 def test_the_sizes_of_layers_are_known_without_unpacking_anything(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +16,11 @@ from phalanx.controller.fleet.hub import Hub
 from phalanx.controller.fleet.pulling import Pulling
 from phalanx.controller.fleet.shipping import Shipping
 from phalanx.controller.images import delivery
+from phalanx.controller.images.archive import Span
 from phalanx.controller.images.delivery import Delivery
 from phalanx.controller.images.relays import Relays
 from phalanx.controller.images.sources import Found, Sources
+from phalanx.protocol import blob
 from phalanx.protocol import messages as m
 from phalanx.protocol.blob import Manifest
 from phalanx.protocol.image import ImageContent
@@ -70,24 +73,52 @@ async def test_a_node_to_which_nobody_gives_anything_gets_new_tickets(
     assert not serials(first) & serials(second)
 
 
-async def test_digests_are_told_in_the_order_of_the_layers_each_once_to_all_who_lack_one_of_its_places(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    heard, made = Heard(), list[int]()
+def delivering(heard: Heard, found: Found, events: list[Any]) -> Delivery:
+    hub, shipping = cast(Hub, heard), cast(Shipping, heard)
+    one = Delivery(hub, shipping, cast(Sources, None), cast(Relays, None), events.append, lambda *given: None)
+    one._found = found
+    return one
+
+
+def pages_of(heard: Heard, node: str) -> list[m.BlobChunks]:
+    return [page for name, page in heard.told if isinstance(page, m.BlobChunks) and name == node]
+
+
+async def test_digests_are_told_in_the_order_of_layers_each_once_to_all_who_lack_one_of_its_places() -> None:
+    heard = Heard()
     twice, once = bytes(32), bytes([1]) * 32
     layers = (m.Layer(twice, 1), m.Layer(once, 1), m.Layer(twice, 1))
-
-    async def manifest(self: Delivery, found: Found, index: int) -> Manifest:
-        made.append(index)
-        return Manifest(layers[index].diff_id, 1, (BLOB,), 1)
-
-    monkeypatch.setattr(Delivery, "_manifest", manifest)
-    one = Delivery(
-        cast(Hub, heard), cast(Shipping, heard), cast(Sources, None), cast(Relays, None), [].append, print
-    )
-    found = Found(NAME, "x", ImageContent.__new__(ImageContent))
+    manifests = tuple(Manifest(layer.diff_id, 1, (BLOB,), 1) for layer in layers)
+    found = Found(NAME, "x", ImageContent.__new__(ImageContent), manifests=manifests)
     object.__setattr__(found.content, "layers", layers)
-    await one._tell_manifests(found, {"n1": 0, "n2": 2})
+    await delivering(heard, found, [])._tell_digests(found, {"n1": 0, "n2": 2})
     told = [(node, page.blob) for node, page in heard.told if isinstance(page, m.BlobChunks)]
     assert told == [("n1", twice), ("n2", twice), ("n1", once)]
-    assert sorted(made) == [1, 2]
+
+
+async def test_a_damaged_layer_fails_the_image_and_no_node_can_have_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob, "PAGE_BYTES", 256 << 10)
+    layer = os.urandom(1 << 20)
+    damaged = layer[:-1] + bytes([layer[-1] ^ 4])
+    path = tmp_path / "layer"
+    path.write_bytes(damaged)
+    described = m.Layer(hashlib.sha256(layer).digest(), len(layer))
+    content = ImageContent.__new__(ImageContent)
+    object.__setattr__(content, "layers", (described,))
+    heard, events = Heard(), list[Any]()
+    found = Found(NAME, "the archive x.tar", content, spans=(Span(path, 0, len(layer)),))
+    one = delivering(heard, found, events)
+    shipping = one.shipping = Shipping(cast(Hub, heard), events.append, print)
+    await one._tell_digests(found, {"n1": 0})
+    (failed,) = events
+    assert failed.error.startswith("cannot read a layer of the archive x.tar: its layer")
+    assert failed.error.endswith("is damaged: it does not match its digest")
+    told = sum(len(page.digests) for page in pages_of(heard, "n1"))
+    assert 0 < told < 4
+    gives = [
+        isinstance(shipping._answer(m.ChunkGet(described.diff_id, index)), m.Chunk) for index in range(4)
+    ]
+    assert gives[3] is False
+    assert gives[:told] == [True] * told

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from phalanx.protocol import blob
 from phalanx.protocol.blob import (
     WINDOW,
+    BlobMismatch,
     ChunkMismatch,
     Download,
     Manifest,
-    ManifestBuilder,
     chunk_count,
     chunk_length,
     layer_chunk_bytes,
+    make_pages,
+    with_page,
 )
 from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.messages import CHUNK_BYTES, CHUNK_BYTES_MIN, CHUNKS_PER_PAGE, BlobChunks
@@ -108,16 +113,24 @@ class Fetch(RuleBasedStateMachine):
 TestFetch = Fetch.TestCase
 
 
+def put_together(pages: Iterable[BlobChunks]) -> Manifest:
+    manifest = None
+    for page in pages:
+        manifest = with_page(manifest, page)
+    assert manifest is not None
+    return manifest
+
+
 @pytest.mark.parametrize("count", [0, 1, CHUNKS_PER_PAGE, CHUNKS_PER_PAGE + 1, 3 * CHUNKS_PER_PAGE])
 def test_a_manifest_of_any_length_comes_back_from_its_pages(count: int) -> None:
     manifest = Manifest(bytes(32), count * CHUNK_BYTES, tuple(digest(bytes([n % 256])) for n in range(count)))
-    builder = ManifestBuilder()
-    *early, last = manifest.pages()
-    assert all(builder.add(page) is None for page in early)
-    assert builder.add(last) == manifest
+    pages = manifest.pages()
+    assert put_together(pages) == manifest
+    wholes = [put_together(pages[:some]).whole for some in range(1, len(pages) + 1)]
+    assert wholes == [False] * (len(pages) - 1) + [True]
 
 
-def test_pages_that_do_not_fit_together_are_refused() -> None:
+def test_pages_that_do_not_fit_together_are_refused_and_change_nothing() -> None:
     size = (CHUNKS_PER_PAGE + 1) * CHUNK_BYTES
     first = BlobChunks(bytes(32), size, 0, (bytes(32),) * CHUNKS_PER_PAGE)
     for second in (
@@ -128,15 +141,90 @@ def test_pages_that_do_not_fit_together_are_refused() -> None:
         BlobChunks(bytes(32), size, CHUNKS_PER_PAGE, (bytes(32),) * 2),
         BlobChunks(bytes(32), size, CHUNKS_PER_PAGE, (bytes(32),), CHUNK_BYTES // 2),
     ):
-        builder = ManifestBuilder()
-        assert builder.add(first) is None
+        manifest = with_page(None, first)
         with pytest.raises(RemoteError):
-            builder.add(second)
+            with_page(manifest, second)
+        assert manifest.pages() == [first]
 
 
 def test_a_page_without_its_beginning_is_refused() -> None:
     with pytest.raises(RemoteError, match="does not fit"):
-        ManifestBuilder().add(BlobChunks(bytes(32), CHUNK_BYTES, 1, (bytes(32),)))
+        with_page(None, BlobChunks(bytes(32), CHUNK_BYTES, 1, (bytes(32),)))
+
+
+def test_a_first_page_begins_anew_and_leaves_what_was_begun_before_as_it_is() -> None:
+    pages = manifest_of(content(9 * CHUNK_BYTES_MIN), CHUNK_BYTES_MIN).pages()
+    half = BlobChunks(pages[0].blob, pages[0].size, 0, pages[0].digests[:4], CHUNK_BYTES_MIN)
+    before = with_page(None, half)
+    again = with_page(before, pages[0])
+    assert (again.whole, before.whole, len(before.digests)) == (True, False, 4)
+
+
+def test_a_chunk_whose_digest_is_not_known_yet_is_not_taken() -> None:
+    data = content(3 * CHUNK_BYTES_MIN)
+    whole = manifest_of(data, CHUNK_BYTES_MIN)
+    some = Manifest(whole.blob, whole.size, whole.digests[:2], CHUNK_BYTES_MIN)
+    pieces = [data[n : n + CHUNK_BYTES_MIN] for n in range(0, len(data), CHUNK_BYTES_MIN)]
+    some.verify(1, pieces[1])
+    with pytest.raises(ChunkMismatch, match="of 2 are known"):
+        some.verify(2, pieces[2])
+    download = Download(some)
+    assert download.to_ask() == [0, 1]
+    for index in (0, 1):
+        download.on_chunk(index, pieces[index])
+    assert not download.complete
+    some.add(BlobChunks(whole.blob, whole.size, 2, whole.digests[2:], CHUNK_BYTES_MIN))
+    assert download.to_ask() == [2]
+
+
+# --- digests told while they are made
+
+
+@given(
+    size=st.integers(0, 50),
+    page=st.integers(1, 20),
+    damaged=st.none() | st.floats(0, 1, exclude_max=True),
+    cut=st.integers(0, 8),
+)
+def test_the_last_page_comes_only_of_a_blob_that_is_what_its_digest_says(
+    size: int, page: int, damaged: float | None, cut: int
+) -> None:
+    data = content(size)
+    whole = manifest_of(data, 4)
+    read = bytearray(data[: max(0, size - cut)])
+    if damaged is not None and read:
+        read[int(damaged * len(read))] ^= 4
+    chunks = (bytes(read[n : n + 4]) for n in range(0, len(read), 4))
+    told: list[BlobChunks] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blob, "PAGE_BYTES", page)
+        try:
+            told.extend(make_pages(whole.blob, size, chunks, 4))
+        except BlobMismatch:
+            assert bytes(read) != data
+            assert sum(len(one.digests) for one in told) < max(1, whole.count)
+        else:
+            assert bytes(read) == data
+            assert put_together(told) == whole
+            assert max(len(one.digests) for one in told) <= max(1, page // 4)
+
+
+def test_a_page_is_told_before_the_chunks_of_the_next_are_read() -> None:
+    data = content(16)
+    whole = manifest_of(data, 4)
+    read: list[int] = []
+
+    def chunks() -> Iterator[bytes]:
+        for index in range(4):
+            read.append(index)
+            yield data[index * 4 :][:4]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blob, "PAGE_BYTES", 8)
+        pages = make_pages(whole.blob, len(data), chunks(), 4)
+        assert next(pages).digests == whole.digests[:2]
+        assert read == [0, 1]
+        assert [page.digests for page in pages] == [whole.digests[2:]]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +256,6 @@ def test_chunks_of_layers_grow_with_the_image_up_to_the_most_that_travels(total:
 def test_a_manifest_of_small_chunks_comes_back_from_its_pages() -> None:
     data = content(3 * CHUNK_BYTES_MIN + 5)
     manifest = manifest_of(data, CHUNK_BYTES_MIN)
-    builder = ManifestBuilder()
-    assert [builder.add(page) for page in manifest.pages()] == [manifest]
+    assert put_together(manifest.pages()) == manifest
     assert [manifest.length(index) for index in range(4)] == [CHUNK_BYTES_MIN] * 3 + [5]
     assert [manifest.offset(index) for index in range(4)] == [index * CHUNK_BYTES_MIN for index in range(4)]

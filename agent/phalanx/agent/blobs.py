@@ -20,8 +20,8 @@ from phalanx.protocol.blob import (
     ChunkMismatch,
     Download,
     Manifest,
-    ManifestBuilder,
     make_manifest,
+    with_page,
 )
 from phalanx.protocol.errors import ProtocolError, RemoteError
 from phalanx.protocol.messages import (
@@ -74,7 +74,7 @@ class BlobStore:
     send_bulk: Callable[[Message], bool]
     need_bulk: Callable[[], Awaitable[None]]
     held: dict[bytes, Path] = field(default_factory=dict)
-    _builders: dict[bytes, ManifestBuilder] = field(default_factory=dict)
+    _coming: dict[bytes, Manifest] = field(default_factory=dict)
     _manifests: dict[bytes, Manifest] = field(default_factory=dict)
     _more: asyncio.Event = field(default_factory=asyncio.Event)
     _fetches: dict[bytes, _Fetch] = field(default_factory=dict)
@@ -84,25 +84,27 @@ class BlobStore:
 
     def on_chunks(self, page: BlobChunks) -> None:
         """A page of a manifest. Raises RemoteError for pages that do not fit together."""
-        builder = self._builders.setdefault(page.blob, ManifestBuilder())
-        manifest = builder.add(page)
-        if manifest is not None:
-            del self._builders[page.blob]
-            self._manifests[page.blob] = manifest
-            self._more.set()
+        manifest = self._coming[page.blob] = with_page(self._coming.get(page.blob), page)
+        if manifest.whole:
+            self._manifests[page.blob] = self._coming.pop(page.blob)
+        self._more.set()
 
     def expect_anew(self, blobs: Iterable[bytes]) -> None:
         """New manifests of these will come: another image may have a layer in chunks of another size."""
         for blob in blobs:
             self._manifests.pop(blob, None)
-            self._builders.pop(blob, None)
+            self._coming.pop(blob, None)
 
     async def manifest(self, blob: bytes) -> Manifest:
-        """The manifest of a blob, waited for."""
-        while blob not in self._manifests:
-            self._more.clear()
-            await self._more.wait()
-        return self._manifests[blob]
+        """The manifest of a blob, waited for until its first page is here; the others are added to it."""
+        while (found := self._coming.get(blob) or self._manifests.get(blob)) is None:
+            await self.more()
+        return found
+
+    async def more(self) -> None:
+        """Wait until a page of any manifest comes."""
+        self._more.clear()
+        await self._more.wait()
 
     async def fetch(self, message: BlobFetch) -> Path:
         """Get a blob whose manifest came before, for one user more. Raises BlobError."""

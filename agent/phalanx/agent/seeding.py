@@ -80,7 +80,7 @@ class Seeding:
         return spools
 
     def _tell(self, message: ImageSeed, found: exported.Seed) -> None:
-        for manifest in dict.fromkeys(found.manifests):
+        for manifest in {one.blob: one for one in found.manifests}.values():
             for page in manifest.pages():
                 self.session.send(page)
         content = found.content

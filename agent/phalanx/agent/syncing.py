@@ -35,6 +35,7 @@ from phalanx.agent.runtimes.engine import EngineClient
 from phalanx.agent.runtimes.layers import Span
 from phalanx.agent.session import Session
 from phalanx.agent.starvation import Starvation
+from phalanx.protocol.blob import Manifest
 from phalanx.protocol.image import ImageContent
 from phalanx.protocol.messages import (
     Chunk,
@@ -109,15 +110,23 @@ class Syncing:
             self._pull.parents_changed(self._stripes)
 
     async def _add(self, wanted: list[bytes]) -> None:
-        """Read each layer from the moment at which its digests are here: the next are made meanwhile."""
+        """Read each layer as soon as its first digests are here: the next are made meanwhile."""
         try:
             for diff_id in wanted:
-                manifest = await self.session.blobs.manifest(diff_id)
-                if self._pull is not None:
-                    await asyncio.to_thread(self._pull.add, manifest)
+                await self._follow(await self.session.blobs.manifest(diff_id))
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for the layers for ever
             self._trouble = str(error) or type(error).__name__
             self._news.set()
+
+    async def _follow(self, manifest: Manifest) -> None:
+        """Read a layer until its last digest is known; no digest of the next one is told before."""
+        if self._pull is None:
+            return
+        await asyncio.to_thread(self._pull.add, manifest)
+        self._pull.more_known()  # some may have come while it was added
+        while not manifest.whole:
+            await self.session.blobs.more()
+            self._pull.more_known()
 
     def _make_pull(self, count: int) -> Pull:
         return Pull(

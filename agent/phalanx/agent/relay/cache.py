@@ -61,25 +61,24 @@ class BlobCache:
         self._limit = limit_bytes
         self._reserve = reserve_bytes
         self._lock = threading.Lock()
-        self._spools: dict[tuple[bytes, int], tuple[Spool, int]] = {}
+        self._users: dict[Spool, int] = {}
 
     def open(self, manifest: Manifest) -> Spool:
-        """The blob, whole or to be fetched: one object for all who open it. To be closed with ``close``."""
-        key = manifest.blob, manifest.chunk_bytes
+        """The blob, whole or to be fetched: one object for all who open it by the same manifest. To be closed
+        with ``close``."""
         with self._lock:
-            spool, users = self._spools.get(key) or (Spool(self._path(manifest.blob), manifest), 0)
-            self._spools[key] = spool, users + 1
+            same = (spool for spool in self._users if _are_same(spool.manifest, manifest))
+            spool = next(same, None) or Spool(self._path(manifest.blob), manifest)
+            self._users[spool] = self._users.get(spool, 0) + 1
         return spool
 
     def close(self, spool: Spool) -> None:
         """One user of the blob less; with the last one it may be evicted."""
-        key = spool.manifest.blob, spool.manifest.chunk_bytes
         with self._lock:
-            _, users = self._spools.get(key, (spool, 0))
+            users = self._users.pop(spool, 0)
             if users > 1:
-                self._spools[key] = spool, users - 1
+                self._users[spool] = users - 1
                 return
-            self._spools.pop(key, None)
         spool.close()
 
     def claim(self, spool: Spool, stopped: Callable[[], bool] = never) -> bool:
@@ -100,7 +99,7 @@ class BlobCache:
         """Where a blob lies whole, None when it does not."""
         path = self._path(diff_id)
         with self._lock:
-            held = [spool for (blob, _), (spool, _) in self._spools.items() if blob == diff_id]
+            held = [spool for spool in self._users if spool.manifest.blob == diff_id]
         if any(spool.whole and spool.manifest.size == size for spool in held):
             return path
         try:
@@ -150,7 +149,7 @@ class BlobCache:
         Raises SpoolError when there is too little even so.
         """
         with self._lock:
-            spools = [spool for spool, _ in self._spools.values()]
+            spools = list(self._users)
         needed = size + sum(s.manifest.size - s.verified for s in spools if s.writing)
         self._evict(needed)
         free = self._free()
@@ -205,6 +204,11 @@ class BlobCache:
 
     def _path(self, blob: bytes) -> Path:
         return self.folder / blob.hex()
+
+
+def _are_same(one: Manifest, other: Manifest) -> bool:
+    """Whether they stay equal: digests may still be added to the one and not to the other."""
+    return one is other or (one.whole and one == other)
 
 
 def _beside(path: Path, suffix: str) -> Path:

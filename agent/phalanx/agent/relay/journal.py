@@ -23,10 +23,10 @@ class Journal:
         head = _MAGIC + manifest.chunk_bytes.to_bytes(4, "big")
         self._file: Descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         fd = self._file.number
-        self.marked: list[int] = []
+        self.marked: set[int] = set()  # by an earlier transfer
         if os.pread(fd, _HEAD_BYTES, 0) == head:
-            marks = os.pread(fd, len(manifest.digests), _HEAD_BYTES)
-            self.marked = [index for index, mark in enumerate(marks) if mark]
+            marks = os.pread(fd, manifest.count, _HEAD_BYTES)
+            self.marked = {index for index, mark in enumerate(marks) if mark}
         else:
             os.ftruncate(fd, 0)
             write_all(fd, head, 0)

@@ -30,8 +30,9 @@ from phalanx.protocol.messages import Chunk, ChunkRefused
 
 
 class Pull:
-    """One fetch of ``count`` blobs, in the order in which ``add`` gives their manifests; those are read while
-    others are still to come. ``tell`` gets every event, from any thread, and must not block.
+    """One fetch of ``count`` blobs, in the order in which ``add`` gives their manifests. What is known of
+    them is read while others, and more of their digests (``more_known``), are still to come. ``tell`` gets
+    every event, from any thread, and must not block.
 
     ``ask`` asks the controller for a chunk over the bulk link, False when that is down; what comes then is
     handed in by ``on_chunk``. ``run_id`` and ``node`` are what the tickets were made for. ``opened`` gets
@@ -75,8 +76,12 @@ class Pull:
         spool = self._cache.open(manifest)
         self._opened(spool)
         self._desk.wanted.add(spool)
+        self.more_known()
+
+    def more_known(self) -> None:
+        """Digests were added to a manifest: there may be more to ask for."""
         with self._desk.changing():
-            pass  # there may be more to ask for now
+            pass
 
     def start(self, stripes: Sequence[messages.Stripe]) -> None:
         """Begin to read."""
@@ -165,7 +170,7 @@ class Pull:
         self._settle()
 
     def _awaited(self, place: int) -> Spool | None:
-        """A blob, once its manifest is there; None when the pull is over before."""
+        """A blob, once its manifest has begun to come; None when the pull is over before."""
         desk = self._desk
         with desk.changed:
             desk.changed.wait_for(lambda: desk.over or len(desk.wanted.spools) > place)

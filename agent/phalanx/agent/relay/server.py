@@ -261,4 +261,4 @@ class RelayServer:
 
     def _spool(self, get: ChunkGet) -> Spool | None:
         spool = self._served.spools.get(get.blob)
-        return spool if spool is not None and get.index < len(spool.manifest.digests) else None
+        return spool if spool is not None and get.index < spool.manifest.count else None

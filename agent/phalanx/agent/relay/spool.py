@@ -15,7 +15,7 @@ from pathlib import Path
 
 from phalanx.agent.relay.descriptor import Descriptor, open_own, write_all
 from phalanx.agent.relay.journal import Journal
-from phalanx.protocol.blob import Manifest
+from phalanx.protocol.blob import ChunkMismatch, Manifest
 
 #: Bytes of the file that are read at a time to hash the whole.
 _READ_BYTES = 1 << 20
@@ -33,6 +33,7 @@ def never() -> bool:
 class Spool:
     """A blob at ``path``, or at ``path``.part until it is whole. Safe to use from any thread.
 
+    Digests may be added to ``manifest`` while it is written: what has none yet is not missing, nor kept.
     ``whole``: all is there, matches its digest and has its name. ``writing``: it is ours to write.
     """
 
@@ -45,7 +46,7 @@ class Spool:
         self.writing = False
         #: bytes that are verified and written
         self.verified = 0
-        self._have = bytearray(len(manifest.digests))
+        self._have = bytearray(manifest.count)
         self._spoiled = ""
         self._changed = threading.Condition()
         self._file: Descriptor | None = None
@@ -64,8 +65,9 @@ class Spool:
         return 0 <= index < len(self._have) and self._have[index] == 1
 
     def missing(self, first: int, step: int) -> Iterator[int]:
-        """Chunks from ``first`` on in steps that are not there."""
-        return (index for index in range(first, len(self._have), step) if not self._have[index])
+        """Chunks from ``first`` on in steps whose digests are known and that are not there."""
+        known = len(self.manifest.digests)
+        return (index for index in range(first, known, step) if not self._have[index])
 
     def wait_for(self, index: int, timeout_s: float, stopped: Callable[[], bool] = never) -> bool:
         """Whether the chunk is there; waits for it until ``stopped``, which is looked at after a ``wake``."""
@@ -125,7 +127,8 @@ class Spool:
     def claim(self, stopped: Callable[[], bool] = never) -> bool:
         """Become the one who writes it. False while someone else does, and when it is whole.
 
-        Takes up what an earlier transfer has left; its chunks are verified again. Raises SpoolError.
+        Takes up what an earlier transfer has left; its chunks are verified again, those whose digests are not
+        known yet by ``recall``. Raises SpoolError.
         """
         if self.adopt():
             return False
@@ -166,21 +169,33 @@ class Spool:
                 self._forget()
             self._file = file
         self._journal = Journal(self.bitmap, self.manifest)
-        self._verify_again(file, self._journal.marked, stopped)
+        for index in sorted(self._journal.marked):
+            if stopped():
+                break
+            self.recall(index)
         return True
 
     def _forget(self) -> None:
         self._have = bytearray(len(self._have))
         self.verified = 0
 
-    def _verify_again(self, file: Descriptor, marked: list[int], stopped: Callable[[], bool]) -> None:
-        for index in marked:
-            if stopped():
-                return
-            length = self.manifest.length(index)
-            payload = os.pread(file.number, length, self.manifest.offset(index))
-            if hashlib.sha256(payload).digest() == self.manifest.digests[index]:
+    def recall(self, index: int) -> bool:
+        """Whether a chunk is there because an earlier transfer has left it, and it was verified just now."""
+        with self._changed:
+            file, journal = self._file, self._journal
+            known = len(self.manifest.digests)
+            if file is None or journal is None or index >= known or index not in journal.marked:
+                return False
+            journal.marked.remove(index)
+        try:
+            payload = os.pread(file.number, self.manifest.length(index), self.manifest.offset(index))
+            self.manifest.verify(index, payload)
+        except (ChunkMismatch, OSError):
+            return False  # it is fetched like any other
+        with self._changed:
+            if self._journal is journal:  # it is still ours
                 self._have_it(index)
+        return self.has(index)
 
     def _have_it(self, index: int) -> None:
         with self._changed:
@@ -222,7 +237,7 @@ class Spool:
         whole = hashlib.sha256()
         buffer = memoryview(bytearray(_READ_BYTES))
         try:
-            for index in range(len(self.manifest.digests)):
+            for index in range(self.manifest.count):
                 while not self.wait_for(index, 1.0, lambda: stopped() or not self.writing):
                     if self._spoiled:
                         raise SpoolError(self._spoiled)
@@ -271,7 +286,7 @@ class Spool:
     def unclaim(self) -> None:
         """Leave it for whoever goes on with it, here or in another process."""
         with self._changed:
-            if self.writing and not self.verified:
+            if self.writing and not self.verified and not (self._journal and self._journal.marked):
                 self.discard()
             elif self.writing and self._file is not None:
                 self._file.unlock()

@@ -198,6 +198,12 @@ class Stripe:
             if want is None:
                 return
             spool, index = want
+            if spool.recall(index):
+                wanted.came(spool.manifest.blob, index)
+                self._desk.on_kept()
+                if outstanding:  # a parent must not wait until all that was left here is verified
+                    return
+                continue
             outstanding[spool.manifest.blob, index] = spool
             self._window = window(spool.manifest.chunk_bytes)
             source.ask(spool.manifest.blob, index)

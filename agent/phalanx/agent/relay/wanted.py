@@ -58,12 +58,13 @@ class Wanted:
         blob = spool.manifest.blob
         key = blob, stripe, of
         start = self._from.get(key, stripe)
+        known = len(spool.manifest.digests)  # before a look at each of them: they may become more meanwhile
         for index in spool.missing(start, of):
             if (blob, index) not in self._asked:
                 self._asked.add((blob, index))
                 self._from[key] = index + of
                 return index
-        self._from[key] = max(start, len(spool.manifest.digests))
+        self._from[key] = start + of * len(range(start, known, of))
         return None
 
     def came(self, blob: bytes, index: int) -> None:

@@ -20,8 +20,8 @@ from phalanx.protocol.blob import (
     ChunkMismatch,
     Download,
     Manifest,
-    ManifestBuilder,
     chunk_count,
+    with_page,
 )
 from phalanx.protocol.errors import ProtocolError, RemoteError
 from phalanx.protocol.messages import (
@@ -91,7 +91,7 @@ class Pulling:
     run_dir: Path
     single_case: bool
     record: Callable[[Event], None]
-    _builders: dict[tuple[str, bytes], ManifestBuilder] = field(default_factory=dict)
+    _coming: dict[tuple[str, bytes], Manifest] = field(default_factory=dict)
     _manifests: dict[str, dict[bytes, Manifest]] = field(default_factory=dict)
     _waiting: dict[str, deque[_Offered | Callable[[], None]]] = field(default_factory=dict)
     _current: dict[str, _Pull] = field(default_factory=dict)
@@ -109,10 +109,9 @@ class Pulling:
         if chunks > MOST_CHUNKS or len(known) >= MOST_MANIFESTS:
             raise RemoteError(f"{len(known)} manifests are held, this one is for {message.size} bytes")
         key = (node, message.blob)
-        manifest = self._builders.setdefault(key, ManifestBuilder()).add(message)
-        if manifest is not None:
-            del self._builders[key]
-            known[message.blob] = manifest
+        manifest = self._coming[key] = with_page(self._coming.get(key), message)
+        if manifest.whole:
+            known[message.blob] = self._coming.pop(key)
 
     def on_offer(self, node: str, message: Message, spawn: Callable[..., object]) -> None:
         """A node offers a file of a case."""

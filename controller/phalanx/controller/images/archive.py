@@ -2,7 +2,7 @@
 
 A docker archive or OCI layout, as a tar or a folder. Layers of an uncompressed tar stay where they are; what
 is compressed is unpacked once. Every layer is read to its end and must be what the image's configuration
-names, so that a damaged file is told here and not by a thousand nodes.
+names, so that a damaged file is told here and not by a thousand nodes; none of them ever has the whole of it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from phalanx.protocol.blob import Manifest, make_manifest
+from phalanx.protocol.blob import BlobMismatch, make_pages
 from phalanx.protocol.image import ImageContent, ImageFormatError, config_diff_ids
 from phalanx.protocol.image_archive import blob_name
 from phalanx.protocol.image_index import Held, check_packing, choose, find_images, gunzip, packing
 from phalanx.protocol.image_tar import Member, members
-from phalanx.protocol.messages import Layer
+from phalanx.protocol.messages import BlobChunks, Layer
 
 from .login import ImageSourceError
 from .staging import PIECE_BYTES, Stage, write
@@ -141,17 +141,18 @@ def _located(image: Held, packed: list[Span], stage: Stage) -> Content:
     return Content(ImageContent(image.config, layers), spans, image.names)
 
 
-def span_manifest(span: Span, layer: Layer, chunk_bytes: int) -> Manifest:
-    """The digests of a layer's chunks, in one pass over it. Blocks.
+def span_pages(span: Span, layer: Layer, chunk_bytes: int) -> Iterator[BlobChunks]:
+    """The digests of a layer's chunks, page by page, in one pass over it. Each step blocks.
 
-    Raises ImageFormatError when it is not the layer that the image names, OSError when it cannot be read.
+    Raises ImageFormatError instead of the last page when it is not the layer that the image names, OSError
+    when it cannot be read.
     """
-    made = make_manifest(_chunks(span, chunk_bytes), chunk_bytes)
-    if (made.blob, made.size) != (layer.diff_id, layer.size):
+    try:
+        yield from make_pages(layer.diff_id, layer.size, _chunks(span, chunk_bytes), chunk_bytes)
+    except BlobMismatch as error:
         raise ImageFormatError(
             f"its layer {layer.diff_id.hex()[:12]} is damaged: it does not match its digest"
-        )
-    return made
+        ) from error
 
 
 def layer_sizes(path: Path, reference: str) -> tuple[int, ...]:

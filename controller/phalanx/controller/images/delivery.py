@@ -8,9 +8,8 @@ who read from the login node.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from ..fleet import events as ev
 from ..fleet import instructions as ins
 from ..fleet.hub import Hub
 from ..fleet.shipping import Held, Shipping
-from .archive import span_manifest
+from .archive import span_pages
+from .digests import tell_digests
 from .login import ImageSourceError
 from .pace import Pace
 from .planner import CONTROLLER
@@ -34,8 +34,6 @@ LOOK_S = 0.4
 #: Bytes per second that a node which reads from the source itself should get. Below half of it another
 #: takes its place for a moment, to see whether the node is slow or the source. Any fabric gives more.
 EXPECTED = 10e6
-#: Layers that are hashed at a time: a core has two digests to make of every byte (about 0.7 GB/s).
-HASHERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 #: Seconds after which a node to which nobody gives anything gets new tickets for the same parents.
 FRESH_S = 5.0
 
@@ -169,42 +167,27 @@ class Delivery:
             self.hub.tell([node], sync)
         totals = {node: reader.total for node, reader in self._readers.items()}
         self._pace = Pace(totals, layer_chunk_bytes(content.size), wanted.fanout, EXPECTED)
-        await self._tell_manifests(found, wanted.first)
+        await self._tell_digests(found, wanted.first)
 
-    async def _tell_manifests(self, found: Found, first: dict[str, int]) -> None:
-        """Layer by layer: the first is on its way while the next ones are hashed."""
+    async def _tell_digests(self, found: Found, first: dict[str, int]) -> None:
+        """Layer by layer, each to those who lack it."""
         layers = found.content.layers
-        begin, turn = min(first.values(), default=0), asyncio.Semaphore(HASHERS)
+        begin = min(first.values(), default=0)
         # The last place of each: whoever lacks what is there needs its digests.
         places = {layer.diff_id: place for place, layer in enumerate(layers) if place >= begin}
-        making = [
-            (place, asyncio.create_task(self._in_turn(turn, found, place), name=f"digests of layer {place}"))
-            for place in places.values()  # in the order of their first places
-        ]
+
+        def tell(place: int, manifest: Manifest, page: m.BlobChunks) -> None:
+            if found.spans:
+                span = found.spans[place]
+                self.shipping.hold(Held(manifest, span.path, span.offset))
+            self.hub.tell([node for node, start in first.items() if start <= place], page)
+
         try:
-            for place, task in making:
-                manifest = await task
-                for page in manifest.pages():
-                    self.hub.tell([node for node, start in first.items() if start <= place], page)
-        except (ImageFormatError, OSError) as error:
-            self.no_source(found.reference, f"cannot read a layer of {found.where}: {error}")
-        finally:
-            for _, task in making:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in making), return_exceptions=True)
-
-    async def _in_turn(self, turn: asyncio.Semaphore, found: Found, index: int) -> Manifest:
-        async with turn:
-            return await self._manifest(found, index)
-
-    async def _manifest(self, found: Found, index: int) -> Manifest:
-        if found.manifests:
-            return found.manifests[index]
-        span, layer = found.spans[index], found.content.layers[index]
-        chunk_bytes = layer_chunk_bytes(found.content.size)
-        manifest = await asyncio.to_thread(span_manifest, span, layer, chunk_bytes)
-        self.shipping.hold(Held(manifest, span.path, span.offset))
-        return manifest
+            # in the order of their first places
+            await tell_digests({place: _pages(found, place) for place in places.values()}, tell)
+        except* (ImageFormatError, OSError) as failed:
+            words = f"cannot read a layer of {found.where}: {failed.exceptions[0]}"
+            self.no_source(found.reference, words)
 
     def change_parents(self, wanted: ins.ChangeParents) -> None:
         """Nodes read from others from now on."""
@@ -297,6 +280,13 @@ class Delivery:
             slowest=slowest,
             transfer_s=round(reader.took_s, 3),
         )
+
+
+def _pages(found: Found, place: int) -> Iterator[m.BlobChunks]:
+    """The digests of a layer: known of one that a node seeds, made of one that lies here."""
+    if found.manifests:
+        return iter(found.manifests[place].pages())
+    return span_pages(found.spans[place], found.content.layers[place], layer_chunk_bytes(found.content.size))
 
 
 def staging(run_dir: Path, request: int) -> Path:
