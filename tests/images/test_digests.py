@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,21 @@ async def test_a_layer_is_told_after_all_of_those_before_it_and_then_in_few_page
     assert told.pages[:2] == [(4, range(1)), (4, range(1, 2))]
     assert [index for place, page in told.pages if place == 1 for index in page] == [0, 1, 2]
     assert len(told.pages) < 5
+
+
+async def test_where_telling_takes_long_there_is_rest_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, told, clock, rests = Reading(3, allowed=1), Told(), itertools.count(step=2.5), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        layer.allow(2)
+        assert await asyncio.to_thread(layer.over.wait, 10)
+
+    monkeypatch.setattr(digests, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(digests, "sleep", sleep)
+    await tell_digests({0: layer.pages()}, told)
+    assert set(rests) == {2.5 * digests.REST}
+    assert [index for _, page in told.pages for index in page] == [0, 1, 2]
 
 
 async def test_the_last_page_of_a_damaged_layer_is_not_told() -> None:
