@@ -192,7 +192,8 @@ class Controller:
     def _serve(self, node: str, wanted: m.ChunkGet) -> None:
         start = wanted.index * m.CHUNK_BYTES
         payload = self.blobs[wanted.blob][start : start + m.CHUNK_BYTES]
-        self.hub.tell_bulk(node, m.Chunk(wanted.blob, wanted.index, self.spoil.pop(wanted.index, payload)))
+        payload = self.spoil.pop(wanted.index, payload)
+        self.hub.tell_bulk(node, m.Chunk(wanted.blob, wanted.index, payload=payload))
 
     async def open_case(
         self, case: str = "demo", *, ranks: tuple[int, ...] = (0,), **spec: Any

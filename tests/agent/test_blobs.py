@@ -57,7 +57,7 @@ class Store:
         while not task.done():
             while self.asked:
                 index = self.asked.pop()
-                self.store.on_chunk(m.Chunk(manifest.blob, index, chunks_of(content)[index]))
+                self.store.on_chunk(m.Chunk(manifest.blob, index, payload=chunks_of(content)[index]))
             await asyncio.sleep(0.001)
 
 
@@ -125,7 +125,7 @@ async def test_a_fetch_goes_on_after_a_break_and_asks_for_nothing_it_has(other: 
     while len(other.asked) < WINDOW:
         await asyncio.sleep(0.001)
     for index in (0, 1):
-        other.store.on_chunk(m.Chunk(manifest.blob, index, chunks_of(CONTENT)[index]))
+        other.store.on_chunk(m.Chunk(manifest.blob, index, payload=chunks_of(CONTENT)[index]))
     # the new link stands before the chunks of the old one are written
     other.asked.clear()
     other.store.bulk_is_up()
@@ -153,7 +153,7 @@ async def test_a_flood_of_chunks_costs_the_link(other: Store) -> None:
     await asyncio.sleep(0)
     with pytest.raises(RemoteError, match="more chunks"):
         for _ in range(100):
-            other.store.on_chunk(m.Chunk(manifest.blob, 0, b""))
+            other.store.on_chunk(m.Chunk(manifest.blob, 0, payload=b""))
     with pytest.raises(BlobError):
         await task
 
@@ -204,7 +204,7 @@ async def test_what_is_offered_is_served_and_a_changed_or_linked_file_is_not(
         await other.store.serve(m.ChunkGet(manifest.blob, index))
         return other.sent[-1]
 
-    assert await served() == m.Chunk(manifest.blob, 0, b"a,b\n")
+    assert await served() == m.Chunk(manifest.blob, 0, payload=b"a,b\n")
     assert isinstance(await served(1), m.ChunkRefused)
     (results / "perf.csv").write_bytes(b"a,c\n")
     assert isinstance(await served(), m.ChunkRefused)
@@ -271,7 +271,7 @@ async def test_a_file_that_two_cases_offer_is_offered_until_both_are_gone(
         manifest = await other.store.offer(tmp_path / case, "perf.csv")
     other.store.forget(tmp_path / "b")
     await other.store.serve(m.ChunkGet(manifest.blob, 0))
-    assert other.sent[-1] == m.Chunk(manifest.blob, 0, b"1")
+    assert other.sent[-1] == m.Chunk(manifest.blob, 0, payload=b"1")
     other.store.forget(tmp_path / "a")
     await other.store.serve(m.ChunkGet(manifest.blob, 0))
     assert isinstance(other.sent[-1], m.ChunkRefused)

@@ -43,7 +43,7 @@ class Node:
         content = self.held[message.blob]
         payload = content[message.index * CHUNK_BYTES : (message.index + 1) * CHUNK_BYTES]
         if self.answers:
-            chunk = self.spoil(m.Chunk(message.blob, message.index, payload))
+            chunk = self.spoil(m.Chunk(message.blob, message.index, payload=payload))
             asyncio.get_running_loop().call_soon(self.pulling.on_chunk, node, chunk)
         return True
 
@@ -131,7 +131,7 @@ async def test_a_second_file_of_one_name_never_replaces_the_first(tmp_path: Path
 
 async def test_a_corrupt_chunk_leaves_no_file(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.spoil = lambda chunk: m.Chunk(chunk.blob, chunk.index, b"?" * len(chunk.payload))
+    node.spoil = lambda chunk: m.Chunk(chunk.blob, chunk.index, payload=b"?" * len(chunk.payload))
     node.offer("x", b"content")
     (collected,) = await node.all_in()
     assert "does not match its digest" in collected.error
@@ -182,7 +182,7 @@ async def test_a_flood_of_chunks_costs_the_sender_its_connection(tmp_path: Path)
     node.offer("x", b"content")
     while not node.asked:
         await asyncio.sleep(0)
-    chunk = m.Chunk(manifest_of(b"content").blob, 0, b"content")
+    chunk = m.Chunk(manifest_of(b"content").blob, 0, payload=b"content")
     with pytest.raises(RemoteError):
         for _ in range(100):
             node.pulling.on_chunk("n0", chunk)

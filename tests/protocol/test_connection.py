@@ -137,7 +137,7 @@ def test_a_frame_of_the_other_channel_is_refused() -> None:
 def test_a_heartbeat_leaves_before_the_bulk_that_was_queued_first() -> None:
     key = handshake.resume_key(b"k" * 32)
     pair = Pair(hello=on_bulk(), agent_key=key, controller_key=key).shake()
-    chunk = Chunk(bytes(32), 0, bytes(1 << 20))
+    chunk = Chunk(bytes(32), 0, payload=bytes(1 << 20))
     for _ in range(4):
         pair.agent.send(chunk)
     pair.agent.on_time(pair.now + 2.0)

@@ -126,7 +126,7 @@ def test_a_message_above_its_cap_is_not_sent() -> None:
 
 
 def test_the_largest_chunk_and_the_largest_manifest_page_fit_their_frames() -> None:
-    chunk = Chunk(bytes(32), 2**32 - 1, bytes(CHUNK_BYTES))
+    chunk = Chunk(bytes(32), 2**32 - 1, payload=bytes(CHUNK_BYTES))
     page = BlobChunks(bytes(32), 2**63 - 1, 2**32 - 1, (bytes(32),) * 4096)
     for message, sender in ((chunk, Direction.AGENT), (page, Direction.CONTROLLER)):
         (frame,) = frames_of(FrameDecoder(Kind), encode(message))
@@ -136,7 +136,7 @@ def test_the_largest_chunk_and_the_largest_manifest_page_fit_their_frames() -> N
 @pytest.mark.parametrize("length", [0, 1, CHUNK_BYTES])
 def test_a_head_with_its_payload_behind_it_is_the_frame(length: int) -> None:
     payload = bytes(length)
-    assert head(Chunk(bytes(32), 7), length) + payload == encode(Chunk(bytes(32), 7, payload))
+    assert head(Chunk(bytes(32), 7), length) + payload == encode(Chunk(bytes(32), 7, payload=payload))
 
 
 def test_no_head_is_made_of_a_frame_above_its_cap() -> None:

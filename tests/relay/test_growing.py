@@ -41,9 +41,10 @@ class Giver:
         self.asked: list[int] = []
         self.manifest = manifest
 
-        def ask(blob: bytes, index: int) -> bool:
-            self.asked.append(index)
-            self.fetch.pull.on_chunk(Chunk(blob, index, cut(content)[index]))
+        def ask(wanted: ChunkGet) -> bool:
+            self.asked.append(wanted.index)
+            payload = cut(content)[wanted.index]
+            self.fetch.pull.on_chunk(Chunk(wanted.blob, wanted.index, payload=payload))
             return True
 
         self.fetch: Fetch = node.fetch(manifest, ask=ask, trusted=True)

@@ -18,7 +18,7 @@ from phalanx.agent.relay.events import (
     Starved,
 )
 from phalanx.agent.relay.stripe import window
-from phalanx.protocol.messages import BulkSecurity, Chunk, ChunkRefused, Parent
+from phalanx.protocol.messages import BulkSecurity, Chunk, ChunkGet, ChunkRefused, Parent
 
 from tests.relay.conftest import MakeNode
 from tests.relay.nodes import CHUNK, Fetch, Node, blob_of, close, cut, fill, flip, meddling, swallow, until
@@ -242,10 +242,10 @@ def test_the_controller_is_a_parent_over_its_own_link(make_node: MakeNode) -> No
     asked: list[int] = []
     link = {"up": False}
 
-    def ask(blob: bytes, index: int) -> bool:
-        asked.append(index)
+    def ask(wanted: ChunkGet) -> bool:
+        asked.append(wanted.index)
         if link["up"]:
-            fetch.pull.on_chunk(Chunk(blob, index, cut(content)[index]))
+            fetch.pull.on_chunk(Chunk(wanted.blob, wanted.index, payload=cut(content)[wanted.index]))
         return link["up"]
 
     fetch = sink.fetch(manifest, ask=ask)
@@ -262,7 +262,7 @@ def test_a_silent_controller_is_left_like_any_parent(make_node: MakeNode) -> Non
     content, manifest = blob_of(5)
     source, sink = make_node("source"), make_node("sink")
     source.holds(content, manifest)
-    fetch = sink.fetch(manifest, ask=lambda blob, index: True)
+    fetch = sink.fetch(manifest, ask=lambda wanted: True)
     fetch.start([CONTROLLER, source.for_reader("sink")])
     assert fetch.until(ParentLost).node == ""
     fetch.until(PullComplete)
@@ -355,7 +355,7 @@ def test_cancelling_is_prompt_whatever_it_waits_for(make_node: MakeNode) -> None
     assert source.cache.claim(spool)
     source.relay.serve(spool)
     for parents in ([], [[source.for_reader("sink")]], [[CONTROLLER]]):
-        fetch = sink.fetch(manifest, ask=lambda blob, index: True).start(*parents)
+        fetch = sink.fetch(manifest, ask=lambda wanted: True).start(*parents)
         ended = threading.Thread(target=fetch.pull.cancel)
         ended.start()
         ended.join(0.9)

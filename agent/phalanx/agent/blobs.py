@@ -228,7 +228,7 @@ class BlobStore:
         except ProtocolError:
             self.send_bulk(ChunkRefused(message.blob, message.index, "the file changed after it was offered"))
         else:
-            self.send_bulk(Chunk(message.blob, message.index, payload))
+            self.send_bulk(Chunk(message.blob, message.index, payload=payload))
 
     def _place(self, blob: bytes) -> tuple[Path, str] | None:
         held = self.held.get(blob)

@@ -150,13 +150,13 @@ class Syncing:
         except RuntimeError:
             return
 
-    def _ask(self, blob: bytes, index: int) -> bool:
+    def _ask(self, wanted: ChunkGet) -> bool:
         """Ask the controller for a chunk; False while there is no link for that, which is then made."""
         link = self.session.links.bulk
         if link is None or not link.is_open:
             self._call(self.session.spawn, self.session.links.need_bulk(), "bulk link")
             return False
-        self._call(self.session.send_bulk, ChunkGet(blob, index))
+        self._call(self.session.send_bulk, wanted)
         return True
 
     # --- on the loop

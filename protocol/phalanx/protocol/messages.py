@@ -428,19 +428,27 @@ class FetchProgress(Message):
 @message(44, Kind.BULK, BOTH)
 @dataclass(frozen=True, slots=True)
 class ChunkGet(Message):
-    """Send me this chunk. The reader asks for a few at a time: that is the flow control."""
+    """Send me this chunk. The reader asks for a few at a time: that is the flow control.
+
+    ``unpacks``: it may come packed, the reader has what unpacks it.
+    """
 
     blob: Digest
     index: U32
+    unpacks: bool = False
 
 
 @message(45, Kind.BULK, BOTH)
 @dataclass(frozen=True, slots=True)
 class Chunk(Message):
-    """The bytes of one chunk; verified against the manifest before they are written."""
+    """The bytes of one chunk; verified against the manifest before they are written.
+
+    ``packed``: the payload is a zstd frame (RFC 8878) of them, shorter than they are.
+    """
 
     blob: Digest
     index: U32
+    packed: bool = False
     payload: Payload = b""
 
 

@@ -26,7 +26,7 @@ from phalanx.agent.relay.stripe import Desk, Stripe
 from phalanx.agent.relay.wanted import Wanted
 from phalanx.protocol import messages
 from phalanx.protocol.blob import Manifest
-from phalanx.protocol.messages import Chunk, ChunkRefused
+from phalanx.protocol.messages import Chunk, ChunkGet, ChunkRefused
 
 
 class Pull:
@@ -48,7 +48,7 @@ class Pull:
         run_id: str,
         node: str,
         tell: Callable[[PullEvent], None],
-        ask: Callable[[bytes, int], bool] = lambda blob, index: False,
+        ask: Callable[[ChunkGet], bool] = lambda wanted: False,
         opened: Callable[[Spool], None] = lambda spool: None,
         rate_bytes_s: int = 0,
         patience: Patience | None = None,

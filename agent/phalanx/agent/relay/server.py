@@ -6,6 +6,7 @@ a short time, and are the first to go when there are many.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -13,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from phalanx.agent.relay.packer import Packer
 from phalanx.agent.relay.rate import Pacer
 from phalanx.agent.relay.spool import Spool, SpoolError
 from phalanx.agent.relay.strangers import Strangers
@@ -99,6 +101,7 @@ class RelayServer:
         self._context = server_context(certificate) if security is BulkSecurity.TLS else None
         self._bind = bind
         self._pacer = Pacer(rate_bytes_s)
+        self._rate_bytes_s = rate_bytes_s
         self._unsent_s = unsent_s
         self._unknown_s = unknown_s
         self._wait_every_s = wait_every_s
@@ -198,8 +201,7 @@ class RelayServer:
             if self._context is not None:
                 wire.start_tls(self._context, server_side=True)
             self._admit(wire)
-            while not self._served.stopped:
-                self._answer(wire)
+            self._answer_all(wire)
         except (OSError, ProtocolError):
             pass  # it left, was too slow, or breaks the rules: its connection ends, no other
         finally:
@@ -224,24 +226,55 @@ class RelayServer:
 
     # --- those who proved themselves
 
-    def _answer(self, wire: Wire) -> None:
-        """Answer one request, however long it takes until the chunk is there."""
+    def _answer_all(self, wire: Wire) -> None:
+        with contextlib.closing(Packer(wire.sent, self._least_s)) as packer:
+            get = None
+            while not self._served.stopped:
+                get = self._answer(wire, get or self._asked(wire), packer)
+
+    def _least_s(self) -> float:
+        """Seconds that a byte takes to a reader by the cap on the rate."""
+        return len(self._served.readers) / self._rate_bytes_s if self._rate_bytes_s else 0.0
+
+    def _asked(self, wire: Wire) -> ChunkGet:
         get, _ = wire.receive()
         if not isinstance(get, ChunkGet):
             raise RemoteError(f"a reader does not send {type(get).__name__}")
+        return get
+
+    def _answer(self, wire: Wire, get: ChunkGet, packer: Packer) -> ChunkGet | None:
+        """Answer one request, however long it takes until the chunk is there; the next if it was read."""
         until = time.monotonic() + self._unknown_s
         while (spool := self._await_chunk(get)) is None:
             if self._served.stopped:
-                return
+                return None
             if self._spool(get) is None and time.monotonic() >= until:
                 wire.send(ChunkRefused(get.blob, get.index, "not held here"))
-                return
+                return None
             wire.send(RelayWait(get.blob, get.index))
+        following = None
         try:
-            file, offset, length = spool.span(get.index)
-            wire.send_chunk(Chunk(get.blob, get.index), file, offset, length)
+            span = spool.span(get.index)
+            packed = packer.pack(get, span)
+            following = self._look_ahead(wire, packer)
+            if packed:
+                wire.send_packed(Chunk(get.blob, get.index, packed=True), packed)
+            else:
+                wire.send_chunk(Chunk(get.blob, get.index), *span)
         except (SpoolError, Unread) as error:
             wire.send(ChunkRefused(get.blob, get.index, as_words(str(error))))
+        return following
+
+    def _look_ahead(self, wire: Wire, packer: Packer) -> ChunkGet | None:
+        """Where chunks go packed, the next request if it is here: packing begins before this one is sent."""
+        if not (packer.on and wire.waiting()):
+            return None
+        get = self._asked(wire)
+        spool = self._spool(get)
+        if spool is not None and spool.has(get.index):
+            with contextlib.suppress(SpoolError):  # it was withdrawn just now
+                packer.begin(get, spool.span(get.index))
+        return get
 
     def _await_chunk(self, get: ChunkGet) -> Spool | None:
         """The spool with the chunk, waiting a little for both."""

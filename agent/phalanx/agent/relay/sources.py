@@ -36,7 +36,7 @@ class Source(Protocol):
     def read(self) -> int:
         """Bytes that came."""
 
-    def ask(self, blob: bytes, index: int) -> None:
+    def ask(self, wanted: ChunkGet) -> None:
         """Ask for a chunk. Raises SourceLost, OSError."""
 
     def receive(self) -> tuple[Message, bytes | memoryview]:
@@ -121,9 +121,9 @@ class RelaySource:
                 lost = error
         raise lost
 
-    def ask(self, blob: bytes, index: int) -> None:
+    def ask(self, wanted: ChunkGet) -> None:
         """See Source."""
-        self._connected().send(ChunkGet(blob, index))
+        self._connected().send(wanted)
 
     def receive(self) -> tuple[Message, memoryview]:
         """See Source."""
@@ -155,17 +155,17 @@ class RelaySource:
 class ControllerSource:
     """The controller. ``ask`` is False while the link to it is down; chunks are handed in by ``give``."""
 
-    def __init__(self, ask: Callable[[bytes, int], bool], silent_s: float) -> None:
+    def __init__(self, ask: Callable[[ChunkGet], bool], silent_s: float) -> None:
         self.read = 0
         self._ask = ask
         self._silent_s = silent_s
         self._news: queue.SimpleQueue[Chunk | ChunkRefused | None] = queue.SimpleQueue()
         self._asked: set[tuple[bytes, int]] = set()
 
-    def ask(self, blob: bytes, index: int) -> None:
+    def ask(self, wanted: ChunkGet) -> None:
         """See Source."""
-        self._asked.add((blob, index))
-        if not self._ask(blob, index):
+        self._asked.add((wanted.blob, wanted.index))
+        if not self._ask(wanted):
             raise SourceLost("the link to the controller is down")
 
     def give(self, message: Chunk | ChunkRefused) -> bool:

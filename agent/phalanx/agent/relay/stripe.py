@@ -13,9 +13,10 @@ from phalanx.agent.relay.rate import Pacer
 from phalanx.agent.relay.sources import ControllerSource, RelaySource, Source, SourceLost
 from phalanx.agent.relay.spool import Spool, SpoolError
 from phalanx.agent.relay.wanted import Wanted
-from phalanx.protocol.blob import ChunkMismatch
+from phalanx.protocol import zstd
+from phalanx.protocol.blob import ChunkMismatch, Manifest
 from phalanx.protocol.errors import ProtocolError, RemoteError
-from phalanx.protocol.messages import Chunk, ChunkRefused, Message, Parent, RelayHello
+from phalanx.protocol.messages import CHUNK_BYTES, Chunk, ChunkGet, ChunkRefused, Message, Parent, RelayHello
 
 #: Asked for at a time: bytes that fill 1 GB/s over 8 ms, and chunks enough that one is always on the wire.
 WINDOW_BYTES = 8 * 1024 * 1024
@@ -38,7 +39,7 @@ class Desk:
     run_id: str
     node: str
     tell: Callable[[PullEvent], None]
-    ask: Callable[[bytes, int], bool]
+    ask: Callable[[ChunkGet], bool]
     fail: Callable[[str], None]
     on_kept: Callable[[], None]
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -64,6 +65,8 @@ class Stripe:
         self._source: Source | None = None
         self._reading = Parent(""), 0
         self._window = WINDOW_CHUNKS
+        self._zstd = zstd.library()
+        self._unpacked = memoryview(b"")
         self.thread = threading.Thread(target=self._run, name=f"pull: stripe {number}", daemon=True)
 
     # --- from other threads, which hold ``changed``
@@ -206,7 +209,7 @@ class Stripe:
                 continue
             outstanding[spool.manifest.blob, index] = spool
             self._window = window(spool.manifest.chunk_bytes)
-            source.ask(spool.manifest.blob, index)
+            source.ask(ChunkGet(spool.manifest.blob, index, unpacks=self._zstd is not None))
 
     def _await_work(self, epoch: int) -> bool:
         """Wait for more to ask for; whether there will be none from here."""
@@ -230,9 +233,23 @@ class Stripe:
         spool = outstanding.get(key)
         if spool is None:
             raise ChunkMismatch(f"it sent chunk {message.index} that nobody asked for")
+        if message.packed:
+            payload = self._unpack(spool.manifest, message.index, payload)
         spool.keep(message.index, payload)
         del outstanding[key]
         self._desk.wanted.came(*key)
         with self._desk.changed:
             self.line.gave()
         self._desk.on_kept()
+
+    def _unpack(self, manifest: Manifest, index: int, payload: bytes | memoryview) -> memoryview:
+        """The bytes of a packed chunk, good until the next. Raises ChunkMismatch."""
+        length = manifest.length(index)
+        if self._zstd is None or len(payload) >= length:
+            raise ChunkMismatch(f"it sent chunk {index} packed, unasked or no smaller than it is")
+        if not self._unpacked:
+            self._unpacked = memoryview(bytearray(CHUNK_BYTES))
+        try:
+            return self._unpacked[: self._zstd.decompress(payload, self._unpacked[:length])]
+        except ValueError as error:
+            raise ChunkMismatch(f"chunk {index} cannot be unpacked: {error}") from None

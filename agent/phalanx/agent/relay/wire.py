@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import select
 import socket
 import ssl
 import struct
@@ -21,6 +22,7 @@ from phalanx.agent.relay.rate import Pacer
 from phalanx.protocol.errors import FrameError
 from phalanx.protocol.frames import PREFIX_BYTES, Frame, decode, encode, head, read_prefix
 from phalanx.protocol.messages import Chunk, Direction, Kind, Message
+from phalanx.protocol.packing import TCP_INFO_BYTES, Sent, read_tcp_info
 
 #: Bytes handed to one system call, and to sendfile(2), which copies nothing.
 _PIECE = 256 * 1024
@@ -138,6 +140,21 @@ class Wire:
             done += len(first)
             first = self._read_piece(file, offset + done, min(piece, length - done))
 
+    def send_packed(self, chunk: Chunk, payload: memoryview) -> None:
+        """Send ``chunk`` with a payload that lies in memory."""
+        self._send_bytes(memoryview(head(chunk, len(payload))))
+        piece = min(_PIECE, self._pacer.piece)
+        for start in range(0, len(payload), piece):
+            self._send_bytes(payload[start : start + piece])
+
+    def sent(self) -> Sent | None:
+        """What the kernel has counted of what went out; None where it does not."""
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+        except OSError:
+            return None
+        return read_tcp_info(info)
+
     def _send_file(self, file: Descriptor, offset: int, length: int) -> None:
         end = offset + length
         while offset < end:
@@ -171,6 +188,14 @@ class Wire:
             data = data[self._sock.send(data) :]
 
     # --- in
+
+    def waiting(self) -> bool:
+        """Whether something of the other side is here to be received."""
+        if self._tls is not None and (self._tls.pending() or self._incoming.pending):
+            return True
+        look = select.poll()
+        look.register(self._sock, select.POLLIN)
+        return bool(look.poll(0))
 
     def receive(self, into: memoryview = _NOTHING) -> tuple[Message, memoryview]:
         """The next message, and its payload in ``into``."""

@@ -165,7 +165,7 @@ class Shipping:
             return ChunkRefused(wanted.blob, wanted.index, as_words(f"cannot read it: {error.strerror}"))
         if len(payload) != length:
             return ChunkRefused(wanted.blob, wanted.index, "the file was cut short after it was read")
-        return Chunk(wanted.blob, wanted.index, payload)
+        return Chunk(wanted.blob, wanted.index, payload=payload)
 
 
 def manifest_of(path: Path) -> Manifest:
