@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 import pytest
 from phalanx.controller.fleet import events as ev
+from phalanx.controller.fleet.session import Session
 from phalanx.controller.fleet.shipping import MOST_ASKED, Held, Shipping, manifest_of
 from phalanx.protocol import messages as m
-from phalanx.protocol.blob import Download, Manifest, with_page
+from phalanx.protocol import zstd
+from phalanx.protocol.blob import Download, Manifest, make_manifest, with_page
 from phalanx.protocol.errors import RemoteError
-from phalanx.protocol.messages import CHUNK_BYTES, Channel
+from phalanx.protocol.messages import CHUNK_BYTES, CHUNK_BYTES_MIN, Channel
+from phalanx.protocol.packing import Sent
 
 from .peers import Fleet, Peer, fleet, say_hello
 
@@ -142,3 +146,105 @@ async def test_a_chunk_whose_digest_is_still_being_made_is_not_given_out(tmp_pat
         manifest.add(m.BlobChunks(whole.blob, whole.size, 1, whole.digests[1:]))
         assert isinstance(await given(1), m.Chunk)
         await asyncio.wait(dock.tasks)
+
+
+# --- over slow links
+
+
+@pytest.fixture
+def slow_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says that a byte took a microsecond on every link."""
+    counted = itertools.count(1)
+
+    def sent(session: Session) -> Sent:
+        number = next(counted)
+        return Sent(number * 1_000_000, number * 1.0, 0.0)
+
+    monkeypatch.setattr(Session, "sent", sent)
+
+
+def held(dock: Dock, path: Path, content: bytes) -> Manifest:
+    """The controller holds this, in small chunks."""
+    path.write_bytes(content)
+    step = CHUNK_BYTES_MIN
+    manifest = make_manifest((content[at : at + step] for at in range(0, len(content), step)), step)
+    dock.shipping.hold(Held(manifest, path))
+    return manifest
+
+
+async def answers(bulk: Peer, manifest: Manifest, *, unpacks: bool = True) -> list[m.Chunk]:
+    """Every chunk of a blob, asked for at once."""
+    for index in range(len(manifest.digests)):
+        bulk.send(m.ChunkGet(manifest.blob, index, unpacks))
+    got = [await next_of(bulk) for _ in manifest.digests]
+    chunks = [message for message in got if isinstance(message, m.Chunk)]
+    assert [chunk.index for chunk in chunks] == list(range(len(manifest.digests)))
+    return chunks
+
+
+TEXT = b"a line of a file that is in many layers\n" * 40_000
+
+
+@pytest.mark.skipif(zstd.library() is None, reason="this machine has no libzstd")
+async def test_over_a_slow_link_chunks_go_packed_in_the_order_in_which_they_were_asked_for(
+    tmp_path: Path, slow_links: None
+) -> None:
+    async with fleet() as one:
+        dock = Dock(one)
+        _, bulk = await join(one, 0)
+        manifest = held(dock, tmp_path / "layer", TEXT)
+        chunks = await answers(bulk, manifest)
+        assert [chunk.packed for chunk in chunks] == [False] + [True] * (len(chunks) - 1)
+        library, into = zstd.library(), memoryview(bytearray(CHUNK_BYTES))
+        assert library is not None
+        content = chunks[0].payload
+        for chunk in chunks[1:]:
+            content += into[: library.decompress(chunk.payload, into)]
+        assert content == TEXT
+        assert dock.shipping.sent == sum(len(chunk.payload) for chunk in chunks) < len(TEXT) // 4
+        await asyncio.wait(dock.tasks)
+
+
+async def test_over_a_slow_link_noise_goes_as_it_is_and_so_does_all_for_who_cannot_unpack(
+    tmp_path: Path, slow_links: None
+) -> None:
+    noise = os.urandom(20 * CHUNK_BYTES_MIN)
+    async with fleet() as one:
+        dock = Dock(one)
+        _, bulk = await join(one, 0)
+        manifest = held(dock, tmp_path / "noise", noise)
+        chunks = await answers(bulk, manifest)
+        assert b"".join(chunk.payload for chunk in chunks) == noise
+        manifest = held(dock, tmp_path / "layer", TEXT)
+        chunks = await answers(bulk, manifest, unpacks=False)
+        assert b"".join(chunk.payload for chunk in chunks) == TEXT
+        await asyncio.wait(dock.tasks)
+
+
+async def test_a_node_that_leaves_while_its_next_chunk_is_packed_leaves_no_task(
+    tmp_path: Path, slow_links: None
+) -> None:
+    async with fleet() as one:
+        dock = Dock(one)
+        _, bulk = await join(one, 0)
+        manifest = held(dock, tmp_path / "layer", TEXT)
+        for index in range(len(manifest.digests)):
+            bulk.send(m.ChunkGet(manifest.blob, index, unpacks=True))
+        await bulk.until(lambda: len(bulk.got) > 2)
+        bulk.drop()
+        await asyncio.wait(dock.tasks, timeout=5)
+        assert all(task.done() and task.exception() is None for task in dock.tasks)
+
+
+async def test_what_the_kernel_counts_of_a_bulk_connection_grows(tmp_path: Path) -> None:
+    async with fleet() as one:
+        dock = Dock(one)
+        _, bulk = await join(one, 0)
+        session = one.hub.bulk_of("n0")
+        assert session is not None
+        before = session.sent()
+        await answers(bulk, held(dock, tmp_path / "layer", TEXT))
+        after = session.sent()
+        assert before is not None
+        assert after is not None
+        assert after.acked - before.acked > len(TEXT) // 2

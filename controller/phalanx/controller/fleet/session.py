@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from typing import Any, Protocol, cast
 
@@ -11,6 +12,7 @@ from phalanx.protocol.connection import ControllerConnection, State, Timers
 from phalanx.protocol.errors import ProtocolError
 from phalanx.protocol.liveness import Health
 from phalanx.protocol.messages import Kind, Message
+from phalanx.protocol.packing import TCP_INFO_BYTES, Sent, read_tcp_info
 
 #: Bytes handed to the transport beyond which log and bulk frames wait, so that control frames pass them.
 WRITE_HIGH = 256 * 1024
@@ -152,6 +154,15 @@ class Session(asyncio.Protocol):
         if self.open and (self._paused or self.connection.waiting(Kind.BULK) > 0):
             self._room.clear()
             await self._room.wait()
+
+    def sent(self) -> Sent | None:
+        """What the kernel has counted of what went out; None where it does not."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES) if sock else b""
+        except OSError:
+            return None
+        return read_tcp_info(info)
 
     def tick(self, now: float, wall: float) -> Health:
         """Heartbeat and judgement of the peer; drops the connection of a dead one."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from phalanx.protocol.blob import WINDOW, Manifest, make_manifest
 from phalanx.protocol.errors import RemoteError
@@ -26,15 +27,19 @@ from phalanx.protocol.messages import (
     FetchProgress,
     Message,
 )
+from phalanx.protocol.packing import Packing
 from phalanx.protocol.schema import as_words
 
 from .events import OWN, BlobFetched, Event
 from .hub import Hub
+from .packed import chunk_of
+from .session import Session
 
 Progress = Callable[[str, str, int, int], None]
 Spawn = Callable[..., object]
 
-#: Nodes that are being written to at one time: each holds up to two chunks in memory.
+#: Nodes that are being written to at one time: each holds up to two chunks in memory, and where its link is
+#: slow one more that is being packed while one is on its way.
 AT_ONCE = 32
 #: Chunks that a node may have asked for, over all of its fetches.
 MOST_ASKED = 16 * WINDOW
@@ -70,6 +75,7 @@ class Shipping:
     _held: dict[bytes, Held] = field(default_factory=dict)
     _shipments: dict[int, _Shipment] = field(default_factory=dict)
     _asked: dict[str, deque[ChunkGet]] = field(default_factory=dict)
+    _rules: WeakKeyDictionary[Session, Packing] = field(default_factory=WeakKeyDictionary)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _next: int = 1
 
@@ -137,23 +143,39 @@ class Shipping:
 
     async def _serve(self, node: str) -> None:
         asked = self._asked[node]
+        ahead: Chunk | ChunkRefused | None = None
         try:
             while asked:
                 wanted = asked.popleft()
                 session = self.hub.bulk_of(node)
                 if session is None:
                     asked.clear()  # it asks again on its next bulk connection
+                    ahead = None
                     continue
                 async with self._room:
-                    answer = await asyncio.to_thread(self._answer, wanted)
+                    answer = ahead or await self._prepared(wanted, session)
+                    ahead = None
                     await session.bulk_room()
                     session.send(answer)
                     self.sent += len(answer.payload) if isinstance(answer, Chunk) else 0
-                    await session.bulk_room()
+                    if asked and self._rule_of(session).on:
+                        _, ahead = await asyncio.gather(
+                            session.bulk_room(), self._prepared(asked[0], session)
+                        )
+                    else:
+                        await session.bulk_room()
         finally:
             del self._asked[node]
 
-    def _answer(self, wanted: ChunkGet) -> Chunk | ChunkRefused:
+    def _rule_of(self, session: Session) -> Packing:
+        return self._rules.setdefault(session, Packing())
+
+    async def _prepared(self, wanted: ChunkGet, session: Session) -> Chunk | ChunkRefused:
+        rule = self._rule_of(session)
+        rule.saw(session.sent())
+        return await asyncio.to_thread(self._answer, wanted, rule)
+
+    def _answer(self, wanted: ChunkGet, rule: Packing) -> Chunk | ChunkRefused:
         held = self._held.get(wanted.blob)
         if held is None or wanted.index >= len(held.manifest.digests):
             return ChunkRefused(wanted.blob, wanted.index, "not held here")
@@ -165,7 +187,7 @@ class Shipping:
             return ChunkRefused(wanted.blob, wanted.index, as_words(f"cannot read it: {error.strerror}"))
         if len(payload) != length:
             return ChunkRefused(wanted.blob, wanted.index, "the file was cut short after it was read")
-        return Chunk(wanted.blob, wanted.index, payload=payload)
+        return chunk_of(wanted, payload, rule)
 
 
 def manifest_of(path: Path) -> Manifest:

@@ -1,0 +1,24 @@
+"""A chunk for a node as it goes out: packed where its link is slow enough that this brings it sooner."""
+
+from __future__ import annotations
+
+import time
+
+from phalanx.protocol.messages import Chunk, ChunkGet
+from phalanx.protocol.packing import Packing, room
+
+
+def chunk_of(wanted: ChunkGet, payload: bytes, rule: Packing) -> Chunk:
+    """The answer to ``wanted``, by the rule of the connection on which it goes. Blocks."""
+    if not wanted.unpacks or not rule.wants(len(payload)):
+        return Chunk(wanted.blob, wanted.index, payload=payload)
+    from phalanx.protocol import zstd  # it takes 10 ms to import what it needs, and most runs never do
+
+    library = zstd.library()
+    if library is None:
+        return Chunk(wanted.blob, wanted.index, payload=payload)
+    began = time.monotonic()
+    into = memoryview(bytearray(room(len(payload))))
+    left = library.compress(payload, into)
+    rule.packed(len(payload), left, time.monotonic() - began)
+    return Chunk(wanted.blob, wanted.index, left > 0, bytes(into[:left]) if left else payload)
