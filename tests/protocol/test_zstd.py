@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -71,6 +72,12 @@ def test_rubbish_is_an_error_in_words(data: bytes) -> None:
 def test_a_machine_without_the_library_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     zstd.library.cache_clear()
     monkeypatch.setattr(zstd, "SONAME", "libzstd-of-another-machine.so.1")
+    assert zstd.library() is None
+
+
+def test_a_python_without_ctypes_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    zstd.library.cache_clear()
+    monkeypatch.setitem(sys.modules, "ctypes", None)
     assert zstd.library() is None
 
 

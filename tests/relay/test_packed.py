@@ -6,10 +6,13 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from phalanx.agent.relay import packer as packer_module
+from phalanx.agent.relay.descriptor import open_own
 from phalanx.agent.relay.events import ParentLost, Progress, PullComplete
+from phalanx.agent.relay.packer import Packer
 from phalanx.protocol import zstd
 from phalanx.protocol.blob import Manifest, make_manifest
 from phalanx.protocol.messages import BulkSecurity, Chunk, ChunkGet, ChunkRefused, Parent
@@ -133,6 +136,21 @@ def test_a_chunk_that_cannot_be_read_is_refused_and_those_before_it_come(make_no
     kinds = [type(answer(wire)[0]) for _ in range(8)]
     assert kinds == [Chunk] * 6 + [ChunkRefused] * 2
     wire.close()
+
+
+def test_what_was_packed_ahead_for_a_chunk_that_is_not_given_goes_out_for_no_other(tmp_path: Path) -> None:
+    content, manifest = text_of(4)
+    path, library, room = tmp_path / "layer", zstd.library(), memoryview(bytearray(CHUNK))
+    path.write_bytes(content)
+    file = open_own(path, os.O_RDONLY)
+    assert library is not None
+    packer = Packer(lambda: None, lambda: 1e-5)
+    first, second, third = (ChunkGet(manifest.blob, index, unpacks=True) for index in range(3))
+    assert packer.pack(first, (file, 0, CHUNK))
+    packer.begin(second, (file, CHUNK, CHUNK))
+    packed_third = packer.pack(third, (file, 2 * CHUNK, CHUNK))
+    assert room[: library.decompress(packed_third, room)] == cut(content)[2]
+    packer.close()
 
 
 def test_a_relay_that_packs_stops_at_once_and_leaves_no_thread(make_node: MakeNode) -> None:

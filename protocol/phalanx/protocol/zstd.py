@@ -1,13 +1,12 @@
 """zstd by the machine's own libzstd: dpkg, rpm, systemd and kmod are linked with it, so nearly all have it.
 
-Imported when chunks are moved, and not before. Where the library is missing, chunks travel as they are. Calls
-into it release the interpreter lock, keep nothing between them, and write into the caller's memory only: what
-a sender says about lengths makes nobody allocate anything. API: zstd.h, "Simple API", the same since 1.0.
+It is loaded when chunks are moved, and not before; where it is missing they travel as they are. Calls into
+it release the interpreter lock, keep nothing between them, and write into the caller's memory only: what a
+sender says about lengths makes nobody allocate anything. API: zstd.h, "Simple API", the same since 1.0.
 """
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
 from typing import Any
 
@@ -18,9 +17,17 @@ LEVEL = 1
 
 
 class Zstd:
-    """The library. Safe to use from any thread. Raises AttributeError for one that lacks a function."""
+    """The library. Safe to use from any thread.
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    Raises ImportError for a Python without ctypes, OSError when there is none, AttributeError for one that
+    lacks a function.
+    """
+
+    def __init__(self) -> None:
+        import ctypes  # 10 ms, and most processes never need it
+
+        library = ctypes.CDLL(SONAME)
+        self._byref, self._char = ctypes.byref, ctypes.c_char
         size, place = ctypes.c_size_t, ctypes.c_void_p
         self._compress = library.ZSTD_compress
         self._compress.argtypes, self._compress.restype = (place, size, place, size, ctypes.c_int), size
@@ -35,7 +42,7 @@ class Zstd:
         """Pack ``data``; the bytes that it takes in ``into``, 0 when it does not get that small."""
         if not len(data) or not into:
             return 0
-        packed = int(self._compress(_at(into), len(into), _at(data), len(data), LEVEL))
+        packed = int(self._compress(self._at(into), len(into), self._at(data), len(data), LEVEL))
         return 0 if self._is_error(packed) else packed
 
     def decompress(self, data: bytes | memoryview, into: memoryview) -> int:
@@ -45,21 +52,20 @@ class Zstd:
         """
         if not len(data) or not into:
             raise ValueError("nothing to unpack, or no room for it")
-        length = int(self._decompress(_at(into), len(into), _at(data), len(data)))
+        length = int(self._decompress(self._at(into), len(into), self._at(data), len(data)))
         if self._is_error(length):
             raise ValueError(self._error_name(length).decode("ascii", "replace"))
         return length
 
-
-def _at(data: bytes | memoryview) -> Any:
-    """Where bytes lie; a view must be writable, which only says that it is not of a ``bytes``."""
-    return data if isinstance(data, bytes) else ctypes.byref(ctypes.c_char.from_buffer(data))
+    def _at(self, data: bytes | memoryview) -> Any:
+        """Where bytes lie; a view must be writable, which only says that it is not of a ``bytes``."""
+        return data if isinstance(data, bytes) else self._byref(self._char.from_buffer(data))
 
 
 @cache
 def library() -> Zstd | None:
     """The machine's libzstd, None when it has none that can be used."""
     try:
-        return Zstd(ctypes.CDLL(SONAME))
-    except (OSError, AttributeError):
+        return Zstd()
+    except (ImportError, OSError, AttributeError):
         return None

@@ -31,7 +31,7 @@ class Packer:
         self._least_s = least_s
         self._zstd = zstd.library()
         self._rule = Packing()
-        self._ahead: Future[_Packed] | None = None
+        self._ahead: tuple[ChunkGet, Future[_Packed]] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._raw = _NOTHING
         #: what is on its way, and what is next
@@ -44,7 +44,7 @@ class Packer:
 
     def pack(self, get: ChunkGet, span: Span) -> memoryview:
         """The chunk packed, good until the next but one; empty when it is to go as it is."""
-        ahead, self._ahead = self._ahead, None
+        ahead = self._take(get)
         if not get.unpacks or self._zstd is None:
             return _NOTHING
         length = span[2]
@@ -64,11 +64,24 @@ class Packer:
         return packed
 
     def begin(self, get: ChunkGet, span: Span) -> None:
-        """Pack in another thread what ``pack`` will be called for next."""
+        """Pack in another thread what ``pack`` will most likely be called for next."""
         if get.unpacks and self._zstd is not None and self._rule.on:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay: packing")
-            self._ahead = self._thread.submit(self._compress, self._zstd, span)
+            try:
+                self._ahead = get, self._thread.submit(self._compress, self._zstd, span)
+            except RuntimeError:  # no more threads are allowed: ``pack`` does it
+                self._thread = None
+
+    def _take(self, get: ChunkGet) -> Future[_Packed] | None:
+        """What was begun for ``get``; let fall if it was for another, which was not given after all."""
+        if self._ahead is None:
+            return None
+        (begun, future), self._ahead = self._ahead, None
+        if begun is get:
+            return future
+        future.exception()  # the memory in which it works is free after that
+        return None
 
     def close(self) -> None:
         """End its thread."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 
+from phalanx.protocol import zstd
 from phalanx.protocol.messages import Chunk, ChunkGet
 from phalanx.protocol.packing import Packing, room
 
 
 def chunk_of(wanted: ChunkGet, payload: bytes, rule: Packing) -> Chunk:
     """The answer to ``wanted``, by the rule of the connection on which it goes. Blocks."""
-    if not wanted.unpacks or not rule.wants(len(payload)):
-        return Chunk(wanted.blob, wanted.index, payload=payload)
-    from phalanx.protocol import zstd  # it takes 10 ms to import what it needs, and most runs never do
-
-    library = zstd.library()
-    if library is None:
+    library = zstd.library() if wanted.unpacks else None
+    if library is None or not rule.wants(len(payload)):
         return Chunk(wanted.blob, wanted.index, payload=payload)
     began = time.monotonic()
     into = memoryview(bytearray(room(len(payload))))
