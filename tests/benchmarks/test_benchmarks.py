@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from phalanx.protocol.zstd import library
 
 from tests.lab.lab import Lab
 from tests.lab.parts import missing_parts
@@ -124,3 +125,16 @@ def test_the_history_benchmark_tells_what_a_run_and_a_look_cost() -> None:
     assert found["rows"] == 10_000
     ours = {"add_run_ms", "wal_add_run_ms", "add_rows_s", "list_ms", "model_ms", "node_ms", "summary_ms"}
     assert all(found[name] > 0 for name in ours)
+
+
+@pytest.mark.local
+@pytest.mark.skipif(library() is None, reason="this machine has no libzstd")
+def test_the_links_benchmark_tells_what_packing_brings_on_each_and_what_it_costs() -> None:
+    found = document("packed_links", "--links", "1000", "--megabytes", "4")
+    for layer in ("python", "random"):
+        cell = found["1000_mbit"][layer]
+        assert cell["peers"].keys() == {"never", "always"}
+        for way in (cell, *cell["peers"].values()):
+            assert {"mb_per_s", "sent_part", "cpu_s_per_gb"} <= way.keys()
+        assert cell["peers"]["never"]["sent_part"] >= 1
+    assert found["1000_mbit"]["python"]["peers"]["always"]["sent_part"] < 0.5
