@@ -12,11 +12,11 @@ import pytest
 from phalanx.agent.relay import packer as packer_module
 from phalanx.agent.relay.descriptor import open_own
 from phalanx.agent.relay.events import ParentLost, Progress, PullComplete
-from phalanx.agent.relay.packer import Packer
+from phalanx.agent.relay.packer import UNSENT_BYTES, Packer
 from phalanx.protocol import zstd
 from phalanx.protocol.blob import Manifest, make_manifest
 from phalanx.protocol.messages import BulkSecurity, Chunk, ChunkGet, ChunkRefused, Parent
-from phalanx.protocol.packing import Packing
+from phalanx.protocol.packing import Packing, Sent
 
 from tests.relay.conftest import MakeNode
 from tests.relay.nodes import CHUNK, cut, until
@@ -150,6 +150,20 @@ def test_what_was_packed_ahead_for_a_chunk_that_is_not_given_goes_out_for_no_oth
     packer.begin(second, (file, CHUNK, CHUNK))
     packed_third = packer.pack(third, (file, 2 * CHUNK, CHUNK))
     assert room[: library.decompress(packed_third, room)] == cut(content)[2]
+    packer.close()
+
+
+def test_little_waits_in_the_kernel_until_the_link_is_known(tmp_path: Path) -> None:
+    content, manifest = text_of(1)
+    path = tmp_path / "layer"
+    path.write_bytes(content)
+    file = open_own(path, os.O_RDONLY)
+    counted, held = iter([Sent(0, 0.0, 0.0), Sent(1000, 0.01, 0.0), Sent(10**6, 1.0, 0.0)]), []
+    packer = Packer(lambda: next(counted), lambda: 0.0, held.append)
+    get, span = ChunkGet(manifest.blob, 0, unpacks=True), (file, 0, CHUNK)
+    packed_sizes = [len(packer.pack(get, span)) for _ in range(3)]
+    assert held == [UNSENT_BYTES, 0]
+    assert [size > 0 for size in packed_sizes] == [False, False, True]
     packer.close()
 
 

@@ -17,17 +17,27 @@ Span = tuple[Descriptor, int, int]
 #: A chunk as it is after packing, empty when it does not get small enough, and the seconds that it took.
 _Packed = tuple[memoryview, float]
 _NOTHING = memoryview(b"")
+#: Bytes that wait in the kernel while it is not known how fast the link is: they all go as they are.
+UNSENT_BYTES = 256 * 1024
 
 
 class Packer:
     """For the thread of a connection.
 
-    ``sent``: what the kernel counts of it; ``least_s``: seconds that a byte takes by the cap on the rate.
+    ``sent``: what the kernel counts of it; ``least_s``: seconds that a byte takes by the cap on the rate;
+    ``hold_back``: how many bytes may wait in the kernel, 0 for as many as it likes.
     While it pays, memory for two packed chunks and for one that is not is held.
     """
 
-    def __init__(self, sent: Callable[[], Sent | None], least_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        sent: Callable[[], Sent | None],
+        least_s: Callable[[], float],
+        hold_back: Callable[[int], None] = lambda unsent_bytes: None,
+    ) -> None:
         self._sent = sent
+        self._hold_back = hold_back
+        self._unsent = 0
         self._least_s = least_s
         self._zstd = zstd.library()
         self._rule = Packing()
@@ -49,6 +59,10 @@ class Packer:
             return _NOTHING
         length = span[2]
         self._rule.saw(self._sent(), self._least_s())
+        unsent = UNSENT_BYTES if self._rule.wire_s is None else 0
+        if unsent != self._unsent:
+            self._hold_back(unsent)
+            self._unsent = unsent
         try:
             if ahead is not None:
                 packed, took_s = ahead.result()

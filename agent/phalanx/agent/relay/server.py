@@ -227,7 +227,7 @@ class RelayServer:
     # --- those who proved themselves
 
     def _answer_all(self, wire: Wire) -> None:
-        with contextlib.closing(Packer(wire.sent, self._least_s)) as packer:
+        with contextlib.closing(Packer(wire.sent, self._least_s, wire.hold_back)) as packer:
             get = None
             while not self._served.stopped:
                 get = self._answer(wire, get or self._asked(wire), packer)

@@ -147,6 +147,10 @@ class Wire:
         for start in range(0, len(payload), piece):
             self._send_bytes(payload[start : start + piece])
 
+    def hold_back(self, unsent_bytes: int) -> None:
+        """Let so many bytes wait in the kernel for the link, 0 for as many as it likes (tcp(7))."""
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent_bytes)
+
     def sent(self) -> Sent | None:
         """What the kernel has counted of what went out; None where it does not."""
         try:
