@@ -24,6 +24,7 @@ from phalanx.protocol import blob
 from phalanx.protocol import messages as m
 from phalanx.protocol.blob import Manifest
 from phalanx.protocol.image import ImageContent
+from phalanx.protocol.packing import Packing
 
 NAME = "a:1"
 BLOB = hashlib.sha256(b"x").digest()
@@ -117,8 +118,7 @@ async def test_a_damaged_layer_fails_the_image_and_no_node_can_have_all_of_it(
     assert failed.error.endswith("is damaged: it does not match its digest")
     told = sum(len(page.digests) for page in pages_of(heard, "n1"))
     assert 0 < told < 4
-    gives = [
-        isinstance(shipping._answer(m.ChunkGet(described.diff_id, index)), m.Chunk) for index in range(4)
-    ]
+    asked = [m.ChunkGet(described.diff_id, index) for index in range(4)]
+    gives = [isinstance(shipping._answer(get, Packing()), m.Chunk) for get in asked]
     assert gives[3] is False
     assert gives[:told] == [True] * told
