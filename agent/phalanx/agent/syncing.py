@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -231,7 +232,8 @@ class Syncing:
         starvation = Starvation()
         starvation.look(self._loop.time())
         while not (self._all_here or self._trouble):
-            await asyncio.sleep(LOOK_S)
+            # Not all at the same moment: nodes that share a machine or a disk would begin together.
+            await asyncio.sleep(LOOK_S * random.uniform(0.5, 2.0))  # noqa: S311 - no secret
             if not starvation.look(self._loop.time()):
                 return
 

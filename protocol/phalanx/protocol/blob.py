@@ -44,11 +44,11 @@ def chunk_length(size: int, index: int, chunk_bytes: int = CHUNK_BYTES) -> int:
 def layer_chunk_bytes(total: int) -> int:
     """Bytes of a chunk for the layers of an image of ``total`` bytes.
 
-    A relay passes a chunk on when it is whole, so each node of a chain adds the time of one chunk: 1/256 of
-    the image keeps eight nodes within 3 % of one link's time, and the digests of an image at 8 KiB until
+    A relay passes a chunk on when it is whole, so each node of a chain adds the time of one chunk: 1/512 of
+    the image keeps eight nodes within 2 % of one link's time, and the digests of an image at 16 KiB until
     chunks are as large as they get. It follows from the image alone: what a node has kept of it stays usable.
     """
-    power = 1 << max(1, total // 256).bit_length() - 1
+    power = 1 << max(1, total // 512).bit_length() - 1
     return min(CHUNK_BYTES, max(LAYER_CHUNK_MIN, power))
 
 

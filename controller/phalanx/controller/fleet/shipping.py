@@ -38,8 +38,7 @@ from .session import Session
 Progress = Callable[[str, str, int, int], None]
 Spawn = Callable[..., object]
 
-#: Nodes that are being written to at one time: each holds up to two chunks in memory, and where its link is
-#: slow one more that is being packed while one is on its way.
+#: Nodes that are being written to at one time: each holds up to three chunks in memory.
 AT_ONCE = 32
 #: Chunks that a node may have asked for, over all of its fetches.
 MOST_ASKED = 16 * WINDOW
@@ -158,12 +157,9 @@ class Shipping:
                     await session.bulk_room()
                     session.send(answer)
                     self.sent += len(answer.payload) if isinstance(answer, Chunk) else 0
-                    if asked and self._rule_of(session).on:
-                        _, ahead = await asyncio.gather(
-                            session.bulk_room(), self._prepared(asked[0], session)
-                        )
-                    else:
-                        await session.bulk_room()
+                    if asked:  # the next is read, and packed, while this one is on its way
+                        ahead = await self._prepared(asked[0], session)
+                    await session.bulk_room()
         finally:
             del self._asked[node]
 
