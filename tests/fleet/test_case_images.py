@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from phalanx.controller.exits import Exit
 from phalanx.controller.fleet import events as ev
+from phalanx.controller.fleet.case_images import CaseImages
 from phalanx.protocol import messages as m
 from phalanx.protocol.membership import Member
 
@@ -75,6 +76,18 @@ def test_every_container_is_started_from_the_image_of_its_case() -> None:
     assert [event.case for event in world.of(ev.ImageRequested)] == ["case1"], "an image was brought twice"
     known = world.engine.cases.images
     assert [known.id_of(world.plan, f"case{n}") for n in range(4)] == [first, second] * 2
+
+
+def test_a_node_that_has_got_the_image_since_it_was_asked_is_not_given_its_old_one() -> None:
+    known, case = CaseImages(), make_plan(2, 1, docker=True).cases[0]
+    known.told(ev.ImageOnNode("n1", "image:1", "sha256:old"))
+    known.told(ev.ImageOnNode("n2", "image:1", ""))
+    known.told(ev.ImageSource("archive", "image:1", "sha256:new", 1))
+    known.told(ev.LayersOnNode("n1", True, 1, (), True, 1, 1))
+    known.told(ev.LayersOnNode("n2", False, 0, (), True, 1, 1))
+    known.told(ev.ImageOnNode("n2", "image:1", "sha256:manifest", by_manifest=True))
+    known.ready(ev.OWN, "image:1", "sha256:new")
+    assert known.ids_on(("n1", "n2"), case) == {"n1": "sha256:new", "n2": "sha256:manifest"}
 
 
 @pytest.mark.parametrize("holds", [0.0, 1.0])

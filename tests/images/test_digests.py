@@ -134,6 +134,14 @@ async def test_an_empty_layer_is_told_only_when_its_digest_is_that_of_nothing() 
     assert len(told.pages) == 1
 
 
+async def test_an_empty_layer_that_is_known_before_its_turn_is_told_too() -> None:
+    told, layer = Told(), digests._Layer(1, Reading(0).pages())
+    await layer.make(asyncio.Semaphore(1))
+    async with asyncio.timeout(10):
+        await layer.tell(told)
+    assert told.pages == [(1, range(0))]
+
+
 async def test_called_off_it_reads_no_further_than_the_page_at_which_it_is() -> None:
     layer, told = Reading(5, allowed=1), Told()
     telling = asyncio.create_task(tell_digests({0: layer.pages()}, told))

@@ -16,7 +16,7 @@ from phalanx.controller.fleet.hub import Hub
 from phalanx.controller.fleet.instructions import FindImage
 from phalanx.controller.fleet.pulling import Pulling
 from phalanx.controller.images import sources
-from phalanx.controller.images.login import LoginImage, login_engine
+from phalanx.controller.images.login import ImageSourceError, LoginImage, login_engine
 from phalanx.controller.images.sources import Found, Sources
 from phalanx.controller.images.staging import Stage
 from phalanx.protocol.blob import Manifest
@@ -120,6 +120,17 @@ async def test_what_the_login_nodes_engine_gives_is_left_in_the_shared_folder(
     second = await found_in(tmp_path, builds)
     assert second.where == f"archive {shared}, the image of the login node's engine"
     assert len(on_login) == 1
+
+
+async def test_a_name_that_comes_to_mean_another_image_while_it_is_saved_is_no_source(
+    on_login: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def save(reference: str, archive: Path) -> None:
+        hybrid(archive, of("another", 1000), NAME)
+
+    monkeypatch.setattr(sources, "save_from_login", save)
+    with pytest.raises(ImageSourceError, match="come to mean another image meanwhile"):
+        await found_in(tmp_path, None)
 
 
 async def test_an_older_image_in_the_shared_folder_is_replaced(on_login: list[Path], tmp_path: Path) -> None:

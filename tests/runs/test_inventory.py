@@ -38,13 +38,30 @@ def test_another_id_and_a_missing_image_are_said() -> None:
 
 def test_one_image_that_stores_call_differently_stands_on_one_line() -> None:
     found = [
-        ImagesOnNode(node, ({**image("a:1", image_id), "fingerprint": "f"},))
-        for node, image_id in (("n1", TWO), ("n2", ONE), ("n3", ONE))
+        ImagesOnNode(node, ({**image("a:1", image_id), "fingerprint": "f", "by_manifest": by},))
+        for node, image_id, by in (("n1", TWO, True), ("n2", ONE, False), ("n3", ONE, False))
     ]
     (row,) = image_rows(found)
     assert image_cells(row) == ("a:1", "111111111111", "2.0 MB", "3", "n[1-3]", "under 2 ids")
     (told,) = document(found)["images"]
     assert (told["image_id"], told["image_ids"]) == (ONE, [ONE, TWO])
+
+
+def test_exact_ids_that_differ_are_different_images_whatever_they_tell() -> None:
+    told = {"fingerprint": "f", "by_manifest": False}
+    found = [
+        ImagesOnNode("n1", ({**image("a:1", ONE), **told}, {**image("", ONE), **told})),
+        ImagesOnNode("n2", ({**image("a:1", TWO), **told}, {**image("", TWO), **told})),
+        ImagesOnNode("n3", ({**image("a:1", "sha256:3"), **told, "by_manifest": True},)),
+    ]
+    rows = [image_cells(row) for row in image_rows(found)]
+    assert [(row[0], row[4]) for row in rows] == [
+        ("a:1", "n1"),
+        ("a:1", "n2"),
+        ("a:1", "n3"),
+        ("-", "n1"),
+        ("-", "n2"),
+    ]
 
 
 def test_caches_with_the_same_figures_stand_on_one_line() -> None:

@@ -82,6 +82,7 @@ def podman() -> Iterator[str]:
         service = subprocess.Popen(
             ["podman", *places, "system", "service", "--time", "0", f"unix://{socket}"],
             env={**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")},
+            cwd=folder,  # where its monitors leave files
         )
         try:
             until(lambda: answering(socket), 30, "podman answers")

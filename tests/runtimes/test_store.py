@@ -170,6 +170,8 @@ async def test_what_the_containerd_store_lists_and_could_not_run_is_nothing(
         whole = store.Named(MANIFEST, MADE.content.fingerprint, by_manifest=True)
         assert await store.under(client, NAME) == (whole if unpacked else store.Named())
         assert await store.under(client, "other:1") == store.Named()
+        engine.images["docker.io/x@sha256:1"] = there
+        assert await store.under(client, "docker.io/x@sha256:1") == (whole if unpacked else store.Named())
         engine.info = GRAPH
         assert await store.under(client, NAME) == store.Named(MANIFEST, MADE.content.fingerprint)
 

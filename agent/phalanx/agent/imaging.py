@@ -57,6 +57,8 @@ MOST_IMAGES = 500
 CLEAN_S = 5.0
 #: How often, and how many seconds apart: an engine ends a load that it has whole, though nobody listens.
 CLEAN_TIMES, CLEAN_AGAIN_S = 4, 0.4
+#: Words of engines that refuse a layer for what it is: the graph-driver store's, then the containerd store's.
+_OF_LAYERS = ("diffID", "digest", "unpack")
 
 
 @dataclass(slots=True)
@@ -254,8 +256,9 @@ class Imaging:
             self._let_go()
             if isinstance(error, OSError):
                 raise BlobError(f"cannot load {message.reference}: {error}") from error
-            if isinstance(error, ImageError):
-                await _look_over(cache, content, error)
+            if isinstance(error, ImageError) and (damaged := await _damaged(cache, content, str(error))):
+                await self._end_earlier()  # what it had of them is no more
+                raise ImageError(f"{error}; {damaged}") from error
             raise
         self._let_go()
         by_manifest = (await store.store_of(self._engine)).containerd
@@ -324,15 +327,17 @@ class Imaging:
             await asyncio.to_thread(self._relay.stop)
 
 
-async def _look_over(cache: BlobCache, content: ImageContent, error: ImageError) -> None:
-    """Raises ImageError when the cache is why an engine did not take an image, after removing what is bad."""
-    damaged = await asyncio.to_thread(cache.drop_damaged, content.diff_ids)
-    if damaged:
-        which = ", ".join(digest.hex()[:12] for digest in damaged)
-        raise ImageError(
-            f"{error}; the node's disk had damaged layers in the cache ({which}), which are removed: "
-            "bring the image again"
-        ) from error
+async def _damaged(cache: BlobCache, content: ImageContent, error: str) -> str:
+    """Why the cache made an engine refuse an image, once what is bad in it is removed; "" when it did not."""
+    if not any(word in error for word in _OF_LAYERS):
+        return ""
+    try:
+        damaged = await asyncio.to_thread(cache.drop_damaged, content.diff_ids)
+    except OSError:
+        return ""  # the engine's own words are what there is to say
+    which = ", ".join(digest.hex()[:12] for digest in damaged)
+    words = "the node's disk had damaged layers in the cache"
+    return f"{words} ({which}), which are removed: bring the image again" if damaged else ""
 
 
 def _make_cache(place: Path) -> BlobCache:

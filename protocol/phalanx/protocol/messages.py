@@ -727,12 +727,13 @@ class ImageSeeded(Message):
 @dataclass(frozen=True, slots=True)
 class EngineImage:
     """An image of an engine under one of its names ("" without one). ``size``: bytes, as the engine says.
-    ``fingerprint``: as in ImageStatus."""
+    ``fingerprint``, ``by_manifest``: as in ImageStatus."""
 
     reference: Annotated[str, Text(256)]
     image_id: ImageId
     size: U63
     fingerprint: Digest | None = None
+    by_manifest: bool = False
 
 
 @message(102, Kind.CONTROL, C)

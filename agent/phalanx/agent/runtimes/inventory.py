@@ -8,7 +8,7 @@ from typing import Any
 from phalanx.agent.runtimes import images
 from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
-from phalanx.agent.runtimes.store import fingerprints, shown_fingerprint
+from phalanx.agent.runtimes.store import fingerprints, shown_fingerprint, store_of
 from phalanx.protocol.messages import EngineImage
 
 #: How engines write that an image has no name.
@@ -19,19 +19,26 @@ _LONGEST = 256
 
 async def images_of(engine: EngineClient, reference: str) -> list[EngineImage]:
     """The images by name and id; only this one when ``reference`` is not "". Raises EngineError."""
+    by_manifest = (await store_of(engine)).containerd
     if reference:
         found = await images.inspect(engine, reference)
         if found is None:
             return []
-        return [EngineImage(reference[:_LONGEST], str(found["Id"]), _size(found), shown_fingerprint(found))]
+        image_id, mark = str(found["Id"]), shown_fingerprint(found)
+        return [EngineImage(reference[:_LONGEST], image_id, _size(found), mark, by_manifest)]
     listed = await engine.call("list images", engine.api.images.list())
-    return named(listed, await fingerprints(engine, [str(entry["Id"]) for entry in listed]))
+    prints = await fingerprints(engine, [str(entry["Id"]) for entry in listed])
+    return named(listed, prints, by_manifest=by_manifest)
 
 
-def named(listed: Iterable[Mapping[str, Any]], prints: Mapping[str, bytes | None]) -> list[EngineImage]:
+def named(
+    listed: Iterable[Mapping[str, Any]], prints: Mapping[str, bytes | None], *, by_manifest: bool = False
+) -> list[EngineImage]:
     """One entry for each name of each image that GET /images/json shows; an image without a name has one."""
     found = [
-        EngineImage(name[:_LONGEST], str(entry["Id"]), _size(entry), prints.get(str(entry["Id"])))
+        EngineImage(
+            name[:_LONGEST], str(entry["Id"]), _size(entry), prints.get(str(entry["Id"])), by_manifest
+        )
         for entry in listed
         for name in [tag for tag in entry.get("RepoTags") or () if tag != _NAMELESS] or [""]
     ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phalanx.agent.runtimes import images
-from phalanx.agent.runtimes.engine import PING_S, EngineClient
+from phalanx.agent.runtimes.engine import PING_S, EngineClient, EngineError
 from phalanx.protocol.image import (
     CONTAINERD_STORE,
     PARTIAL,
@@ -117,17 +117,26 @@ async def have_chains(engine: EngineClient, store: Store) -> set[bytes]:
 
 
 async def fingerprints(engine: EngineClient, ids: Iterable[str]) -> dict[str, bytes | None]:
-    """By id, of images that the engine has. Raises EngineError."""
-    return {image_id: shown_fingerprint(shown) for image_id, shown in (await _each(engine, ids)).items()}
+    """By id, of images that the engine has; without those of which it cannot say what they are."""
+    shown = await _each(engine, ids, tolerant=True)
+    return {image_id: shown_fingerprint(one) for image_id, one in shown.items()}
 
 
-async def _each(engine: EngineClient, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What the engine shows of these images; without those that are removed meanwhile."""
+async def _each(
+    engine: EngineClient, ids: Iterable[str], *, tolerant: bool = False
+) -> dict[str, dict[str, Any]]:
+    """What the engine shows of these images; without those that are removed meanwhile, and when ``tolerant``
+    without those that it cannot show."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def look(image_id: str) -> dict[str, Any] | None:
         async with gate:
-            return await images.inspect(engine, image_id)
+            try:
+                return await images.inspect(engine, image_id)
+            except EngineError:
+                if tolerant:
+                    return None
+                raise
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -178,9 +187,10 @@ async def under(engine: EngineClient, reference: str) -> Named:
         return Named()
     image_id, store = str(shown["Id"]), await store_of(engine)
     if store.containerd and store.says_manifests:
-        asked = {"filters": {"reference": [reference]}, "manifests": "true"}
-        listed = await engine.call("list images", engine.api.images.list(**asked))
-        if not any(unpacked(entry) for entry in listed if entry["Id"] == image_id):
+        # All of them: a filter by name knows an image by its familiar name alone, not by ids or whole names.
+        listed = await engine.call("list images", engine.api.images.list(manifests="true"))
+        entries = [entry for entry in listed if entry["Id"] == image_id]
+        if entries and not any(map(unpacked, entries)):
             return Named()
     return Named(image_id, shown_fingerprint(shown), store.containerd)
 

@@ -38,7 +38,12 @@ while [ "$1" != -- ]; do
     known=$(docker image inspect --format '{{.Id}} {{.RepoDigests}}' "$1" 2>/dev/null) || known=absent
     case $known in
     *' []') pull= ;;
-    *"@${known%% *}"*) docker manifest inspect "$1" >/dev/null 2>&1 || pull= ;;
+    *"@${known%% *}"*)
+        docker manifest inspect "$1" >/dev/null 2>&1 || {
+            pull=
+            echo "$1 is taken as it is here: its registry does not have it, or does not answer"
+        }
+        ;;
     esac
     shift
 done

@@ -106,7 +106,8 @@ class _Work:
             last.add(line)
             self.tell(Told("line", first, line))
 
-        pull = await self._pulls(first)
+        here = [base for base in first.bases if await self._only_here(base)]
+        pull = not here
         command = shown_command(
             self.builder, builds, fresh=self.plan.fresh, pull=pull, tools=self.plan.has_tools
         )
@@ -114,6 +115,8 @@ class _Work:
         _forget_logs(self.plan, builds)
         with _log(self.plan, first, "wb") as log:
             log.write(f"$ {command}\n".encode())
+            for base in here:
+                log.write(f"{base} is taken as it is here: no registry has it, or answers\n".encode())
             status = await self._build(builds, log, told, pull, iidfile)
         self._link_logs(builds)
         took = time.monotonic() - begun
@@ -168,13 +171,9 @@ class _Work:
             files[name] = str(path)
         return files
 
-    async def _pulls(self, build: ImageBuild) -> bool:
-        """Whether to ask for newer base images: not when one is only here, made or loaded on this machine."""
-        return not any([await self._only_here(base) for base in build.bases])
-
     async def _only_here(self, base: str) -> bool:
-        """Whether no registry has it. The containerd store gives every image a digest under its own name, by
-        its id: there only the registry can tell."""
+        """Whether no registry has it: a newer one is not to be asked for. The containerd store gives every
+        image a digest under its own name, by its id: there only the registry can tell, if it answers."""
         found = await self._known(base)
         digests = [str(name).partition("@")[2] for name in found.get("RepoDigests") or []]
         if not found or (digests and found.get("Id") not in digests):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..exits import Exit
 from ..plan.model import CasePlan, Plan
-from .events import ImageFailed, ImageOnNode, ImageReady, ImageRequested, ImageSource
+from .events import ImageFailed, ImageOnNode, ImageReady, ImageRequested, ImageSource, LayersOnNode
 from .image_identity import held_by_source
 from .instructions import Instruction, Record, RequestImage
 
@@ -32,16 +32,24 @@ class CaseImages:
     wanted: ImageRequested | None = None
     queued: bool = False
     _told: dict[int, dict[str, str]] = field(default_factory=dict)
+    _sources: dict[int, str] = field(default_factory=dict)
 
     def id_of(self, plan: Plan, case: str) -> str:
         """The id of the image of the case of this name, "" when it is not on every node or there is none."""
         return next((self.ids.get(one.image, "") for one in plan.cases if one.name == case), "")
 
-    def told(self, event: ImageOnNode | ImageSource) -> None:
-        """A node says what it has, or gives the image."""
-        held = held_by_source(event) if isinstance(event, ImageSource) else event
-        if held.node and held.image_id:
-            self._told.setdefault(held.request, {})[held.node] = held.image_id
+    def told(self, event: ImageOnNode | ImageSource | LayersOnNode) -> None:
+        """A node says what it has, or gives the image, or has got it since it was asked."""
+        told = self._told.setdefault(event.request, {})
+        if isinstance(event, LayersOnNode):
+            if event.present:
+                told[event.node] = self._sources.get(event.request, "")
+            return
+        if isinstance(event, ImageSource):
+            self._sources[event.request] = event.image_id
+            event = held_by_source(event)
+        if event.node and event.image_id:
+            told[event.node] = event.image_id
 
     def ready(self, request: int, reference: str, image_id: str) -> None:
         """The image is on every node, as they have told for this request."""
@@ -53,7 +61,7 @@ class CaseImages:
         if not image:
             return {}
         own, common = self.on_nodes.get(image, {}), self.ids.get(image, "")
-        return {node: own.get(node, common) for node in nodes}
+        return {node: own.get(node) or common for node in nodes}
 
     def lacked(self, case: CasePlan, nodes: tuple[str, ...]) -> RequestImage | None:
         """What to ask for before a case can run."""

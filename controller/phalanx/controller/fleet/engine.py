@@ -41,6 +41,7 @@ from .events import (
     ImageRequested,
     ImageSource,
     JoinTimeout,
+    LayersOnNode,
     RunEnding,
     RunFinished,
     RunStarted,
@@ -310,7 +311,9 @@ class Engine:
         self.bringing = Bringing.of(event, self.plan)
         return self.bringing.begin()
 
-    def _on_image_told(self, event: ImageOnNode | ImageSource, now: float) -> list[Instruction]:
+    def _on_image_told(
+        self, event: ImageOnNode | ImageSource | LayersOnNode, now: float
+    ) -> list[Instruction]:
         self.cases.images.told(event)
         return []
 
@@ -468,6 +471,7 @@ _HANDLERS: Mapping[type[Event], Callable[[Engine, Any, float], list[Instruction]
     CaseFinished: Engine._on_case_finished,
     ImageOnNode: Engine._on_image_told,
     ImageSource: Engine._on_image_told,
+    LayersOnNode: Engine._on_image_told,
     ImageRequested: Engine._on_image_requested,
     ImageReady: Engine._on_image_answered,
     ImageFailed: Engine._on_image_answered,

@@ -338,8 +338,8 @@ class LayersOnNode(Event):
 @event("image.inventory")
 @dataclass(frozen=True, slots=True)
 class ImagesOnNode(Event):
-    """The images of a node's engine (reference, image_id, size, fingerprint) and what lies in its cache of
-    layers; ``error`` when it could not be asked. See ``phalanx.protocol.messages.ImagesStatus``."""
+    """The images of a node's engine (reference, image_id, size, fingerprint, by_manifest), and what lies in
+    its cache of layers; ``error`` when it could not be asked. See messages.ImagesStatus."""
 
     node: str
     images: tuple[dict[str, Any], ...] = ()

@@ -45,15 +45,15 @@ class _Layer:
 
     async def tell(self, tell: Tell) -> None:
         """Tell what is known, until all is; what was made meanwhile goes in few pages."""
-        told = 0
-        while self.manifest is None or not (self.manifest.whole and told == self.manifest.count):
+        told, begun = 0, False  # an empty layer has a page, too
+        while not (begun and self.manifest and self.manifest.whole and told == self.manifest.count):
             await self.news.wait()
             self.news.clear()
             if self.manifest is not None:
                 began = monotonic()
                 for page in self.manifest.pages(told):
                     tell(self.place, self.manifest, page)
-                told = len(self.manifest.digests)
+                told, begun = len(self.manifest.digests), True
                 await sleep(REST * (monotonic() - began))
 
 

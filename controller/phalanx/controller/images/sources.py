@@ -152,6 +152,11 @@ class Sources:
         archive, where = self.folder / "saved.tar", "engine of the login node"
         await save_from_login(reference, archive)
         found = await self._archive(reference, archive)
+        if not _is(found.content, known):
+            raise ImageSourceError(
+                f"cannot save {reference} from the login node's engine: the name has come to mean another "
+                "image meanwhile; try again"
+            )
         if shared is not None:
             try:
                 await asyncio.to_thread(_share, archive, shared)

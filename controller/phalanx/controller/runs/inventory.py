@@ -37,16 +37,35 @@ def _told(found: Iterable[ImagesOnNode]) -> list[ImagesOnNode]:
     return [one for one in found if one.images or not one.error]
 
 
+def _sames(found: Iterable[ImagesOnNode]) -> dict[tuple[str, str], str]:
+    """By name and id the fingerprint of an image that stores call differently; see ``image_identity``.
+
+    Images whose exact ids differ are different, whatever they tell; so are those without a name.
+    """
+    alike: dict[tuple[str, str], dict[str, bool]] = {}
+    for image in (image for one in found for image in one.images):
+        if image["reference"] and image.get("fingerprint"):
+            ids = alike.setdefault((str(image["reference"]), str(image["fingerprint"])), {})
+            ids[str(image["image_id"])] = bool(image.get("by_manifest"))
+    return {
+        (reference, image_id): mark
+        for (reference, mark), ids in alike.items()
+        if any(ids.values()) and list(ids.values()).count(False) < 2
+        for image_id in ids
+    }
+
+
 def image_rows(found: Iterable[ImagesOnNode]) -> list[ImageRow]:
     """By name, images without one last; of a name, the id that most nodes have comes first."""
     sound = _told(found)
     holders: dict[tuple[str, str], list[str]] = {}
     ids: dict[tuple[str, str], Counter[str]] = {}
     sizes: dict[tuple[str, str], int] = {}
+    same_as = _sames(sound)
     for one in sound:
         for image in one.images:
             image_id = str(image["image_id"])
-            key = str(image["reference"]), str(image.get("fingerprint") or image_id)
+            key = str(image["reference"]), same_as.get((str(image["reference"]), image_id), image_id)
             holders.setdefault(key, []).append(one.node)
             ids.setdefault(key, Counter())[image_id] += 1
             sizes[key] = max(sizes.get(key, 0), int(image["size"]))
