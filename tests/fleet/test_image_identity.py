@@ -9,9 +9,9 @@ from phalanx.controller.fleet.events import ImageOnNode, ImageSource
 from phalanx.controller.fleet.image_identity import all_same, common_id, held_by_source, is_image
 
 CONFIG, OTHER, MANIFEST, ZIPPED = ("sha256:" + digit * 64 for digit in "abcd")
-GRAPH = ImageOnNode("g1", "a:1", CONFIG, fingerprint="f")
-CONTAINERD = ImageOnNode("c1", "a:1", MANIFEST, fingerprint="f", by_manifest=True)
-SOURCE = ImageSource("archive", "a:1", CONFIG, 1, fingerprint="f")
+GRAPH = ImageOnNode("g1", "a:1", CONFIG, likeness="f")
+CONTAINERD = ImageOnNode("c1", "a:1", MANIFEST, likeness="f", by_manifest=True)
+SOURCE = ImageSource("archive", "a:1", CONFIG, 1, likeness="f")
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,10 @@ SOURCE = ImageSource("archive", "a:1", CONFIG, 1, fingerprint="f")
         ([CONTAINERD, replace(CONTAINERD, image_id=ZIPPED), GRAPH], True),  # it came another way
         ([GRAPH, replace(GRAPH, image_id=OTHER)], False),  # exact ids that differ, whatever they tell
         ([GRAPH, CONTAINERD, replace(GRAPH, image_id=OTHER)], False),
-        ([GRAPH, replace(CONTAINERD, fingerprint="g")], False),
-        ([CONTAINERD, replace(CONTAINERD, image_id=ZIPPED, fingerprint="g")], False),
-        ([replace(GRAPH, fingerprint=""), replace(CONTAINERD, fingerprint="")], False),  # nothing is known
-        ([replace(GRAPH, fingerprint=""), GRAPH], True),
+        ([GRAPH, replace(CONTAINERD, likeness="g")], False),
+        ([CONTAINERD, replace(CONTAINERD, image_id=ZIPPED, likeness="g")], False),
+        ([replace(GRAPH, likeness=""), replace(CONTAINERD, likeness="")], False),  # nothing is known
+        ([replace(GRAPH, likeness=""), GRAPH], True),
         ([GRAPH, replace(GRAPH, image_id="")], False),
         ([], False),
     ],
@@ -42,9 +42,9 @@ def test_all_nodes_have_the_same_image(held: list[ImageOnNode], same: bool) -> N
         (GRAPH, True),
         (replace(GRAPH, image_id=OTHER), False),
         (CONTAINERD, True),
-        (replace(CONTAINERD, fingerprint="g"), False),
+        (replace(CONTAINERD, likeness="g"), False),
         (replace(CONTAINERD, image_id=""), False),
-        (replace(GRAPH, image_id="", fingerprint=""), False),
+        (replace(GRAPH, image_id="", likeness=""), False),
     ],
 )
 def test_a_node_has_the_image_of_the_source(held: ImageOnNode, found: bool) -> None:
@@ -52,9 +52,9 @@ def test_a_node_has_the_image_of_the_source(held: ImageOnNode, found: bool) -> N
 
 
 def test_what_the_engine_calls_it_that_gives_it_counts_too() -> None:
-    source = replace(SOURCE, engine_id=MANIFEST, fingerprint="")
-    assert is_image(replace(CONTAINERD, fingerprint=""), source)
-    assert not is_image(replace(CONTAINERD, fingerprint="", image_id=ZIPPED), source)
+    source = replace(SOURCE, engine_id=MANIFEST, likeness="")
+    assert is_image(replace(CONTAINERD, likeness=""), source)
+    assert not is_image(replace(CONTAINERD, likeness="", image_id=ZIPPED), source)
     assert held_by_source(replace(source, node="n1")) == ImageOnNode("n1", "a:1", MANIFEST, by_manifest=True)
     assert held_by_source(replace(SOURCE, node="n1")) == replace(GRAPH, node="n1")
 

@@ -96,13 +96,13 @@ MANIFEST, ZIPPED = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 def stored(node: str, image_id: str, mark: str = "f") -> ev.ImageOnNode:
     """What a node says whose engine calls images by their manifests."""
-    return ev.ImageOnNode(node, "a:1", image_id, fingerprint=mark, by_manifest=True)
+    return ev.ImageOnNode(node, "a:1", image_id, likeness=mark, by_manifest=True)
 
 
 def test_nothing_moves_between_stores_that_call_one_image_differently() -> None:
     one = imaging(archive="", nodes=("n1", "n2", "n3"))
     one.begin()
-    graph = replace(has("n2", IMAGE), fingerprint="f")
+    graph = replace(has("n2", IMAGE), likeness="f")
     (record,) = heard(one, stored("n1", MANIFEST), graph, stored("n3", ZIPPED))
     assert record == ins.Record(ev.ImageReady("a:1", IMAGE, 3, 0.0))
 
@@ -114,20 +114,20 @@ def test_what_was_built_is_known_by_the_login_nodes_engine_where_ids_say_nothing
     out = heard(one, *(stored(node, ZIPPED) for node in nodes))
     assert out == [ins.FindImage("a:1", "", "", nodes, image_id=MANIFEST, held="f")]
     known = ev.ImageSource(
-        "every node has it, and the login node", "a:1", MANIFEST, 0, fingerprint="f", engine_id=MANIFEST
+        "every node has it, and the login node", "a:1", MANIFEST, 0, likeness="f", engine_id=MANIFEST
     )
     (record,) = heard(one, known)
     assert record == ins.Record(ev.ImageReady("a:1", ZIPPED, 2, 0.0))
     exact = imaging(archive="", nodes=nodes, image_id=MANIFEST)
     exact.begin()
-    out = heard(exact, *(replace(has(node, OTHER), fingerprint="f") for node in nodes))
+    out = heard(exact, *(replace(has(node, OTHER), likeness="f") for node in nodes))
     assert out == [ins.FindImage("a:1", "", "", nodes, image_id=MANIFEST)], "their ids say that it is another"
 
 
 def test_a_node_that_gives_the_image_has_it_under_its_own_id() -> None:
     one = imaging(archive="", nodes=("n1", "n2"))
     asked(one)
-    pulled = replace(SOURCE, where="a registry", node="n1", engine_id=MANIFEST, fingerprint="f")
+    pulled = replace(SOURCE, where="a registry", node="n1", engine_id=MANIFEST, likeness="f")
     heard(one, pulled, *(ev.RelayOnNode(node, 4711) for node in one.nodes), replace(HELD, node="n2"))
     assert one.has["n1"].by_manifest
     (record,) = heard(one, stored("n2", ZIPPED))

@@ -274,7 +274,7 @@ class World:
             reference,
             self.id_on(node, reference),
             request=request,
-            fingerprint=reference,
+            likeness=reference,
             by_manifest=node in self.containerd,
         )
 
@@ -289,7 +289,7 @@ class World:
                     30,
                     layers=(10, 20),
                     request=request,
-                    fingerprint=reference,
+                    likeness=reference,
                 )
                 error = ev.ImageSource("", reference, "", 0, f"nobody has {reference}", request=request)
                 missing = reference in self.nowhere or self.chance(self.odds.error)

@@ -71,7 +71,7 @@ def on_login(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     saves: list[Path] = []
 
     async def known(reference: str) -> LoginImage:
-        return LoginImage(digest_text(MADE.content.digest), MADE.content.fingerprint, False)
+        return LoginImage(digest_text(MADE.content.digest), MADE.content.likeness, False)
 
     async def save(reference: str, archive: Path) -> None:
         saves.append(hybrid(archive, MADE, NAME))

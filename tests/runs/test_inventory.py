@@ -38,7 +38,7 @@ def test_another_id_and_a_missing_image_are_said() -> None:
 
 def test_one_image_that_stores_call_differently_stands_on_one_line() -> None:
     found = [
-        ImagesOnNode(node, ({**image("a:1", image_id), "fingerprint": "f", "by_manifest": by},))
+        ImagesOnNode(node, ({**image("a:1", image_id), "likeness": "f", "by_manifest": by},))
         for node, image_id, by in (("n1", TWO, True), ("n2", ONE, False), ("n3", ONE, False))
     ]
     (row,) = image_rows(found)
@@ -48,7 +48,7 @@ def test_one_image_that_stores_call_differently_stands_on_one_line() -> None:
 
 
 def test_exact_ids_that_differ_are_different_images_whatever_they_tell() -> None:
-    told = {"fingerprint": "f", "by_manifest": False}
+    told = {"likeness": "f", "by_manifest": False}
     found = [
         ImagesOnNode("n1", ({**image("a:1", ONE), **told}, {**image("", ONE), **told})),
         ImagesOnNode("n2", ({**image("a:1", TWO), **told}, {**image("", TWO), **told})),

@@ -118,7 +118,7 @@ async def test_an_image_put_in_layer_by_layer_is_the_image_and_runs(
     image_id = await verify.finish(sink, made.content, reference)
     containerd = (await store.store_of(sink)).containerd
     assert containerd or image_id == digest_text(made.content.digest)
-    assert await store.under(sink, reference) == store.Named(image_id, made.content.fingerprint, containerd)
+    assert await store.under(sink, reference) == store.Named(image_id, made.content.likeness, containerd)
     held = await store.held(sink, reference, made.content.digest, made.content.diff_ids)
     assert held.in_engine == len(files)
     assert held.deltas

@@ -167,13 +167,13 @@ async def test_what_the_containerd_store_lists_and_could_not_run_is_nothing(
     engine = StandIn(images={NAME: there})
     engine.listed = [{"Id": MANIFEST, "Manifests": manifests(True, unpacked)}]
     async with engine.at(tmp_path / "s") as client:
-        whole = store.Named(MANIFEST, MADE.content.fingerprint, by_manifest=True)
+        whole = store.Named(MANIFEST, MADE.content.likeness, by_manifest=True)
         assert await store.under(client, NAME) == (whole if unpacked else store.Named())
         assert await store.under(client, "other:1") == store.Named()
         engine.images["docker.io/x@sha256:1"] = there
         assert await store.under(client, "docker.io/x@sha256:1") == (whole if unpacked else store.Named())
         engine.info = GRAPH
-        assert await store.under(client, NAME) == store.Named(MANIFEST, MADE.content.fingerprint)
+        assert await store.under(client, NAME) == store.Named(MANIFEST, MADE.content.likeness)
 
 
 async def test_podman_gets_whole_images_and_its_bare_ids_are_understood(tmp_path: Path) -> None:

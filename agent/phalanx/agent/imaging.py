@@ -92,7 +92,7 @@ class Imaging:
 
     def _tell(self, message: ImageQuery | ImageSync, named: store.Named) -> None:
         told = ImageStatus(
-            message.request, message.reference, named.image_id, "", named.fingerprint, named.by_manifest
+            message.request, message.reference, named.image_id, "", named.likeness, named.by_manifest
         )
         self.session.send(told)
 
@@ -262,7 +262,7 @@ class Imaging:
             raise
         self._let_go()
         by_manifest = (await store.store_of(self._engine)).containerd
-        self._tell(message, store.Named(image_id, content.fingerprint, by_manifest))
+        self._tell(message, store.Named(image_id, content.likeness, by_manifest))
 
     async def _share_parts(self, cache: BlobCache, digest: bytes) -> Parts:
         """From the moment at which it is said what is here, nobody may take it away. Raises BlobError."""

@@ -93,7 +93,7 @@ def config_diff_ids(config: bytes) -> tuple[bytes, ...]:
     return tuple(digest_bytes(text) for text in named)
 
 
-def fingerprint(architecture: object, os: object, told: object, diff_ids: Iterable[bytes]) -> bytes:
+def likeness(architecture: object, os: object, told: object, diff_ids: Iterable[bytes]) -> bytes:
     """Of two engines' images under one name, whether they are the same: what containers are told (``config``
     of the configuration) and the layers.
 
@@ -126,10 +126,10 @@ class ImageContent:
         return hashlib.sha256(self.config).digest()
 
     @property
-    def fingerprint(self) -> bytes:
-        """By which engines of every store can say that they have it. See ``fingerprint``."""
+    def likeness(self) -> bytes:
+        """By which engines of every store can say that they have it. See ``likeness``."""
         config = read_config(self.config)
-        return fingerprint(config.get("architecture"), config.get("os"), config.get("config"), self.diff_ids)
+        return likeness(config.get("architecture"), config.get("os"), config.get("config"), self.diff_ids)
 
     @property
     def diff_ids(self) -> tuple[bytes, ...]:

@@ -482,7 +482,7 @@ class ImageQuery(Message):
 class ImageStatus(Message):
     """What the engine has under the reference: its image id, "" when it has none; or ``error``.
 
-    ``fingerprint``: what tells it from others whatever the store (``image.fingerprint``); ``by_manifest``:
+    ``likeness``: by which it is told from others whatever the store (``image.likeness``); ``by_manifest``:
     the id is the digest of a manifest, not of the configuration.
     """
 
@@ -490,7 +490,7 @@ class ImageStatus(Message):
     reference: ImageRef
     image_id: ImageId
     error: Words
-    fingerprint: Digest | None = None
+    likeness: Digest | None = None
     by_manifest: bool = False
 
 
@@ -727,12 +727,12 @@ class ImageSeeded(Message):
 @dataclass(frozen=True, slots=True)
 class EngineImage:
     """An image of an engine under one of its names ("" without one). ``size``: bytes, as the engine says.
-    ``fingerprint``, ``by_manifest``: as in ImageStatus."""
+    ``likeness``, ``by_manifest``: as in ImageStatus."""
 
     reference: Annotated[str, Text(256)]
     image_id: ImageId
     size: U63
-    fingerprint: Digest | None = None
+    likeness: Digest | None = None
     by_manifest: bool = False
 
 

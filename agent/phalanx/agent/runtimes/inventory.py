@@ -8,7 +8,7 @@ from typing import Any
 from phalanx.agent.runtimes import images
 from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
-from phalanx.agent.runtimes.store import fingerprints, shown_fingerprint, store_of
+from phalanx.agent.runtimes.store import likenesses, shown_likeness, store_of
 from phalanx.protocol.messages import EngineImage
 
 #: How engines write that an image has no name.
@@ -24,10 +24,10 @@ async def images_of(engine: EngineClient, reference: str) -> list[EngineImage]:
         found = await images.inspect(engine, reference)
         if found is None:
             return []
-        image_id, mark = str(found["Id"]), shown_fingerprint(found)
+        image_id, mark = str(found["Id"]), shown_likeness(found)
         return [EngineImage(reference[:_LONGEST], image_id, _size(found), mark, by_manifest)]
     listed = await engine.call("list images", engine.api.images.list())
-    prints = await fingerprints(engine, [str(entry["Id"]) for entry in listed])
+    prints = await likenesses(engine, [str(entry["Id"]) for entry in listed])
     return named(listed, prints, by_manifest=by_manifest)
 
 

@@ -19,7 +19,7 @@ from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.cgroup import size
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
 from phalanx.agent.runtimes.layers import Span
-from phalanx.agent.runtimes.store import diff_ids_of, shown_fingerprint
+from phalanx.agent.runtimes.store import diff_ids_of, shown_likeness
 from phalanx.protocol.blob import Manifest, layer_chunk_bytes, make_manifest
 from phalanx.protocol.image import ImageContent, ImageFormatError, ImageTooLarge, config_diff_ids
 from phalanx.protocol.image_index import Held, check_packing, choose, find_images, gunzip
@@ -55,7 +55,7 @@ async def seed(engine: EngineClient, reference: str, archive: Path) -> Seed:
         await asyncio.to_thread(_check_disk, archive, reference, int(shown.get("Size") or 0))
         image_id = await images.export(engine, reference, archive)
         found = await asyncio.to_thread(index, archive, reference, diff_ids_of(shown))
-        if found.content.fingerprint != shown_fingerprint(shown):
+        if found.content.likeness != shown_likeness(shown):
             await asyncio.to_thread(remove, archive)
             raise ImageError(
                 f"cannot export image {reference}: the name has come to mean another image since; try again"

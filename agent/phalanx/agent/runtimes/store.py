@@ -22,8 +22,8 @@ from phalanx.protocol.image import (
     chain_ids,
     digest_bytes,
     digest_text,
-    fingerprint,
     leading_held,
+    likeness,
 )
 
 #: Bytes free where that cannot be known (messages.LayersStatus).
@@ -116,10 +116,10 @@ async def have_chains(engine: EngineClient, store: Store) -> set[bytes]:
     return {chain for one in shown.values() for chain in _chains(one)}
 
 
-async def fingerprints(engine: EngineClient, ids: Iterable[str]) -> dict[str, bytes | None]:
+async def likenesses(engine: EngineClient, ids: Iterable[str]) -> dict[str, bytes | None]:
     """By id, of images that the engine has; without those of which it cannot say what they are."""
     shown = await _each(engine, ids, tolerant=True)
-    return {image_id: shown_fingerprint(one) for image_id, one in shown.items()}
+    return {image_id: shown_likeness(one) for image_id, one in shown.items()}
 
 
 async def _each(
@@ -173,7 +173,7 @@ class Named:
     """What an engine has under a name: see messages.ImageStatus."""
 
     image_id: str = ""
-    fingerprint: bytes | None = None
+    likeness: bytes | None = None
     by_manifest: bool = False
 
 
@@ -192,16 +192,16 @@ async def under(engine: EngineClient, reference: str) -> Named:
         entries = [entry for entry in listed if entry["Id"] == image_id]
         if entries and not any(map(unpacked, entries)):
             return Named()
-    return Named(image_id, shown_fingerprint(shown), store.containerd)
+    return Named(image_id, shown_likeness(shown), store.containerd)
 
 
-def shown_fingerprint(shown: Mapping[str, Any]) -> bytes | None:
+def shown_likeness(shown: Mapping[str, Any]) -> bytes | None:
     """Of an image as an engine shows it; None when it says nothing usable of the layers."""
     try:
         diff_ids = diff_ids_of(shown)
     except ImageFormatError:
         return None
-    return fingerprint(shown.get("Architecture"), shown.get("Os"), shown.get("Config"), diff_ids)
+    return likeness(shown.get("Architecture"), shown.get("Os"), shown.get("Config"), diff_ids)
 
 
 def diff_ids_of(shown: Mapping[str, Any]) -> tuple[bytes, ...]:

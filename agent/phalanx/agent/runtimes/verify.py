@@ -12,7 +12,7 @@ from typing import Any
 from phalanx.agent.runtimes import images
 from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
-from phalanx.agent.runtimes.store import diff_ids_of, same_id, shown_fingerprint
+from phalanx.agent.runtimes.store import diff_ids_of, same_id, shown_likeness
 from phalanx.protocol.image import PARTIAL_LABEL, ImageContent, ImageFormatError, digest_text
 from phalanx.protocol.image_archive import manifest_digest
 
@@ -89,7 +89,7 @@ def _is(shown: Mapping[str, Any], content: ImageContent) -> bool:
     if any(same_id(str(shown.get("Id")), name) for name in _names(content)):
         return True
     # an image that came to the containerd store from elsewhere; another graph-driver id is another image
-    return "Descriptor" in shown and shown_fingerprint(shown) == content.fingerprint
+    return "Descriptor" in shown and shown_likeness(shown) == content.likeness
 
 
 async def _remove_partial(engine: EngineClient, content: ImageContent) -> None:

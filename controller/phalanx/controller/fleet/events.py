@@ -284,7 +284,7 @@ class RuntimeOnNode(Event):
 class ImageOnNode(Event):
     """What a node's engine has: ``image_id`` "" for nothing. After a sync: verified, config and layers.
 
-    ``fingerprint``: the same on nodes that have the same image, in hexadecimal, "" when it is not known;
+    ``likeness``: the same on nodes that have the same image, in hexadecimal, "" when it is not known;
     ``by_manifest``: the id is of a manifest, so that other nodes may have the image under another.
     """
 
@@ -293,7 +293,7 @@ class ImageOnNode(Event):
     image_id: str
     error: str = ""
     request: int = OWN
-    fingerprint: str = ""
+    likeness: str = ""
     by_manifest: bool = False
 
 
@@ -303,7 +303,7 @@ class ImageSource(Event):
     """Where the image comes from: ``where`` in words, ``node`` the node that seeds it ("": the login node).
 
     ``image_id``: "sha256:" and the digest of its configuration. ``size``: bytes of its layers, each of which
-    ``layers`` has in order. ``fingerprint``: as nodes tell it. ``engine_id``: what the engine calls it that
+    ``layers`` has in order. ``likeness``: as nodes tell it. ``engine_id``: what the engine calls it that
     gives it, where that is something else.
     """
 
@@ -315,7 +315,7 @@ class ImageSource(Event):
     node: str = ""
     layers: tuple[int, ...] = ()
     request: int = OWN
-    fingerprint: str = ""
+    likeness: str = ""
     engine_id: str = ""
 
 
@@ -338,7 +338,7 @@ class LayersOnNode(Event):
 @event("image.inventory")
 @dataclass(frozen=True, slots=True)
 class ImagesOnNode(Event):
-    """The images of a node's engine (reference, image_id, size, fingerprint, by_manifest), and what lies in
+    """The images of a node's engine (reference, image_id, size, likeness, by_manifest), and what lies in
     its cache of layers; ``error`` when it could not be asked. See messages.ImagesStatus."""
 
     node: str

@@ -2,7 +2,7 @@
 
 The graph-driver store (and podman) calls an image by the digest of its configuration, the containerd store
 by that of a manifest, which depends on how the image came to the node. Where one of two ids is of a manifest,
-the fingerprint decides: what containers are told, and the layers.
+the likeness decides: what containers are told, and the layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def held_by_source(source: ImageSource) -> ImageOnNode:
         source.reference,
         image_id,
         request=source.request,
-        fingerprint=source.fingerprint,
+        likeness=source.likeness,
         by_manifest=image_id != source.image_id,
     )
 
@@ -29,7 +29,7 @@ def is_image(held: ImageOnNode, source: ImageSource) -> bool:
     """Whether what a node has is the image of the source."""
     if held.image_id in (source.image_id, source.engine_id):
         return bool(held.image_id)
-    return held.by_manifest and bool(held.fingerprint) and held.fingerprint == source.fingerprint
+    return held.by_manifest and bool(held.likeness) and held.likeness == source.likeness
 
 
 def all_same(held: Collection[ImageOnNode]) -> bool:
@@ -38,7 +38,7 @@ def all_same(held: Collection[ImageOnNode]) -> bool:
     if not all(ids) or len(ids) < 2:
         return bool(held) and all(ids)
     exact = {one.image_id for one in held if not one.by_manifest}
-    prints = {one.fingerprint for one in held}
+    prints = {one.likeness for one in held}
     return len(exact) < 2 and len(prints) == 1 and all(prints)
 
 

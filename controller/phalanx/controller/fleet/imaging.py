@@ -123,7 +123,7 @@ class Imaging:
                 self.nodes,
                 self.request,
                 wanted,
-                had[0].fingerprint if same and all(one.by_manifest for one in had) else "",
+                had[0].likeness if same and all(one.by_manifest for one in had) else "",
             )
         ]
 

@@ -78,7 +78,7 @@ class FindImage(Instruction):
     """Find out what the image is and where its layers are; record image.source.
 
     ``node``: a node whose engine has it, "" for none. ``nodes``: one of these may pull it from its registry.
-    ``image_id``: which image is meant, "" for whatever has the name. ``held``: the fingerprint of what all
+    ``image_id``: which image is meant, "" for whatever has the name. ``held``: the likeness of what all
     nodes have under the name, "" when they differ: when the login node's engine has that, there is no more to
     find.
     """

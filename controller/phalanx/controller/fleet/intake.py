@@ -239,9 +239,7 @@ def _hex(digest: bytes | None) -> str:
 def _images(node: str, message: m.ImagesStatus) -> Event:
     return ImagesOnNode(
         node,
-        tuple(
-            {**dataclasses.asdict(image), "fingerprint": _hex(image.fingerprint)} for image in message.images
-        ),
+        tuple({**dataclasses.asdict(image), "likeness": _hex(image.likeness)} for image in message.images),
         message.more,
         message.layers,
         message.layer_bytes,
@@ -261,7 +259,7 @@ _PLAIN: dict[type[m.Message], Callable[..., Event]] = {
         x.image_id,
         x.error,
         x.request,
-        _hex(x.fingerprint),
+        _hex(x.likeness),
         x.by_manifest,
     ),
     m.ImagesStatus: _images,

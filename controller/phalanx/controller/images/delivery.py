@@ -106,7 +106,7 @@ class Delivery:
                 node=found.node,
                 layers=tuple(layer.size for layer in content.layers),
                 request=self.request,
-                fingerprint=content.fingerprint.hex(),
+                likeness=content.likeness.hex(),
                 engine_id=found.engine_id,
             )
         )
@@ -121,7 +121,7 @@ class Delivery:
                 image_id,
                 0,
                 request=self.request,
-                fingerprint=wanted.held,
+                likeness=wanted.held,
                 engine_id=image_id,
             )
         )

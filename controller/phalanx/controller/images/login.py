@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phalanx.protocol.image import CONTAINERD_STORE, ImageFormatError, digest_bytes, fingerprint
+from phalanx.protocol.image import CONTAINERD_STORE, ImageFormatError, digest_bytes, likeness
 
 from .staging import LOOK_PIECES, PIECE_BYTES, check_room
 
@@ -60,7 +60,7 @@ class LoginImage:
     """An image of the login node's engine, as messages.ImageStatus tells of one of a node."""
 
     image_id: str
-    fingerprint: bytes
+    likeness: bytes
     by_manifest: bool
 
 
@@ -74,7 +74,7 @@ async def on_login(reference: str) -> LoginImage | None:
                 shown = await docker.images.inspect(reference)
                 info = await docker.system.info()
             layers = [digest_bytes(text) for text in shown["RootFS"]["Layers"]]
-            mark = fingerprint(shown["Architecture"], shown["Os"], shown["Config"], layers)
+            mark = likeness(shown["Architecture"], shown["Os"], shown["Config"], layers)
             by_manifest = CONTAINERD_STORE in [list(row) for row in info["DriverStatus"] or ()]
             return LoginImage(str(shown["Id"]), mark, by_manifest)
         except ImageFormatError:

@@ -71,7 +71,7 @@ def _share(archive: Path, shared: Path) -> None:
 def _is(content: ImageContent, known: LoginImage) -> bool:
     """Whether it is the image of the login node's engine."""
     if known.by_manifest:
-        return content.fingerprint == known.fingerprint
+        return content.likeness == known.likeness
     return digest_text(content.digest) == known.image_id
 
 
@@ -118,7 +118,7 @@ class Sources:
         if not wanted.held or wanted.archive:
             return ""
         known = await on_login(wanted.reference)
-        if known is None or known.fingerprint.hex() != wanted.held:
+        if known is None or known.likeness.hex() != wanted.held:
             return ""
         return known.image_id if wanted.image_id in ("", known.image_id) else ""
 

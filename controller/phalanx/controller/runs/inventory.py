@@ -38,14 +38,14 @@ def _told(found: Iterable[ImagesOnNode]) -> list[ImagesOnNode]:
 
 
 def _sames(found: Iterable[ImagesOnNode]) -> dict[tuple[str, str], str]:
-    """By name and id the fingerprint of an image that stores call differently; see ``image_identity``.
+    """By name and id the likeness of an image that stores call differently; see ``image_identity``.
 
     Images whose exact ids differ are different, whatever they tell; so are those without a name.
     """
     alike: dict[tuple[str, str], dict[str, bool]] = {}
     for image in (image for one in found for image in one.images):
-        if image["reference"] and image.get("fingerprint"):
-            ids = alike.setdefault((str(image["reference"]), str(image["fingerprint"])), {})
+        if image["reference"] and image.get("likeness"):
+            ids = alike.setdefault((str(image["reference"]), str(image["likeness"])), {})
             ids[str(image["image_id"])] = bool(image.get("by_manifest"))
     return {
         (reference, image_id): mark
