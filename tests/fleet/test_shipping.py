@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,15 @@ def held(dock: Dock, path: Path, content: bytes) -> Manifest:
     return manifest
 
 
+@asynccontextmanager
+async def docked() -> AsyncIterator[tuple[Dock, Peer]]:
+    """A controller that gives chunks, and the bulk connection of a node."""
+    async with fleet() as one:
+        dock = Dock(one)
+        _, bulk = await join(one, 0)
+        yield dock, bulk
+
+
 async def answers(bulk: Peer, manifest: Manifest, *, unpacks: bool = True) -> list[m.Chunk]:
     """Every chunk of a blob, asked for at once."""
     for index in range(len(manifest.digests)):
@@ -189,9 +199,7 @@ TEXT = b"a line of a file that is in many layers\n" * 40_000
 async def test_over_a_slow_link_chunks_go_packed_in_the_order_in_which_they_were_asked_for(
     tmp_path: Path, slow_links: None
 ) -> None:
-    async with fleet() as one:
-        dock = Dock(one)
-        _, bulk = await join(one, 0)
+    async with docked() as (dock, bulk):
         manifest = held(dock, tmp_path / "layer", TEXT)
         chunks = await answers(bulk, manifest)
         assert [chunk.packed for chunk in chunks] == [False] + [True] * (len(chunks) - 1)
@@ -209,9 +217,7 @@ async def test_over_a_slow_link_noise_goes_as_it_is_and_so_does_all_for_who_cann
     tmp_path: Path, slow_links: None
 ) -> None:
     noise = os.urandom(20 * CHUNK_BYTES_MIN)
-    async with fleet() as one:
-        dock = Dock(one)
-        _, bulk = await join(one, 0)
+    async with docked() as (dock, bulk):
         manifest = held(dock, tmp_path / "noise", noise)
         chunks = await answers(bulk, manifest)
         assert b"".join(chunk.payload for chunk in chunks) == noise
@@ -224,9 +230,7 @@ async def test_over_a_slow_link_noise_goes_as_it_is_and_so_does_all_for_who_cann
 async def test_a_node_that_leaves_while_its_next_chunk_is_packed_leaves_no_task(
     tmp_path: Path, slow_links: None
 ) -> None:
-    async with fleet() as one:
-        dock = Dock(one)
-        _, bulk = await join(one, 0)
+    async with docked() as (dock, bulk):
         manifest = held(dock, tmp_path / "layer", TEXT)
         for index in range(len(manifest.digests)):
             bulk.send(m.ChunkGet(manifest.blob, index, unpacks=True))
@@ -237,10 +241,8 @@ async def test_a_node_that_leaves_while_its_next_chunk_is_packed_leaves_no_task(
 
 
 async def test_what_the_kernel_counts_of_a_bulk_connection_grows(tmp_path: Path) -> None:
-    async with fleet() as one:
-        dock = Dock(one)
-        _, bulk = await join(one, 0)
-        session = one.hub.bulk_of("n0")
+    async with docked() as (dock, bulk):
+        session = dock.shipping.hub.bulk_of("n0")
         assert session is not None
         before = session.sent()
         await answers(bulk, held(dock, tmp_path / "layer", TEXT))

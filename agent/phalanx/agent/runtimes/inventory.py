@@ -27,18 +27,16 @@ async def images_of(engine: EngineClient, reference: str) -> list[EngineImage]:
         image_id, mark = str(found["Id"]), shown_likeness(found)
         return [EngineImage(reference[:_LONGEST], image_id, _size(found), mark, by_manifest)]
     listed = await engine.call("list images", engine.api.images.list())
-    prints = await likenesses(engine, [str(entry["Id"]) for entry in listed])
-    return named(listed, prints, by_manifest=by_manifest)
+    known = await likenesses(engine, [str(entry["Id"]) for entry in listed])
+    return named(listed, known, by_manifest=by_manifest)
 
 
 def named(
-    listed: Iterable[Mapping[str, Any]], prints: Mapping[str, bytes | None], *, by_manifest: bool = False
+    listed: Iterable[Mapping[str, Any]], known: Mapping[str, bytes | None], *, by_manifest: bool = False
 ) -> list[EngineImage]:
     """One entry for each name of each image that GET /images/json shows; an image without a name has one."""
     found = [
-        EngineImage(
-            name[:_LONGEST], str(entry["Id"]), _size(entry), prints.get(str(entry["Id"])), by_manifest
-        )
+        EngineImage(name[:_LONGEST], str(entry["Id"]), _size(entry), known.get(str(entry["Id"])), by_manifest)
         for entry in listed
         for name in [tag for tag in entry.get("RepoTags") or () if tag != _NAMELESS] or [""]
     ]

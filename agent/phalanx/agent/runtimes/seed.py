@@ -49,9 +49,9 @@ async def seed(engine: EngineClient, reference: str, archive: Path) -> Seed:
     Layers that the engine keeps compressed are unpacked beside the archive, under its name and a number.
     """
     try:
-        shown = await engine.call(
-            f"look at image {reference}", engine.api.images.inspect(images.in_path(reference))
-        )
+        shown = await images.inspect(engine, reference)
+        if shown is None:
+            raise ImageError(f"cannot export image {reference}: this node's engine does not have it")
         await asyncio.to_thread(_check_disk, archive, reference, int(shown.get("Size") or 0))
         image_id = await images.export(engine, reference, archive)
         found = await asyncio.to_thread(index, archive, reference, diff_ids_of(shown))
@@ -62,10 +62,6 @@ async def seed(engine: EngineClient, reference: str, archive: Path) -> Seed:
             )
         return replace(found, image_id=image_id)
     except EngineError as error:
-        if error.status == 404:
-            raise ImageError(
-                f"cannot export image {reference}: this node's engine does not have it"
-            ) from error
         raise ImageError(f"cannot export image {reference}: {error}") from error
     except ImageTooLarge as error:
         await asyncio.to_thread(remove, archive)

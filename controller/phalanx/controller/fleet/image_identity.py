@@ -38,8 +38,8 @@ def all_same(held: Collection[ImageOnNode]) -> bool:
     if not all(ids) or len(ids) < 2:
         return bool(held) and all(ids)
     exact = {one.image_id for one in held if not one.by_manifest}
-    prints = {one.likeness for one in held}
-    return len(exact) < 2 and len(prints) == 1 and all(prints)
+    likenesses = {one.likeness for one in held}
+    return len(exact) < 2 and len(likenesses) == 1 and all(likenesses)
 
 
 def common_id(held: Collection[ImageOnNode], otherwise: str) -> str:

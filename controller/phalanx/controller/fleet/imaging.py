@@ -91,7 +91,7 @@ class Imaging:
         """The image that every node has, "" while it is not known."""
         if self.source is None:
             return ""
-        return common_id([self.has[node] for node in sorted(self.ready)], self.source.image_id)
+        return common_id([self.has[node] for node in self.ready], self.source.image_id)
 
     # --- who has it, and where it comes from
 
@@ -148,7 +148,7 @@ class Imaging:
         self.source, self._root = event, event.node
         if event.node:
             self.has[event.node] = held_by_source(event)
-        self.ready = {node for node in self.nodes if is_image(self.has[node], event) or node == event.node}
+        self.ready = {node for node in self.nodes if is_image(self.has[node], event)}
         lacking = tuple(self.late())
         if not lacking:
             return self._finished()

@@ -61,10 +61,14 @@ class NodeView:
     joined_at: float | None = None
     reconnects: int = 0
     image: ImageOnNode | None = None
-    image_id: str = ""
     image_error: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
+
+    @property
+    def image_id(self) -> str:
+        """What its engine has under the name that was asked for last, "" for nothing."""
+        return self.image.image_id if self.image is not None else ""
 
 
 @dataclass(slots=True)

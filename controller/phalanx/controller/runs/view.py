@@ -247,8 +247,7 @@ def _fleet_joined(view: RunView, at: float, event: ev.FleetJoined) -> None:
 def _image_status(view: RunView, at: float, event: ev.ImageOnNode) -> None:
     view.phases["image"].begin(at)
     node = _node(view, event.node)
-    node.image_id, node.image_error = event.image_id, node.image_error or event.error
-    node.image = event
+    node.image, node.image_error = event, node.image_error or event.error
     view.image.reference = event.reference
     if event.error:
         _fail(view, Failure(Fault.IMAGE, at, event.error, node=event.node))
