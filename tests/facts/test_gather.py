@@ -54,7 +54,9 @@ def test_a_tool_that_hangs_costs_its_own_time_and_nothing_else(
     tool(tmp_path, "amd-smi", """echo '[{"gpu": 0, "asic": {"market_name": "AMD Instinct MI300X"}}]'""")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     started = time.monotonic()
-    assert bounded.tool_output(("nvidia-smi",), 0.2) == ""
+    assert bounded.ask_tool(("nvidia-smi",), 0.2) == bounded.Answer(
+        "", "nvidia-smi has not answered within 0.2 s"
+    )
     assert time.monotonic() - started < 3
     monkeypatch.setattr("phalanx.agent.facts.gather._ALL_S", 1.0)
     facts = gather(tmp_path, NO_ENGINE)
@@ -63,16 +65,33 @@ def test_a_tool_that_hangs_costs_its_own_time_and_nothing_else(
     assert time.monotonic() - started < 5
 
 
-def test_a_tool_that_is_not_there_or_cannot_be_run_is_silent(
+def test_a_tool_that_is_not_there_or_fails_says_so_and_what_it_printed_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert bounded.tool_output(("no-such-tool",)) == ""
+    assert bounded.ask_tool(("no-such-tool",)) == bounded.Answer("", "there is no no-such-tool")
     (tmp_path / "broken-tool").write_bytes(b"\x7fELF nothing")
     (tmp_path / "broken-tool").chmod(0o755)
-    assert bounded.tool_output(("broken-tool",)) == ""
+    assert bounded.ask_tool(("broken-tool",)) == bounded.Answer("", "broken-tool: Exec format error")
     tool(tmp_path, "cut-tool", r"printf 'half \377'; kill -9 $$")
-    assert bounded.tool_output(("cut-tool",)) == "half �"
+    assert bounded.ask_tool(("cut-tool",)) == bounded.Answer("half �", "cut-tool: half �")
+    tool(tmp_path, "mute-tool", "exit 9")
+    assert bounded.ask_tool(("mute-tool",)) == bounded.Answer("", "mute-tool: exit status 9")
+    tool(tmp_path, "words-tool", "echo on; echo Driver/library version mismatch >&2; exit 18")
+    assert bounded.ask_tool(("words-tool",)).complaint == "words-tool: Driver/library version mismatch"
+
+
+def test_a_tool_finds_the_libraries_that_were_put_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    tool(tmp_path / "bin", "some-smi", 'echo "$LD_LIBRARY_PATH"')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    beside = f"{tmp_path}/lib64:{tmp_path}/lib"
+    assert bounded.ask_tool(("some-smi",)).text.strip() == beside
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/own")
+    assert bounded.ask_tool(("some-smi",)).text.strip() == f"/own:{beside}"
 
 
 def test_a_reader_that_fails_or_never_returns_is_unknown_and_costs_no_other() -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from phalanx.agent.facts import amd, nvidia
-from phalanx.agent.facts.gpus import AMD, NVIDIA, Seen, bus_address, merge
+from phalanx.agent.facts.gpus import AMD, NVIDIA, Seen, Told, bus_address, complaint_of, merge
 from phalanx.agent.facts.sysfs import gfx_target, seen_in_sysfs
 
 NVIDIA_SMI = """\
@@ -199,3 +199,16 @@ def test_no_more_gpus_than_a_message_holds_and_no_control_characters() -> None:
     assert len(gpus) == 64
     assert gpus[0].model == "bad [31mname"
     assert gpus[0].memory_bytes == 2**63 - 1
+
+
+def test_a_tool_is_complained_of_only_where_the_bus_shows_what_it_does_not_list() -> None:
+    here = Seen(NVIDIA, "PCI device 0x2335", "0000:19:00.0", 0, "pci")
+    display = Seen(AMD, "PCI device 0x164e", "0000:05:00.0", 0, "pci")
+    listed = Seen(NVIDIA, "NVIDIA H200", "0000:19:00.0", 7, "nvidia-smi", 0)
+    broken = Told(NVIDIA, (), "nvidia-smi: No devices were found")
+    absent = Told(AMD, (), "there is no amd-smi")
+    assert complaint_of([broken, absent], [here]) == broken.complaint
+    assert complaint_of([broken, absent], [display]) == absent.complaint
+    assert complaint_of([broken, absent], []) == ""
+    assert complaint_of([Told(NVIDIA, (listed,), "nvidia-smi: exit status 14")], [here]) == ""
+    assert complaint_of([Told(NVIDIA, (), "")], [here]) == ""

@@ -31,6 +31,7 @@ A100: Shown = {
     "source": "nvidia-smi",
     "architecture": "",
 }
+LOST = "1 of 1 GPUs cannot be used ({} at an unknown address): its driver does not list it"
 
 
 def numbered(gpu: Shown, count: int, first_render: int = 0) -> list[Shown]:
@@ -44,9 +45,12 @@ def numbered(gpu: Shown, count: int, first_render: int = 0) -> list[Shown]:
     [
         (numbered(MI300, 8), Hardware("AMD", "gfx942", "AMD Instinct MI300X", "", tuple(range(8)))),
         (numbered(A100, 2), Hardware("NVIDIA", A100["model"], A100["model"], "", (0, 1))),
-        ([{**A100, "source": "pci"}], Hardware()),
+        ([{**A100, "source": "pci"}], Hardware(unusable=LOST.format("NVIDIA A100-SXM4-40GB"))),
         ([{**MI300, "source": "pci"}], Hardware("AMD", "gfx942", "AMD Instinct MI300X", "", (0,))),
-        ([{**MI300, "source": "pci", "architecture": ""}], Hardware()),
+        (
+            [{**MI300, "source": "pci", "architecture": ""}],
+            Hardware(unusable=LOST.format("AMD Instinct MI300X")),
+        ),
         ([A100, MI300], Hardware("NVIDIA", "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB", "", (0,))),
         ([{"vendor": "intel", "source": "pci"}], Hardware()),
         ([], Hardware()),
@@ -54,6 +58,38 @@ def numbered(gpu: Shown, count: int, first_render: int = 0) -> list[Shown]:
 )
 def test_gpus_with_a_driver_count(gpus: list[dict[str, Any]], found: Hardware) -> None:
     assert hardware_of({"gpus": gpus}) == found
+
+
+def test_gpus_that_no_driver_gives_are_named_with_the_complaint_of_the_tool() -> None:
+    buses = [f"0000:{place}9:00.0" for place in range(4)]
+    seen = [{**A100, "index": place, "bus": bus} for place, bus in enumerate(buses)]
+    lost = [{**one, "source": "pci"} for one in seen]
+    complaint = "nvidia-smi: Failed to initialize NVML: Driver/library version mismatch"
+    none_left = hardware_of({"gpus": lost, "gpu_complaint": complaint})
+    which = "NVIDIA A100-SXM4-40GB at 0000:09:00.0"
+    assert none_left.unusable == f"4 of 4 GPUs cannot be used ({which} and 3 more): {complaint}"
+    assert none_left.count == 0
+    one_left = hardware_of({"gpus": [lost[0], *seen[1:]], "gpu_complaint": ""})
+    assert one_left.unusable == f"1 of 4 GPUs cannot be used ({which}): its driver does not list it"
+    assert one_left.indexes == (1, 2, 3)
+    assert hardware_of({"gpus": seen}).unusable == ""
+    beside = {**MI300, "source": "pci", "architecture": ""}
+    assert hardware_of({"gpus": [*seen, beside]}).unusable == "", "a display of another vendor is no loss"
+
+
+def test_a_run_says_once_which_gpus_cannot_be_used_when_a_case_wants_any() -> None:
+    plan = make_plan(2, cases=3)
+    first, *others = plan.cases
+    wanting = tuple(replace(case, gpus=Gpus("", 1, "models.json: n_gpus")) for case in others)
+
+    def notices(*cases: Any) -> list[str]:
+        world = World(replace(plan, cases=cases))
+        world.gpus = {"n1": [{**A100, "source": "pci"}]}
+        assert world.run().state == "succeeded"
+        return [f"{one.node}: {one.text}" for one in world.log if isinstance(one, ev.AgentNotice)]
+
+    assert notices(first) == []
+    assert notices(first, *wanting) == [f"n1: {LOST.format('NVIDIA A100-SXM4-40GB')}"]
 
 
 def test_the_release_of_rocm_is_told_as_its_first_two_numbers() -> None:

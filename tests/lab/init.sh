@@ -19,12 +19,14 @@ disk=$LAB_FOLDER/disk
 if [ -n "$LAB_DISK" ]; then
   mount -o loop "$LAB_DISK" "$disk"
 fi
-mkdir -p "$disk/tmp" "$disk/var" "$disk/var-work" "$disk/docker"
-chmod 1777 "$disk/tmp"
+mkdir -p "$disk/tmp" "$disk/var" "$disk/var-work" "$disk/var-tmp" "$disk/docker"
+chmod 1777 "$disk/tmp" "$disk/var-tmp"
 
 mount -t overlay overlay -o "lowerdir=/var,upperdir=$disk/var,workdir=$disk/var-work" /var
 mkdir -p /var/lib/docker /var/spool/slurmd /var/tmp
 mount --bind "$disk/docker" /var/lib/docker
+# What the login node writes below its own /var would show through the overlay: caches are kept in /var/tmp.
+mount --bind "$disk/var-tmp" /var/tmp
 
 mount --bind "$LAB_STATE/etc/hosts" /etc/hosts
 mount --bind "$LAB_STATE/etc/resolv.conf" /etc/resolv.conf

@@ -272,6 +272,8 @@ class Facts(Message):
     rocm: Name = ""
     #: further ports like ``free_port``, for cases that run at once
     more_ports: Annotated[tuple[U16, ...], Items(64)] = ()
+    #: what the vendor's tool says where it does not list GPUs that are on the PCI bus; "" when it lists all
+    gpu_complaint: Name = ""
 
 
 # --- barriers and key-value exchange -------------------------------------------------------------------

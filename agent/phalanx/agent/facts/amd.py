@@ -14,8 +14,8 @@ import re
 import time
 from typing import Any
 
-from .bounded import TOOL_S, tool_output
-from .gpus import AMD, Seen, bus_address
+from .bounded import TOOL_S, ask_tool
+from .gpus import AMD, Seen, Told, bus_address
 
 AMD_SMI = ("amd-smi", "static", "--asic", "--bus", "--board", "--vram", "--json")
 ROCM_SMI = ("rocm-smi", "--showproductname", "--showbus", "--showmeminfo", "vram", "--json")
@@ -25,12 +25,15 @@ _SIZE = re.compile(r"\s*(\d{1,15})\s*([kmg]?i?b)?\s*", re.IGNORECASE)
 _CARD = re.compile(r"card(\d{1,5})")
 
 
-def seen_by_amd_tools() -> list[Seen]:
-    """What amd-smi says now, or else rocm-smi; [] without both. Five seconds at most for the two."""
+def told_by_amd_tools() -> Told:
+    """What amd-smi says now, or else rocm-smi. Five seconds at most for the two."""
     end = time.monotonic() + TOOL_S
-    return parse_amd_smi(tool_output(AMD_SMI)) or parse_rocm_smi(
-        tool_output(ROCM_SMI, max(0.0, end - time.monotonic()))
-    )
+    first = ask_tool(AMD_SMI)
+    if found := parse_amd_smi(first.text):
+        return Told(AMD, tuple(found), first.complaint)
+    second = ask_tool(ROCM_SMI, max(0.0, end - time.monotonic()))
+    found = parse_rocm_smi(second.text)
+    return Told(AMD, tuple(found), second.complaint if found else first.complaint or second.complaint)
 
 
 def parse_amd_smi(text: str) -> list[Seen]:

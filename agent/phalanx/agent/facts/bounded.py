@@ -15,6 +15,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,8 +27,18 @@ TOOL_S = 5.0
 #: Most bytes of a tool's answer that are looked at; 64 GPUs are described in a tenth of it.
 _MOST_OUTPUT = 4 * 1024 * 1024
 
-#: Where drivers put their tools when PATH, which srun may have cut short, does not say.
-_TOOL_PLACES = ("/usr/bin", "/usr/local/bin", "/opt/rocm/bin", "/usr/sbin")
+#: Where drivers put their tools when PATH, which srun may have cut short, does not say. In pods NVIDIA's are
+#: mounted in a folder of their own, with the libraries beside them.
+_TOOL_PLACES = ("/usr/bin", "/usr/local/bin", "/opt/rocm/bin", "/usr/local/nvidia/bin", "/usr/sbin")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``text``: what a tool printed. ``complaint``: why that is not a whole answer, "" when it ended well;
+    in the tool's own words if it has any."""
+
+    text: str
+    complaint: str = ""
 
 
 def all_within(seconds: float, readers: Mapping[str, Callable[[], T]], unknown: T) -> dict[str, T]:
@@ -51,34 +63,50 @@ def all_within(seconds: float, readers: Mapping[str, Callable[[], T]], unknown: 
     return {name: answers.get(name, unknown) for name in readers}
 
 
-def tool_output(argv: Sequence[str], seconds: float = TOOL_S) -> str:
-    """What a tool prints; "" when it is not there, cannot be run or is not done within ``seconds``."""
-    path = shutil.which(argv[0]) or shutil.which(argv[0], path=":".join(_TOOL_PLACES))
+def ask_tool(argv: Sequence[str], seconds: float = TOOL_S) -> Answer:
+    """What a tool prints, and what is wrong when it is not there, fails or is not done within ``seconds``."""
+    name = argv[0]
+    path = shutil.which(name) or shutil.which(name, path=":".join(_TOOL_PLACES))
     if path is None:
-        return ""
+        return Answer("", f"there is no {name}")
     try:
         process = subprocess.Popen(
             [path, *argv[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
+            env=_environment(Path(path)),
         )
-    except OSError:
-        return ""
+    except OSError as error:
+        return Answer("", f"{name}: {error.strerror}")
     try:
-        out, _ = process.communicate(timeout=seconds)
+        out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         _abandon(process)
-        return ""
-    return out[:_MOST_OUTPUT].decode(errors="replace")
+        return Answer("", f"{name} has not answered within {seconds:g} s")
+    text = out[:_MOST_OUTPUT].decode(errors="replace")
+    if not process.returncode:
+        return Answer(text)
+    said = (err[:_MOST_OUTPUT].decode(errors="replace") + "\n" + text).strip().partition("\n")[0]
+    return Answer(text, f"{name}: {said or f'exit status {process.returncode}'}")
+
+
+def _environment(tool: Path) -> dict[str, str]:
+    """The agent's, with the libraries beside a tool of a folder of its own (``/opt/rocm``), after others."""
+    prefix = tool.parent.parent
+    if prefix in (Path("/"), Path("/usr"), Path("/usr/local")):
+        return dict(os.environ)
+    own = [text] if (text := os.environ.get("LD_LIBRARY_PATH")) else []
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join([*own, f"{prefix}/lib64", f"{prefix}/lib"])}
 
 
 def _abandon(process: subprocess.Popen[bytes]) -> None:
     """Kill a tool and what it started; one that the kernel holds fast is left to it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    if process.stdout is not None:
-        process.stdout.close()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(0.2)

@@ -12,17 +12,17 @@ from typing import Any
 from phalanx.protocol.messages import Disk, Engine, Facts
 
 from .addresses import free_ports, own_addresses
-from .amd import seen_by_amd_tools
+from .amd import told_by_amd_tools
 from .bounded import TOOL_S, all_within
-from .gpus import Seen, merge, plain
+from .gpus import Told, complaint_of, merge, plain
 from .machine import all_cpus, disk, disk_places, read_memory, rocm_release, usable_cpus
-from .nvidia import seen_by_nvidia_smi
+from .nvidia import told_by_nvidia_smi
 from .sysfs import seen_in_sysfs
 
 #: Seconds for all of it: a tool's own and a little to start it.
 _ALL_S = TOOL_S + 1.0
 
-_TOOLS: tuple[Callable[[], list[Seen]], ...] = (seen_by_nvidia_smi, seen_by_amd_tools)
+_TOOLS: tuple[Callable[[], Told], ...] = (told_by_nvidia_smi, told_by_amd_tools)
 
 
 def gather(spool: Path, engine: Engine) -> Facts:
@@ -46,6 +46,8 @@ def gather(spool: Path, engine: Engine) -> Facts:
     total, free = answers["memory"] or (0, 0)
     ports = answers["ports"] or (0,)
     disks: list[Disk | None] = [answers[f"disk {purpose}"] for purpose, _ in places]
+    told: list[Told] = [answers[reader.__name__] for reader in _TOOLS if answers[reader.__name__]]
+    on_the_bus = answers["sysfs"] or ()
     system = os.uname()
     return Facts(
         hostname=plain(system.nodename),
@@ -58,9 +60,10 @@ def gather(spool: Path, engine: Engine) -> Facts:
         addresses=answers["addresses"] or (),
         free_port=ports[0],
         disks=tuple(found for found in disks if found is not None),
-        gpus=merge((answers[reader.__name__] or () for reader in _TOOLS), answers["sysfs"] or ()),
+        gpus=merge((one.gpus for one in told), on_the_bus),
         engine=engine,
         cpus_total=answers["all cpus"] or 0,
         rocm=plain(answers["rocm"] or ""),
         more_ports=ports[1:],
+        gpu_complaint=complaint_of(told, on_the_bus),
     )

@@ -37,6 +37,15 @@ class Seen:
     render_number: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the tool of a vendor says. ``complaint``: what is wrong with it, "" for nothing."""
+
+    vendor: str
+    gpus: tuple[Seen, ...] = ()
+    complaint: str = ""
+
+
 def bus_address(text: str) -> str:
     """A PCI address as sysfs writes it, "0000:19:00.0"; "" when ``text`` is none."""
     match = _BUS.fullmatch(text.strip())
@@ -44,6 +53,19 @@ def bus_address(text: str) -> str:
         return ""
     domain, bus, device, function = match.groups()
     return f"{int(domain or '0', 16):04x}:{int(bus, 16):02x}:{int(device, 16):02x}.{function}"
+
+
+def complaint_of(told: Iterable[Told], sysfs: Iterable[Seen]) -> str:
+    """Why GPUs that are on the bus are in no tool's list: the complaint of their vendor's tool, "" for none.
+
+    A tool that finds nothing on a node where nothing is has no news.
+    """
+    present = {(gpu.vendor, gpu.bus) for gpu in sysfs}
+    for one in told:
+        listed = {(gpu.vendor, gpu.bus) for gpu in one.gpus}
+        if one.complaint and any(vendor == one.vendor for vendor, _ in present - listed):
+            return plain(one.complaint)
+    return ""
 
 
 def merge(tools: Iterable[Iterable[Seen]], sysfs: Iterable[Seen]) -> tuple[Gpu, ...]:

@@ -6,8 +6,8 @@ What a GPU does not have is "[N/A]" (a GB10 shares the memory of the CPU), a los
 
 from __future__ import annotations
 
-from .bounded import tool_output
-from .gpus import NVIDIA, Seen, bus_address
+from .bounded import ask_tool
+from .gpus import NVIDIA, Seen, Told, bus_address
 
 ARGV = (
     "nvidia-smi",
@@ -16,9 +16,10 @@ ARGV = (
 )
 
 
-def seen_by_nvidia_smi() -> list[Seen]:
-    """What nvidia-smi says now; [] without it."""
-    return parse(tool_output(ARGV))
+def told_by_nvidia_smi() -> Told:
+    """What nvidia-smi says now."""
+    answer = ask_tool(ARGV)
+    return Told(NVIDIA, tuple(parse(answer.text)), answer.complaint)
 
 
 def parse(text: str) -> list[Seen]:

@@ -77,7 +77,7 @@ def grouped(entries: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Nodes that look the same, together."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for entry in entries:
-        groups.setdefault((entry["state"], *_looks(entry), entry.get("detail") or ""), []).append(entry)
+        groups.setdefault((entry["state"], *_looks(entry), _note(entry)), []).append(entry)
     return list(groups.values())
 
 
@@ -87,7 +87,14 @@ def _row(group: list[dict[str, Any]]) -> tuple[str, ...]:
     memory = size(min(free)) if free else "-"
     nodes = fold(natural(entry["node"] for entry in group))
     gpus, engine, image = _looks(first)
-    return first["state"], nodes, str(len(group)), gpus, engine, image, memory, first.get("detail") or ""
+    return first["state"], nodes, str(len(group)), gpus, engine, image, memory, _note(first)
+
+
+def _note(entry: dict[str, Any]) -> str:
+    """What is wrong with a node, or with GPUs of it."""
+    from phalanx.controller.fleet.hardware import hardware_of
+
+    return str(entry.get("detail") or hardware_of(entry.get("facts")).unusable)
 
 
 def _looks(entry: dict[str, Any]) -> tuple[str, str, str]:

@@ -14,9 +14,9 @@ from ..exits import RankEnd
 from ..plan.model import CasePlan, Plan
 from .case_images import CaseImages
 from .caseflow import CaseFlow, Failure
-from .events import CaseFinished, Event
+from .events import AgentNotice, CaseFinished, Event
 from .hardware import Hardware, unfit
-from .instructions import CaseEnd, Instruction, JudgeCase
+from .instructions import CaseEnd, Instruction, JudgeCase, Record
 from .meeting import meeting_of
 from .roster import Roster
 from .slots import Grant, granted, why_never, wish_of
@@ -45,6 +45,7 @@ class Cases:
     waiting: list[CasePlan] = field(init=False)
     _grants: dict[str, Grant] = field(default_factory=dict)
     _unjudged: set[str] = field(default_factory=set)
+    _told_of: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.waiting = list(self.plan.cases)
@@ -138,6 +139,7 @@ class Cases:
     def _start(self, case: CasePlan, grant: Grant, now: float) -> list[Instruction]:
         self.waiting.remove(case)
         self._grants[case.name] = grant
+        told = self._unusable_gpus(case)
         meeting = meeting_of(case, self.roster, self.nodes, self._ports())
         env = {"PHALANX_RUN_ID": self.plan.run_id, **meeting.environment()}
         flow = self.flows[case.name] = CaseFlow(
@@ -152,7 +154,16 @@ class Cases:
             grant.indexes,
             self.ends,
         )
-        return flow.begin()
+        return [*told, *flow.begin()]
+
+    def _unusable_gpus(self, case: CasePlan) -> list[Instruction]:
+        """Words on GPUs that a case may count on and that no driver gives it, once for each node."""
+        if case.gpus is None or not case.gpus.count:
+            return []
+        has = {node: self.roster.nodes[node].hardware for node in self.nodes if node not in self._told_of}
+        words = {node: one.unusable for node, one in has.items() if one is not None and one.unusable}
+        self._told_of |= set(words)
+        return [Record(AgentNotice(node, text)) for node, text in words.items()]
 
     def _ports(self) -> set[int]:
         """Ports on the first node that a case must not be given: of those that run, and what others state."""

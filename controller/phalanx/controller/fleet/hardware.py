@@ -1,8 +1,8 @@
 """What GPUs a node has, from its facts: whose, how many, of which architecture. Pure.
 
-A GPU that only the PCI bus shows has no driver that works, and is not counted; AMD's are an exception, whose
-driver says what they are without any tool. An architecture is AMD's target ("gfx942"); for NVIDIA, as in
-madengine, the product's name.
+A GPU that only the PCI bus shows has no driver that works, and is not counted, but told of when a case wants
+GPUs; AMD's are an exception, whose driver says what they are without any tool. An architecture is AMD's
+target ("gfx942"); for NVIDIA, as in madengine, the product's name.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Hardware:
     """The GPUs of a node, all of one vendor; ``vendor`` "" when it has none or nothing is known.
 
     ``hip_version``: major and minor number of the node's ROCm, for AMD.
+    ``unusable``: which of its GPUs are not counted and why, in words; "" when all are.
     ``indexes``: as the vendor's tools count them. ``render_numbers``: by index the N of AMD's
     ``/dev/dri/renderDN``, () unless all are known.
     """
@@ -32,6 +33,7 @@ class Hardware:
     hip_version: str = ""
     indexes: tuple[int, ...] = ()
     render_numbers: tuple[int, ...] = ()
+    unusable: str = ""
 
     @property
     def count(self) -> int:
@@ -51,17 +53,21 @@ class Hardware:
 
 def hardware_of(facts: Mapping[str, Any] | None) -> Hardware:
     """The GPUs in the facts of a node as its agent sent them."""
-    usable = [gpu for gpu in (facts or {}).get("gpus") or () if _usable(gpu)]
+    seen = (facts or {}).get("gpus") or ()
+    usable = [gpu for gpu in seen if _usable(gpu)]
     if not usable:
-        return Hardware()
+        lost = [gpu for gpu in seen if gpu.get("vendor") in _VENDORS]
+        return Hardware(unusable=_unusable(facts or {}, lost, len(lost)))
     vendor = usable[0]["vendor"]
+    lost = [gpu for gpu in seen if gpu.get("vendor") == vendor and not _usable(gpu)]
     own = [gpu for gpu in usable if gpu["vendor"] == vendor]
     product = str(own[0].get("model") or "")
     architecture = next(filter(None, map(architecture_of, own)), "")
     release = re.match(r"\d+\.\d+", str((facts or {}).get("rocm") or "")) if vendor == "amd" else None
     indexes = tuple(sorted(int(gpu.get("index") or 0) for gpu in own))
     hip, numbers = release[0] if release else "", _render_numbers(own, indexes)
-    return Hardware(_VENDORS[vendor], architecture, product, hip, indexes, numbers)
+    unusable = _unusable(facts or {}, lost, len(own) + len(lost))
+    return Hardware(_VENDORS[vendor], architecture, product, hip, indexes, numbers, unusable)
 
 
 def architecture_of(gpu: Mapping[str, Any]) -> str:
@@ -82,6 +88,16 @@ def _render_numbers(own: Sequence[Mapping[str, Any]], indexes: tuple[int, ...]) 
 def _usable(gpu: Mapping[str, Any]) -> bool:
     by_driver = gpu.get("vendor") == "amd" and bool(gpu.get("architecture"))
     return gpu.get("vendor") in _VENDORS and (gpu.get("source") != "pci" or by_driver)
+
+
+def _unusable(facts: Mapping[str, Any], lost: Sequence[Mapping[str, Any]], count: int) -> str:
+    if not lost:
+        return ""
+    which = f"{lost[0].get('model') or 'GPU'} at {lost[0].get('bus') or 'an unknown address'}"
+    if len(lost) > 1:
+        which += f" and {len(lost) - 1} more"
+    why = facts.get("gpu_complaint") or "its driver does not list it"
+    return f"{len(lost)} of {count} GPUs cannot be used ({which}): {why}"
 
 
 def unfit(wanted: RunsOn, nodes: Sequence[tuple[str, Hardware]]) -> str:
