@@ -80,7 +80,10 @@ def test_gpus_that_no_driver_gives_are_named_with_the_complaint_of_the_tool() ->
 def test_a_run_says_once_which_gpus_cannot_be_used_when_a_case_wants_any() -> None:
     plan = make_plan(2, cases=3)
     first, *others = plan.cases
-    wanting = tuple(replace(case, gpus=Gpus("", 1, "models.json: n_gpus")) for case in others)
+    wanting = (
+        replace(others[0], columns={"gpus_per_node": "1"}),
+        replace(others[1], gpus=Gpus("", 1, "models.json: n_gpus")),
+    )
 
     def notices(*cases: Any) -> list[str]:
         world = World(replace(plan, cases=cases))
@@ -89,7 +92,10 @@ def test_a_run_says_once_which_gpus_cannot_be_used_when_a_case_wants_any() -> No
         return [f"{one.node}: {one.text}" for one in world.log if isinstance(one, ev.AgentNotice)]
 
     assert notices(first) == []
-    assert notices(first, *wanting) == [f"n1: {LOST.format('NVIDIA A100-SXM4-40GB')}"]
+    words = f"n1: {LOST.format('NVIDIA A100-SXM4-40GB')}"
+    assert notices(first, *wanting) == notices(wanting[0]) == notices(wanting[1]) == [words]
+    assert notices(replace(first, columns={"gpus_per_node": "0"})) == []
+    assert notices(replace(first, columns={"gpus_per_node": ""})) == [words], "all of what a node has"
 
 
 def test_the_release_of_rocm_is_told_as_its_first_two_numbers() -> None:

@@ -19,7 +19,7 @@ from .hardware import Hardware, unfit
 from .instructions import CaseEnd, Instruction, JudgeCase, Record
 from .meeting import meeting_of
 from .roster import Roster
-from .slots import Grant, granted, why_never, wish_of
+from .slots import Grant, granted, wants_gpus, why_never, wish_of
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ class Cases:
 
     def _unusable_gpus(self, case: CasePlan) -> list[Instruction]:
         """Words on GPUs that a case may count on and that no driver gives it, once for each node."""
-        if case.gpus is None or not case.gpus.count:
+        if not wants_gpus(case):
             return []
         has = {node: self.roster.nodes[node].hardware for node in self.nodes if node not in self._told_of}
         words = {node: one.unusable for node, one in has.items() if one is not None and one.unusable}

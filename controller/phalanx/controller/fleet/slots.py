@@ -66,6 +66,12 @@ def granted(wish: Wish, held: Collection[Grant]) -> Grant | None:
     return Grant(tuple(free[: wish.count]), alone=wish.alone)
 
 
+def wants_gpus(case: CasePlan) -> bool:
+    """Whether a case may count on GPUs: by its card or a context, or by options of its container."""
+    given = case.gpus is not None and case.gpus.count != 0
+    return given or _brings_gpus(case.container) or case.columns.get("gpus_per_node", "0") != "0"
+
+
 def wish_of(case: CasePlan, have: Sequence[Hardware | None]) -> Wish:
     """What a case needs; ``have``: the GPUs of each node, None for one that has not told.
 
