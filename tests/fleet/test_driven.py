@@ -50,6 +50,17 @@ def test_every_node_opens_both_runtimes_the_engine_last() -> None:
     assert one.imaging is not None
 
 
+def test_runtimes_are_opened_before_the_facts_are_there_and_images_come_after_both() -> None:
+    one = Preparation(mixed(), NODES)
+    assert one.begin({"n1"}) == [opens(NODES, m.Runtime.PROCESS)]
+    for node in NODES:
+        one.on(ev.RuntimeOnNode(node, "process"))
+        assert one.on(ev.RuntimeOnNode(node, "docker")) == []
+    assert one.imaging is None, "n2 has not said what it is"
+    assert one.on(ev.AgentFacts("n2", {}))
+    assert one.imaging is not None
+
+
 def test_a_node_without_an_engine_ends_it_by_name() -> None:
     one = Preparation(mixed(), NODES)
     one.begin(set(NODES))

@@ -281,18 +281,18 @@ class Duties:
         self.session.send(BlobHave(message.request, message.blob, ""))
 
     async def _open_runtime(self, message: RuntimeOpen) -> None:
-        if message.library is not None:
-            archive = self.session.blobs.held.get(message.library)
-            if archive is None:
-                raise BlobError("the library did not come before its use")
-            await asyncio.to_thread(library.add_library, archive, self.cache)
+        bundle = self.session.blobs.held.get(message.library or b"")
+        if bundle is None and message.library is not None:
+            bundle = await asyncio.to_thread(library.kept, message.library, self.cache)
+        if bundle is not None:
+            await asyncio.to_thread(library.add_library, bundle, self.cache)
         if (known := self.opened.get(message.runtime)) is not None:  # it is in use: opened once for all
             self.session.send(RuntimeOpened(message.request, False, "", known))
             return
         try:
             self.engine = self.opened[message.runtime] = await self.runtime(message.runtime).open(None)
         except LibraryMissing:
-            needs = message.library is None
+            needs = bundle is None
             words = "" if needs else "the engine's client was sent, and cannot be imported"
             self.session.send(RuntimeOpened(message.request, needs, words, self.engine))
             return

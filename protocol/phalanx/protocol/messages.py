@@ -1129,7 +1129,8 @@ class CaseClosed(Message):
 @message(73, Kind.CONTROL, C)
 @dataclass(frozen=True, slots=True)
 class RuntimeOpen(Message):
-    """Make the runtime ready. ``library``: a blob with the engine's client, for nodes without it."""
+    """Make the runtime ready. ``library``: the blob with the engine's client, for nodes without one of their
+    own, which may have this one from before, or are sent it when they say so."""
 
     request: U32
     runtime: Runtime

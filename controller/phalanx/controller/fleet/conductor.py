@@ -33,12 +33,12 @@ from ..results.outcome import Circumstances, Evidence, judge
 from ..runs.files import RunFiles
 from ..targets.agent_file import agent_file
 from ..targets.base import Bootstrap, Target
-from ..targets.bundle import CacheError, cache_directory
-from ..targets.library_file import LibraryIncomplete, library_zip
+from ..targets.bundle import cache_directory
 from . import events as ev
 from . import instructions as ins
 from .certificate import make_identity
 from .chronicle import Chronicle
+from .content import UNMADE, Content
 from .ending import Ending, ending_of
 from .engine import LEAVE_SLACK_S, Engine
 from .exchange import CaseExchange
@@ -52,7 +52,6 @@ from .reserve import Reserve
 from .shipping import Shipping
 from .states import OVER
 from .timers import Timers
-from .workspace import WorkspaceTooLarge, pack
 
 #: Pause between two looks whether the logs of a case are whole, in seconds.
 LOOK_S = 0.05
@@ -93,8 +92,9 @@ class Conductor:
         self._timers = Timers(self._on_timer)
         self._identity = make_identity(plan.run_id)
         self._secret = secrets.token_bytes(32)
-        self._cache = cache_directory(os.environ)
-        self._agent = agent_file(self._cache)
+        cache = cache_directory(os.environ)
+        self._agent = agent_file(cache)
+        self._content = Content(cache, run_dir / ".workspaces")
         single = len(plan.cases) == 1
         self._pausing = Pausing(reserve.has_room, self._notice, self._resume, self._chronicle.thread)
         self.store = LogStore(
@@ -281,7 +281,7 @@ class Conductor:
             case ins.Record():
                 self.record(instruction.event)
             case ins.Tell():
-                self.hub.tell(instruction.nodes, instruction.message)
+                self.hub.tell(instruction.nodes, self._content.named(instruction.message))
             case ins.SetTimer():
                 self._timers.set(instruction.name, instruction.seconds)
             case ins.DropTimer():
@@ -298,6 +298,7 @@ class Conductor:
                 self._allocating = self.start(self._holding.allocate(), name="allocation")
             case ins.SpawnAgents():
                 self.start(self._spawn(), name="spawner")
+                self.start(self._content.make_client(), name="engine's client")
             case ins.ExplainMissing():
                 self.start(self._holding.explain(instruction), name="missing nodes")
             case ins.Ship():
@@ -383,8 +384,8 @@ class Conductor:
 
     async def _ship(self, instruction: ins.Ship) -> None:
         try:
-            path = await asyncio.to_thread(self._shipped_file, instruction)
-        except (OSError, WorkspaceTooLarge, LibraryIncomplete, CacheError) as error:
+            path = await asyncio.to_thread(self._content.file, instruction)
+        except UNMADE as error:
             for node in instruction.nodes:
                 fetched = ev.BlobFetched(
                     node, instruction.purpose, "", 0, str(error), instruction.request, instruction.case
@@ -394,16 +395,6 @@ class Conductor:
         await self.intake.shipping.ship(
             instruction.purpose, path, instruction.nodes, instruction.request, instruction.case
         )
-
-    def _shipped_file(self, instruction: ins.Ship) -> Path:
-        kind, _, name = instruction.purpose.partition(" ")
-        if kind == ins.LIBRARY:
-            return library_zip(self._cache, name).path
-        stage = self.run_dir / ".workspaces"
-        stage.mkdir(mode=0o700, exist_ok=True)
-        archive = stage / f"{secrets.token_hex(4)}.tar"
-        pack(instruction.shares, archive)
-        return archive
 
     # --- cases
 

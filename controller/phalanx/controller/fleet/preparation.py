@@ -1,4 +1,4 @@
-"""From a joined fleet to nodes on which cases can run: facts, runtime, image, in that order. Pure.
+"""From a joined fleet to nodes on which cases can run: facts and runtime, then the image. Pure.
 
 Of an inventory, the nodes' answers take the place of the image; one that cannot answer does not keep the
 others from it.
@@ -34,7 +34,6 @@ class Preparation:
     library: set[str] = field(default_factory=set)
     imaging: Imaging | None = None
     answered: dict[str, Trouble | None] = field(default_factory=dict)
-    _runtime_asked: bool = False
 
     @property
     def kinds(self) -> tuple[Runtime, ...]:
@@ -54,12 +53,12 @@ class Preparation:
     def begin(self, known_facts: set[str]) -> list[Instruction]:
         """Start; some facts may be known already."""
         self.facts = known_facts & set(self.nodes)
-        return self._after_facts()
+        return [self._open(self.nodes)]
 
     def go_without_facts(self) -> list[Instruction]:
         """The facts did not come in time: they are for people, the run goes on."""
         self.facts = set(self.nodes)
-        return self._after_facts()
+        return self._go_on()
 
     def give_up(self, seconds: float) -> None:
         """Too much time has passed: name who is not ready, and with what."""
@@ -82,7 +81,7 @@ class Preparation:
             return self._fail(f"{event.node} was lost: {event.detail}", Exit.RUN)
         if isinstance(event, AgentFacts):
             self.facts.add(event.node)
-            return self._after_facts()
+            return self._go_on()
         if isinstance(event, RuntimeOnNode):
             return self._on_runtime(event)
         if isinstance(event, BlobFetched):
@@ -90,12 +89,6 @@ class Preparation:
         if isinstance(event, ImagesOnNode):
             return self._answered(event.node, event.error, Exit.IMAGE)
         return self._image(self.imaging.on(event)) if self.imaging is not None else []
-
-    def _after_facts(self) -> list[Instruction]:
-        if self._runtime_asked or len(self.facts) < len(self.nodes):
-            return []
-        self._runtime_asked = True
-        return [self._open(self.nodes)]
 
     def _on_runtime(self, event: RuntimeOnNode) -> list[Instruction]:
         if self.imaging is not None or event.node in self.runtime:
@@ -113,7 +106,12 @@ class Preparation:
         self.runtime.add(event.node)
         if (wanted := self.plan.inventory) is not None:
             return [Tell((event.node,), ImagesQuery(1, wanted.reference, wanted.prune))]
-        if len(self.runtime) < len(self.nodes):
+        return self._go_on()
+
+    def _go_on(self) -> list[Instruction]:
+        """Go on to the image once every node is known and its runtime open."""
+        waits = len(self.facts) < len(self.nodes) or len(self.runtime) < len(self.nodes)
+        if waits or self.imaging is not None or self.plan.inventory is not None:
             return []
         if not self.plan.images:
             self.done = True
