@@ -316,7 +316,7 @@ def test_an_image_for_a_live_run_is_called_off_by_ctrl_c_and_can_be_asked_for_ag
     shaped: Cluster, phalanx: Phalanx, place: Path
 ) -> None:
     run = kept(phalanx)
-    path = archive(place, *range(7))
+    path = archive(place, *range(14))  # five seconds more for a second command and a signal
     before = sent_by_login(shaped)
     asked = phalanx.start("image", "sync", NAME, "--run", run.id, "--image-archive", path)
     until(lambda: sent_by_login(shaped) - before > 2 * LAYER, 20.0, "two layers are on their way")
