@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.crew import BenchmarkError
 from benchmarks.image_lab import REFERENCE, Delivery, Image, ImageLab, make_image
-from benchmarks.lab_runs import PATIENCE_S, Cost
+from benchmarks.lab_runs import PATIENCE_S, Cost, events, moment
 from benchmarks.link_watch import LinkWatch
 from benchmarks.live_run import PHALANX, LiveRun, live_run
 from tests.lab.topology import parse_rate
@@ -42,14 +42,26 @@ def cold(lab: ImageLab, nodes: Sequence[str] = ()) -> Delivery:
     return _synced(lab, lab.image, nodes, whole=True)
 
 
+def cold_figures(lab: ImageLab, nodes: Sequence[str] = ()) -> dict[str, Any]:
+    """What ``cold`` took. ``planned_s``: until the way was planned, with nodes allocated, agents started and
+    engines opened; ``travel_x_floor``: the time from there to the last byte as a multiple of the floor."""
+    lab.forget()
+    began = time.time()
+    figures = _synced(lab, lab.image, nodes, whole=True).figures(lab.image.size)
+    planned = moment(events(max((lab.runs.folder / "phalanx-runs").glob("[0-9]*"))), "image.planned") - began
+    travel = figures["last_byte_s"] - planned
+    return {
+        **figures,
+        **against(lab, figures),
+        "planned_s": round(planned, 3),
+        "travel_x_floor": round(travel / lab.floor_s, 3) if lab.floor_s else 0.0,
+    }
+
+
 def scaling(lab: ImageLab, counts: Sequence[int] = (2, 4, 8)) -> dict[str, Any]:
     """Cold, on the first nodes of the lab; by count."""
-    size, fitting = lab.image.size, [count for count in counts if count <= len(lab.nodes)]
-    found = {}
-    for count in fitting:
-        figures = cold(lab, lab.nodes[:count]).figures(size)
-        found[str(count)] = {**figures, **against(lab, figures)}
-    return found
+    fitting = [count for count in counts if count <= len(lab.nodes)]
+    return {str(count): cold_figures(lab, lab.nodes[:count]) for count in fitting}
 
 
 def against(lab: ImageLab, figures: dict[str, Any]) -> dict[str, float]:

@@ -47,8 +47,7 @@ def measure(lab: ImageLab, only: Sequence[str]) -> dict[str, Any]:
         "floor_s": round(lab.floor_s, 3),
     }
     if OURS in only:
-        figures = image_ours.cold(lab).figures(size)
-        found |= {**figures, **image_ours.against(lab, figures)}
+        found |= image_ours.cold_figures(lab)
     found["peers"] = peers = {}
     for name in (name for name in PEERS if name in only):
         lab.forget()
