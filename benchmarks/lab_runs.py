@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.crew import BenchmarkError
+from tests.lab import cgroup
 from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 
@@ -155,7 +156,7 @@ class Group:
     """A cgroup for one command: a controller, which leaves the session of its client, is counted as well."""
 
     def __init__(self) -> None:
-        self._path = Path(f"/sys/fs/cgroup/cpuacct/phalanx-bench-{os.getpid()}-{time.monotonic_ns()}")
+        self._path = cgroup.root() / "cpuacct" / f"phalanx-bench-{os.getpid()}-{time.monotonic_ns()}"
         self._path.mkdir()
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab, LabError, missing_parts, topology
+from tests.lab import Lab, LabError, cgroup, missing_parts, topology
 from tests.lab.archive import random_layer, tiny_image
 from tests.lab.image import NAME, base_image
 from tests.lab.process import Process, wait_until
@@ -145,7 +145,7 @@ def lab() -> Iterator[Lab]:
     found.down()
     assert not found.topology.state.exists()
     assert not Path("/sys/class/net", found.topology.login_interface).exists()
-    assert not list(Path("/sys/fs/cgroup").glob(f"*/{found.topology.cgroup}"))
+    assert not list(cgroup.root().glob(f"*/{found.topology.cgroup}"))
     assert "labtest" not in Path("/etc/hosts").read_text()
     assert (
         "phalanx-lab-labtest" not in subprocess.run(["losetup", "-a"], capture_output=True, text=True).stdout

@@ -3,8 +3,8 @@
 # ends slurmd, dockerd, containers and agents together, as a power cut would. It gives the node what no two machines
 # share (/tmp, /run, /var, /dev/shm, hostname) and leaves the rest of / as the shared filesystem.
 #
-# Environment: LAB_NODE LAB_NAME LAB_STATE LAB_FOLDER LAB_CGROUP LAB_DISK LAB_SLURM LAB_DOCKER LAB_ENGINE LAB_GPUS
-# LAB_SHARE
+# Environment: LAB_NODE LAB_NAME LAB_STATE LAB_FOLDER LAB_CGROUP LAB_CGROUPS LAB_DISK LAB_SLURM LAB_DOCKER
+# LAB_ENGINE LAB_GPUS LAB_SHARE
 set -eu
 trap 'echo "init of $LAB_NODE: line $LINENO failed: $BASH_COMMAND" >&2' ERR
 
@@ -34,7 +34,7 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 
 # A fresh sysfs shows this node's interfaces but hides the cgroup trees, so they are carried over.
 mkdir -p "$LAB_FOLDER/cgroup"
-mount --rbind /sys/fs/cgroup "$LAB_FOLDER/cgroup"
+mount --rbind "$LAB_CGROUPS" "$LAB_FOLDER/cgroup"
 mount -t sysfs sysfs /sys
 mount --rbind "$LAB_FOLDER/cgroup" /sys/fs/cgroup
 umount -l "$LAB_FOLDER/cgroup"

@@ -12,7 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.lab import docker, fabric, node, parts, slurm, state, teardown
+from tests.lab import cgroup, docker, fabric, node, parts, slurm, state, teardown
 from tests.lab.errors import LabError
 from tests.lab.process import tail
 from tests.lab.topology import (
@@ -132,6 +132,7 @@ def _build(name: str, home: Path, request: Request) -> Topology:
         state.Record(name, lab.index, request, complete=False).write(home)
         _write_files(lab)
         fabric.raise_neighbours(lab)
+        cgroup.mount()
         if request.slurm:
             slurm.start_munge()
         fabric.make(lab)

@@ -77,6 +77,7 @@ def start(lab: Topology, node: str) -> None:
         "LAB_STATE": str(lab.state),
         "LAB_FOLDER": str(home),
         "LAB_CGROUP": group(lab, node),
+        "LAB_CGROUPS": str(cgroup.root()),
         "LAB_DISK": str(image) if image else "",
         "LAB_SLURM": str(int(request.slurm)),
         "LAB_DOCKER": str(int(request.docker)),

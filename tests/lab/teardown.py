@@ -43,6 +43,7 @@ def clear(name: str, home: Path) -> bool:
     state.release(lab.index)
     if not state.claims():
         slurm.stop_munge()
+        cgroup.unmount()
     return True
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import cgroup
 from tests.lab.image import NAME
 from tests.stories.payloads import IN_CONTAINERS, meet
 from tests.stories.program import Phalanx, Run
@@ -54,6 +55,8 @@ def test_a_model_whose_rank_exits_7_ends_with_3_and_a_row_that_says_failure(
 
 
 def test_a_rank_that_is_killed_for_its_memory_is_said_to_be_out_of_memory(phalanx: Phalanx) -> None:
+    if "memory" not in cgroup.present():
+        pytest.skip("the engines of this lab have no memory controller: this machine's control groups are v2")
     script = '[ $RANK = 1 ] && exec python3 -c "b = bytes(range(256)) * 4 * 1024 * 1024"; sleep 60'
     run = phalanx.run(*IN_CONTAINERS, "--memory", "64m", "--", "sh", "-c", script, code=253)
     last = first_failure(run)
