@@ -98,6 +98,20 @@ def test_a_run_says_once_which_gpus_cannot_be_used_when_a_case_wants_any() -> No
     assert notices(replace(first, columns={"gpus_per_node": ""})) == [words], "all of what a node has"
 
 
+def test_a_case_that_counts_on_more_gpus_than_a_node_has_is_run_with_a_word() -> None:
+    plan = make_plan(2)
+    [case] = plan.cases
+
+    def notices(per_node: str) -> list[str]:
+        world = World(replace(plan, cases=(replace(case, columns={"gpus_per_node": per_node}),)))
+        world.gpus = {"n1": numbered(A100, 2)}
+        assert world.run().state == "succeeded"
+        return [f"{one.node}: {one.text}" for one in world.log if isinstance(one, ev.AgentNotice)]
+
+    assert notices("2") == notices("0") == notices("") == []
+    assert notices("4") == [f"n1: case {case.name} counts on 4 GPUs of every node, and this one has 2"]
+
+
 def test_the_release_of_rocm_is_told_as_its_first_two_numbers() -> None:
     assert hardware_of({"gpus": [MI300], "rocm": "6.4.1-83"}).hip_version == "6.4"
     assert hardware_of({"gpus": [MI300], "rocm": "?"}).hip_version == ""

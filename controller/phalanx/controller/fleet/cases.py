@@ -19,7 +19,7 @@ from .hardware import Hardware, unfit
 from .instructions import CaseEnd, Instruction, JudgeCase, Record
 from .meeting import meeting_of
 from .roster import Roster
-from .slots import Grant, granted, wants_gpus, why_never, wish_of
+from .slots import Grant, granted, short_of, wants_gpus, why_never, wish_of
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class Cases:
     def _start(self, case: CasePlan, grant: Grant, now: float) -> list[Instruction]:
         self.waiting.remove(case)
         self._grants[case.name] = grant
-        told = self._unusable_gpus(case)
+        told = self._words_on_gpus(case)
         meeting = meeting_of(case, self.roster, self.nodes, self._ports())
         env = {"PHALANX_RUN_ID": self.plan.run_id, **meeting.environment()}
         flow = self.flows[case.name] = CaseFlow(
@@ -156,14 +156,20 @@ class Cases:
         )
         return [*told, *flow.begin()]
 
-    def _unusable_gpus(self, case: CasePlan) -> list[Instruction]:
-        """Words on GPUs that a case may count on and that no driver gives it, once for each node."""
+    def _words_on_gpus(self, case: CasePlan) -> list[Instruction]:
+        """What is to be expected of nodes: GPUs that no driver gives (said once), fewer than it counts on."""
         if not wants_gpus(case):
             return []
-        has = {node: self.roster.nodes[node].hardware for node in self.nodes if node not in self._told_of}
-        words = {node: one.unusable for node, one in has.items() if one is not None and one.unusable}
-        self._told_of |= set(words)
-        return [Record(AgentNotice(node, text)) for node, text in words.items()]
+        out: list[Instruction] = []
+        for node, has in zip(self.nodes, self._hardware(), strict=True):
+            if has is None:
+                continue
+            if has.unusable and node not in self._told_of:
+                self._told_of.add(node)
+                out.append(Record(AgentNotice(node, has.unusable)))
+            if words := short_of(case, has):
+                out.append(Record(AgentNotice(node, words)))
+        return out
 
     def _ports(self) -> set[int]:
         """Ports on the first node that a case must not be given: of those that run, and what others state."""

@@ -72,6 +72,15 @@ def wants_gpus(case: CasePlan) -> bool:
     return given or _brings_gpus(case.container) or case.columns.get("gpus_per_node", "0") != "0"
 
 
+def short_of(case: CasePlan, has: Hardware) -> str:
+    """Words for a node that has GPUs, and fewer than a case counts on; "" for any other."""
+    said = case.columns.get("gpus_per_node", "0")
+    wanted = int(said) if said.isascii() and said.isdecimal() else 0
+    if not has.count or wanted <= has.count:
+        return ""
+    return f"case {case.name} counts on {wanted} GPUs of every node, and this one has {has.count}"
+
+
 def wish_of(case: CasePlan, have: Sequence[Hardware | None]) -> Wish:
     """What a case needs; ``have``: the GPUs of each node, None for one that has not told.
 
