@@ -161,11 +161,23 @@ def replanned(transfer: Transfer, names: list[str], slow: str) -> None:
 
 def test_a_slow_first_node_is_found_by_letting_another_take_its_place() -> None:
     transfer = Transfer(chain(NAMES), one_slow(NAMES, "n0"), expected=RATE)
-    assert transfer.until(1.6) == {"n0"}
+    assert transfer.until(2.6) == {"n0"}
     replanned(transfer, NAMES, "n0")
     assert transfer.until(5.0) == {"n0"}
     assert transfer.until(13.5) == {"n0"}
     assert all(transfer.have[name] == TOTAL for name in NAMES[1:])
+
+
+@pytest.mark.parametrize("begins", [1.0, 1.3, 2.0, 2.7])
+def test_a_first_node_that_gets_nothing_for_a_second_is_not_tried(begins: float) -> None:
+    transfer = Transfer(chain(NAMES), dict.fromkeys(NAMES, RATE), expected=RATE)
+    assert not transfer.until(begins)
+    transfer.source_rate = 0.0
+    assert not transfer.until(begins + 1.0)
+    transfer.source_rate = RATE
+    assert not transfer.until(begins + 4.0)
+    transfer.source_rate = 0.0
+    assert transfer.until(begins + 7.0) == {"n0"}, "three seconds are another matter"
 
 
 def test_a_slow_source_is_told_by_one_trial_and_nobody_is_blamed_for_it() -> None:

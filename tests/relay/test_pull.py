@@ -258,6 +258,24 @@ def test_the_controller_is_a_parent_over_its_own_link(make_node: MakeNode) -> No
     assert sink.has(manifest) == content
 
 
+def test_a_link_to_the_controller_that_has_to_be_made_is_no_reason_to_leave_it(make_node: MakeNode) -> None:
+    content, manifest = blob_of(5)
+    sink = make_node("sink")
+    refusals = iter([False] * 5)
+
+    def ask(wanted: ChunkGet) -> bool:
+        up = next(refusals, True)
+        if up:
+            fetch.pull.on_chunk(Chunk(wanted.blob, wanted.index, payload=cut(content)[wanted.index]))
+        return up
+
+    fetch = sink.fetch(manifest, ask=ask)
+    fetch.start([CONTROLLER])
+    fetch.until(PullComplete)
+    assert not fetch.all_of(ParentLost)
+    assert sink.has(manifest) == content
+
+
 def test_a_silent_controller_is_left_like_any_parent(make_node: MakeNode) -> None:
     content, manifest = blob_of(5)
     source, sink = make_node("source"), make_node("sink")

@@ -111,9 +111,13 @@ class Links:
             pause = await _lived(link, pause)
             self._bulk_up.clear()
 
+    def want_bulk(self) -> None:
+        """Have a bulk link made, now or when it is lost."""
+        self._bulk_wanted.set()
+
     async def need_bulk(self) -> None:
         """Wait until there is a bulk link."""
-        self._bulk_wanted.set()
+        self.want_bulk()
         await self._bulk_up.wait()
 
     async def _open_control(self) -> None:

@@ -155,7 +155,7 @@ class Syncing:
         """Ask the controller for a chunk; False while there is no link for that, which is then made."""
         link = self.session.links.bulk
         if link is None or not link.is_open:
-            self._call(self.session.spawn, self.session.links.need_bulk(), "bulk link")
+            self._call(self.session.links.want_bulk)
             return False
         self._call(self.session.send_bulk, wanted)
         return True

@@ -7,6 +7,7 @@ import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,6 +24,9 @@ from phalanx.protocol.messages import (
     Parent,
     RelayHello,
 )
+
+#: Seconds that a link to the controller may take to come up, and between two looks whether it has.
+LINK_S, _LINK_LOOK_S = 2.0, 0.02
 
 
 class SourceLost(Exception):
@@ -153,20 +157,30 @@ class RelaySource:
 
 
 class ControllerSource:
-    """The controller. ``ask`` is False while the link to it is down; chunks are handed in by ``give``."""
+    """The controller. ``ask`` is False while the link to it is down; chunks are handed in by ``give``.
 
-    def __init__(self, ask: Callable[[ChunkGet], bool], silent_s: float) -> None:
+    A link is made when it is first asked for, and waited for a moment: whose parent the controller becomes
+    in the middle of a transfer has none yet.
+    """
+
+    def __init__(self, ask: Callable[[ChunkGet], bool], silent_s: float, link_s: float = LINK_S) -> None:
         self.read = 0
         self._ask = ask
         self._silent_s = silent_s
+        self._link_s = link_s
+        self._aborted = threading.Event()
         self._news: queue.SimpleQueue[Chunk | ChunkRefused | None] = queue.SimpleQueue()
         self._asked: set[tuple[bytes, int]] = set()
 
     def ask(self, wanted: ChunkGet) -> None:
         """See Source."""
         self._asked.add((wanted.blob, wanted.index))
-        if not self._ask(wanted):
-            raise SourceLost("the link to the controller is down")
+        until = time.monotonic() + self._link_s
+        while not self._ask(wanted):
+            if self._aborted.wait(_LINK_LOOK_S):
+                raise SourceLost("it is not wanted any more")
+            if time.monotonic() >= until:
+                raise SourceLost("the link to the controller is down")
 
     def give(self, message: Chunk | ChunkRefused) -> bool:
         """Hand in what came; whether it was asked for here. From any thread."""
@@ -192,6 +206,7 @@ class ControllerSource:
 
     def abort(self) -> None:
         """See Source."""
+        self._aborted.set()
         self._news.put(None)
 
     def close(self) -> None:

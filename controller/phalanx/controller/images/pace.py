@@ -176,8 +176,9 @@ class Pace:
             return
         for name, track in heads.items():
             rate = track.rate(now, track.since)
-            if rate is None or rate >= SLOW_SHARE * self._expected:
-                continue
+            before = track.rate(now - WINDOW_S, track.since)
+            if rate is None or before is None or max(rate, before) >= SLOW_SHARE * self._expected:
+                continue  # a trial costs all nodes a new plan: a second without CPU is no reason for one
             if name in self._first and name not in self._tried and self._room() > 0:
                 self._tried[name], self._trial, self._since = rate, name, now
                 self._slow.add(name)
