@@ -142,10 +142,11 @@ def lab() -> Iterator[Lab]:
         pytest.skip(f"no lab on this machine: {', '.join(missing)}")
     found = Lab.up(name="labtest", nodes=2, docker=True, disk=DISK, gpus=2, fresh=True)
     yield found
+    groups = cgroup.root()
     found.down()
     assert not found.topology.state.exists()
     assert not Path("/sys/class/net", found.topology.login_interface).exists()
-    assert not list(cgroup.root().glob(f"*/{found.topology.cgroup}"))
+    assert not list(groups.glob(f"*/{found.topology.cgroup}"))
     assert "labtest" not in Path("/etc/hosts").read_text()
     assert (
         "phalanx-lab-labtest" not in subprocess.run(["losetup", "-a"], capture_output=True, text=True).stdout

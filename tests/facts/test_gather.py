@@ -19,8 +19,10 @@ from phalanx.agent.facts.addresses import (
     ipv6_addresses,
     own_addresses,
 )
+from phalanx.agent.facts.amd import told_by_amd_tools
 from phalanx.agent.facts.gather import gather
 from phalanx.agent.facts.machine import disk, disk_places, memory
+from phalanx.agent.facts.nvidia import told_by_nvidia_smi
 from phalanx.protocol.messages import Engine, Facts
 from phalanx.protocol.schema import compile_fields
 
@@ -69,7 +71,7 @@ def test_a_tool_that_is_not_there_or_fails_says_so_and_what_it_printed_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert bounded.ask_tool(("no-such-tool",)) == bounded.Answer("", "there is no no-such-tool")
+    assert bounded.ask_tool(("no-such-tool",)) == bounded.Answer("", "there is no no-such-tool", there=False)
     (tmp_path / "broken-tool").write_bytes(b"\x7fELF nothing")
     (tmp_path / "broken-tool").chmod(0o755)
     assert bounded.ask_tool(("broken-tool",)) == bounded.Answer("", "broken-tool: Exec format error")
@@ -81,17 +83,44 @@ def test_a_tool_that_is_not_there_or_fails_says_so_and_what_it_printed_is_kept(
     assert bounded.ask_tool(("words-tool",)).complaint == "words-tool: Driver/library version mismatch"
 
 
-def test_a_tool_finds_the_libraries_that_were_put_beside_it(
+def test_the_words_of_a_tool_are_those_that_are_no_data_and_what_was_raised_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "bin").mkdir()
-    tool(tmp_path / "bin", "some-smi", 'echo "$LD_LIBRARY_PATH"')
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
-    beside = f"{tmp_path}/lib64:{tmp_path}/lib"
-    assert bounded.ask_tool(("some-smi",)).text.strip() == beside
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    row = "0, NVIDIA H100 80GB HBM3, 00000000:19:00.0, 81559"
+    lost = "Unable to determine the device handle for GPU0000:3B:00.0: GPU is lost"
+    tool(tmp_path, "nvidia-smi", f"echo '{row}'; echo '{lost}'; exit 15")
+    told = told_by_nvidia_smi()
+    assert (told.gpus[0].bus, told.complaint) == ("0000:19:00.0", f"nvidia-smi: {lost}")
+    raised = (
+        "echo 'Traceback (most recent call last):\n  File x\nAmdSmiException: not initialised' >&2; exit 1"
+    )
+    tool(tmp_path, "amd-smi", raised)
+    assert told_by_amd_tools().complaint == "amd-smi: AmdSmiException: not initialised"
+    tool(tmp_path, "amd-smi", "echo '['; exit 1")
+    assert told_by_amd_tools().complaint == "amd-smi: exit status 1"
+
+
+def test_a_tool_that_is_there_is_blamed_before_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert told_by_amd_tools().complaint == "there is no amd-smi and no rocm-smi"
+    tool(tmp_path, "rocm-smi", "echo Driver not initialized; exit 2")
+    assert told_by_amd_tools().complaint == "rocm-smi: Driver not initialized"
+    tool(tmp_path, "amd-smi", "exit 0")
+    assert told_by_amd_tools().complaint == "amd-smi lists none"
+
+
+def test_a_tool_of_a_drivers_own_folder_finds_the_libraries_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/own")
-    assert bounded.ask_tool(("some-smi",)).text.strip() == f"/own:{beside}"
+    for prefix in ("/usr/local/nvidia", "/opt/rocm-6.4.1"):
+        found = bounded._environment(Path(f"{prefix}/bin/some-smi"))["LD_LIBRARY_PATH"]
+        assert found == f"/own:{prefix}/lib64:{prefix}/lib"
+    for place in ("/usr/bin", "/home/one/conda/bin"):
+        assert bounded._environment(Path(place, "some-smi"))["LD_LIBRARY_PATH"] == "/own"
 
 
 def test_a_reader_that_fails_or_never_returns_is_unknown_and_costs_no_other() -> None:

@@ -61,6 +61,13 @@ def test_runtimes_are_opened_before_the_facts_are_there_and_images_come_after_bo
     assert one.imaging is not None
 
 
+@pytest.mark.parametrize("docker", [False, True])
+def test_a_node_that_never_says_what_it_is_costs_the_run_some_seconds_and_nothing_else(docker: bool) -> None:
+    world = World(make_plan(3, docker=docker))
+    world.secretive = {"n1"}
+    assert world.run(limit_s=120.0).state == "succeeded"
+
+
 def test_a_node_without_an_engine_ends_it_by_name() -> None:
     one = Preparation(mixed(), NODES)
     one.begin(set(NODES))

@@ -9,7 +9,7 @@ import pytest
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet.hardware import Hardware, hardware_of, is_architecture, unfit
 from phalanx.controller.fleet.meeting import Meeting
-from phalanx.controller.plan.gpus import Gpus
+from phalanx.controller.plan.gpus import ALL, Gpus
 from phalanx.controller.plan.make import plan_for_tags
 from phalanx.controller.plan.model import RunsOn
 from phalanx.protocol.messages import CaseOpen
@@ -31,7 +31,9 @@ A100: Shown = {
     "source": "nvidia-smi",
     "architecture": "",
 }
-LOST = "1 of 1 GPUs cannot be used ({} at an unknown address): its driver does not list it"
+#: Of one that NVIDIA's driver does not know.
+UNKNOWN: Shown = {**A100, "source": "pci", "model": "PCI device 0x20b0"}
+LOST = "1 of 1 GPUs cannot be used (PCI device 0x20b0 at an unknown address): its driver does not list it"
 
 
 def numbered(gpu: Shown, count: int, first_render: int = 0) -> list[Shown]:
@@ -45,12 +47,10 @@ def numbered(gpu: Shown, count: int, first_render: int = 0) -> list[Shown]:
     [
         (numbered(MI300, 8), Hardware("AMD", "gfx942", "AMD Instinct MI300X", "", tuple(range(8)))),
         (numbered(A100, 2), Hardware("NVIDIA", A100["model"], A100["model"], "", (0, 1))),
-        ([{**A100, "source": "pci"}], Hardware(unusable=LOST.format("NVIDIA A100-SXM4-40GB"))),
+        ([{**A100, "source": "pci"}], Hardware()),
+        ([UNKNOWN], Hardware(unusable=LOST)),
         ([{**MI300, "source": "pci"}], Hardware("AMD", "gfx942", "AMD Instinct MI300X", "", (0,))),
-        (
-            [{**MI300, "source": "pci", "architecture": ""}],
-            Hardware(unusable=LOST.format("AMD Instinct MI300X")),
-        ),
+        ([{**MI300, "source": "pci", "architecture": ""}], Hardware()),
         ([A100, MI300], Hardware("NVIDIA", "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB", "", (0,))),
         ([{"vendor": "intel", "source": "pci"}], Hardware()),
         ([], Hardware()),
@@ -69,8 +69,11 @@ def test_gpus_that_no_driver_gives_are_named_with_the_complaint_of_the_tool() ->
     which = "NVIDIA A100-SXM4-40GB at 0000:09:00.0"
     assert none_left.unusable == f"4 of 4 GPUs cannot be used ({which} and 3 more): {complaint}"
     assert none_left.count == 0
-    one_left = hardware_of({"gpus": [lost[0], *seen[1:]], "gpu_complaint": ""})
-    assert one_left.unusable == f"1 of 4 GPUs cannot be used ({which}): its driver does not list it"
+    of_others = hardware_of({"gpus": [lost[0], *seen[1:]], "gpu_complaint": ""})
+    assert of_others.unusable == "", "the driver has it, and the scheduler keeps it for another job"
+    gone = {**lost[0], "model": "PCI device 0x20b0"}
+    one_left = hardware_of({"gpus": [gone, *seen[1:]], "gpu_complaint": ""})
+    assert one_left.unusable == LOST.replace("1 of 1", "1 of 4").replace("an unknown address", "0000:09:00.0")
     assert one_left.indexes == (1, 2, 3)
     assert hardware_of({"gpus": seen}).unusable == ""
     beside = {**MI300, "source": "pci", "architecture": ""}
@@ -81,35 +84,34 @@ def test_a_run_says_once_which_gpus_cannot_be_used_when_a_case_wants_any() -> No
     plan = make_plan(2, cases=3)
     first, *others = plan.cases
     wanting = (
-        replace(others[0], columns={"gpus_per_node": "1"}),
-        replace(others[1], gpus=Gpus("", 1, "models.json: n_gpus")),
+        replace(others[0], gpu_count=1),
+        replace(others[1], container=replace(others[1].container, privileged=True)),
     )
 
     def notices(*cases: Any) -> list[str]:
         world = World(replace(plan, cases=cases))
-        world.gpus = {"n1": [{**A100, "source": "pci"}]}
+        world.gpus = {"n1": [UNKNOWN]}
         assert world.run().state == "succeeded"
         return [f"{one.node}: {one.text}" for one in world.log if isinstance(one, ev.AgentNotice)]
 
     assert notices(first) == []
-    words = f"n1: {LOST.format('NVIDIA A100-SXM4-40GB')}"
+    words = f"n1: {LOST}"
     assert notices(first, *wanting) == notices(wanting[0]) == notices(wanting[1]) == [words]
-    assert notices(replace(first, columns={"gpus_per_node": "0"})) == []
-    assert notices(replace(first, columns={"gpus_per_node": ""})) == [words], "all of what a node has"
+    assert notices(replace(first, gpu_count=ALL)) == [words]
 
 
 def test_a_case_that_counts_on_more_gpus_than_a_node_has_is_run_with_a_word() -> None:
     plan = make_plan(2)
     [case] = plan.cases
 
-    def notices(per_node: str) -> list[str]:
-        world = World(replace(plan, cases=(replace(case, columns={"gpus_per_node": per_node}),)))
+    def notices(count: int) -> list[str]:
+        world = World(replace(plan, cases=(replace(case, gpu_count=count),)))
         world.gpus = {"n1": numbered(A100, 2)}
         assert world.run().state == "succeeded"
         return [f"{one.node}: {one.text}" for one in world.log if isinstance(one, ev.AgentNotice)]
 
-    assert notices("2") == notices("0") == notices("") == []
-    assert notices("4") == [f"n1: case {case.name} counts on 4 GPUs of every node, and this one has 2"]
+    assert notices(2) == notices(0) == notices(ALL) == []
+    assert notices(4) == [f"n1: case {case.name} counts on 4 GPUs of every node, and this one has 2"]
 
 
 def test_the_release_of_rocm_is_told_as_its_first_two_numbers() -> None:

@@ -132,6 +132,8 @@ class World:
         self.containerd = {f"n{n}" for n in range(count) if stores.random() < self.odds.containerd}
         #: the GPUs that the agent of a node tells of
         self.gpus: dict[str, list[dict[str, str]]] = {}
+        #: nodes whose agents never tell what they are
+        self.secretive: set[str] = set()
         #: those that every node says are free
         self.ports: tuple[int, ...] = (29500,)
         #: ranks that hang, and after how many seconds each meets the deadline of a step
@@ -363,7 +365,8 @@ class World:
             self.happen(ev.AgentJoined(node, rank, "one", f"10.0.0.{rank + 1}"))
             first, *more = self.ports or (0,)
             facts = {"free_port": first, "more_ports": more, "gpus": self.gpus.get(node, [])}
-            self.happen(ev.AgentFacts(node, facts), self.soon())
+            if node not in self.secretive:
+                self.happen(ev.AgentFacts(node, facts), self.soon())
 
     def die(self, node: str, detail: str = "connection broke") -> None:
         """The node falls silent and stays so."""

@@ -281,23 +281,38 @@ class Duties:
         self.session.send(BlobHave(message.request, message.blob, ""))
 
     async def _open_runtime(self, message: RuntimeOpen) -> None:
-        bundle = self.session.blobs.held.get(message.library or b"")
-        if bundle is None and message.library is not None:
-            bundle = await asyncio.to_thread(library.kept, message.library, self.cache)
-        if bundle is not None:
-            await asyncio.to_thread(library.add_library, bundle, self.cache)
         if (known := self.opened.get(message.runtime)) is not None:  # it is in use: opened once for all
             self.session.send(RuntimeOpened(message.request, False, "", known))
             return
         try:
-            self.engine = self.opened[message.runtime] = await self.runtime(message.runtime).open(None)
+            self.engine = self.opened[message.runtime] = await self._opened(message)
         except LibraryMissing:
-            needs = bundle is None
-            words = "" if needs else "the engine's client was sent, and cannot be imported"
-            self.session.send(RuntimeOpened(message.request, needs, words, self.engine))
+            self.session.send(RuntimeOpened(message.request, True, "", self.engine))
             return
         self.session.send(RuntimeOpened(message.request, False, "", self.engine))
         self.session.spawn(self._sweep(message.runtime), "what earlier runs left")
+
+    async def _opened(self, message: RuntimeOpen) -> Engine:
+        """With this node's own client if it has one, else with the one that was sent or is kept.
+
+        Raises LibraryMissing when that is not here, RuntimeUnavailable.
+        """
+        runtime = self.runtime(message.runtime)
+        try:
+            return await runtime.open(None)
+        except LibraryMissing:
+            bundle = self.session.blobs.held.get(message.library or b"")
+            if bundle is None and message.library is not None:
+                bundle = await asyncio.to_thread(library.kept, message.library, self.cache)
+            if bundle is None:
+                raise
+        try:
+            await asyncio.to_thread(library.add_library, bundle, self.cache)
+            return await runtime.open(None)
+        except LibraryMissing as error:
+            raise RuntimeUnavailable("the engine's client was sent, and cannot be imported") from error
+        except library.LibraryUnusable as error:
+            raise RuntimeUnavailable(str(error)) from error
 
     async def _sweep(self, kind: RuntimeKind) -> None:
         try:

@@ -28,12 +28,22 @@ _CARD = re.compile(r"card(\d{1,5})")
 def told_by_amd_tools() -> Told:
     """What amd-smi says now, or else rocm-smi. Five seconds at most for the two."""
     end = time.monotonic() + TOOL_S
-    first = ask_tool(AMD_SMI)
+    first = ask_tool(AMD_SMI, is_data=_is_json)
     if found := parse_amd_smi(first.text):
         return Told(AMD, tuple(found), first.complaint)
-    second = ask_tool(ROCM_SMI, max(0.0, end - time.monotonic()))
-    found = parse_rocm_smi(second.text)
-    return Told(AMD, tuple(found), second.complaint if found else first.complaint or second.complaint)
+    second = ask_tool(ROCM_SMI, max(0.0, end - time.monotonic()), is_data=_is_json)
+    if found := parse_rocm_smi(second.text):
+        return Told(AMD, tuple(found), second.complaint)
+    words = [
+        one.complaint or f"{argv[0]} lists none"
+        for argv, one in ((AMD_SMI, first), (ROCM_SMI, second))
+        if one.there
+    ]
+    return Told(AMD, (), words[0] if words else "there is no amd-smi and no rocm-smi")
+
+
+def _is_json(line: str) -> bool:
+    return line.lstrip()[:1] in '[]{}"'
 
 
 def parse_amd_smi(text: str) -> list[Seen]:

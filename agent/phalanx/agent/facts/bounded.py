@@ -35,10 +35,11 @@ _TOOL_PLACES = ("/usr/bin", "/usr/local/bin", "/opt/rocm/bin", "/usr/local/nvidi
 @dataclass(frozen=True, slots=True)
 class Answer:
     """``text``: what a tool printed. ``complaint``: why that is not a whole answer, "" when it ended well;
-    in the tool's own words if it has any."""
+    in the tool's own words if it has any. ``there``: whether there is such a tool."""
 
     text: str
     complaint: str = ""
+    there: bool = True
 
 
 def all_within(seconds: float, readers: Mapping[str, Callable[[], T]], unknown: T) -> dict[str, T]:
@@ -63,12 +64,17 @@ def all_within(seconds: float, readers: Mapping[str, Callable[[], T]], unknown: 
     return {name: answers.get(name, unknown) for name in readers}
 
 
-def ask_tool(argv: Sequence[str], seconds: float = TOOL_S) -> Answer:
-    """What a tool prints, and what is wrong when it is not there, fails or is not done within ``seconds``."""
+def ask_tool(
+    argv: Sequence[str], seconds: float = TOOL_S, *, is_data: Callable[[str], bool] = lambda line: False
+) -> Answer:
+    """What a tool prints, and what is wrong when it is not there, fails or is not done within ``seconds``.
+
+    ``is_data``: whether a line of its output is of the answer, and no complaint.
+    """
     name = argv[0]
     path = shutil.which(name) or shutil.which(name, path=":".join(_TOOL_PLACES))
     if path is None:
-        return Answer("", f"there is no {name}")
+        return Answer("", f"there is no {name}", there=False)
     try:
         process = subprocess.Popen(
             [path, *argv[1:]],
@@ -88,17 +94,21 @@ def ask_tool(argv: Sequence[str], seconds: float = TOOL_S) -> Answer:
     text = out[:_MOST_OUTPUT].decode(errors="replace")
     if not process.returncode:
         return Answer(text)
-    said = (err[:_MOST_OUTPUT].decode(errors="replace") + "\n" + text).strip().partition("\n")[0]
-    return Answer(text, f"{name}: {said or f'exit status {process.returncode}'}")
+    errors = [line for line in err[:_MOST_OUTPUT].decode(errors="replace").splitlines() if line.strip()]
+    if errors and errors[0].startswith("Traceback"):  # of a tool in Python: what was raised comes last
+        errors = errors[-1:]
+    told = [*errors, *(line for line in text.splitlines() if line.strip() and not is_data(line))]
+    return Answer(text, f"{name}: {told[0].strip() if told else f'exit status {process.returncode}'}")
 
 
 def _environment(tool: Path) -> dict[str, str]:
-    """The agent's, with the libraries beside a tool of a folder of its own (``/opt/rocm``), after others."""
-    prefix = tool.parent.parent
-    if prefix in (Path("/"), Path("/usr"), Path("/usr/local")):
+    """The agent's; for a tool of a driver's own folder, with the libraries beside it, after those named."""
+    folder = tool.parent
+    if str(folder) != "/usr/local/nvidia/bin" and not str(folder).startswith("/opt/rocm"):
         return dict(os.environ)
     own = [text] if (text := os.environ.get("LD_LIBRARY_PATH")) else []
-    return {**os.environ, "LD_LIBRARY_PATH": ":".join([*own, f"{prefix}/lib64", f"{prefix}/lib"])}
+    beside = [str(folder.with_name(name)) for name in ("lib64", "lib")]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join([*own, *beside])}
 
 
 def _abandon(process: subprocess.Popen[bytes]) -> None:

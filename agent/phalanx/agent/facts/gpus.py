@@ -58,10 +58,12 @@ def bus_address(text: str) -> str:
 def complaint_of(told: Iterable[Told], sysfs: Iterable[Seen]) -> str:
     """Why GPUs that are on the bus are in no tool's list: the complaint of their vendor's tool, "" for none.
 
-    A tool that finds nothing on a node where nothing is has no news.
+    A tool that finds nothing on a node where nothing is has no news; nor has that of a second vendor, beside
+    GPUs that a tool lists.
     """
+    told = list(told)
     present = {(gpu.vendor, gpu.bus) for gpu in sysfs}
-    for one in told:
+    for one in [one for one in told if one.gpus] or told:
         listed = {(gpu.vendor, gpu.bus) for gpu in one.gpus}
         if one.complaint and any(vendor == one.vendor for vendor, _ in present - listed):
             return plain(one.complaint)

@@ -18,7 +18,7 @@ ARGV = (
 
 def told_by_nvidia_smi() -> Told:
     """What nvidia-smi says now."""
-    answer = ask_tool(ARGV)
+    answer = ask_tool(ARGV, is_data=lambda line: bool(parse(line)))
     return Told(NVIDIA, tuple(parse(answer.text)), answer.complaint)
 
 

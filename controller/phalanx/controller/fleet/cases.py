@@ -45,7 +45,7 @@ class Cases:
     waiting: list[CasePlan] = field(init=False)
     _grants: dict[str, Grant] = field(default_factory=dict)
     _unjudged: set[str] = field(default_factory=set)
-    _told_of: set[str] = field(default_factory=set)
+    _told_of: set[tuple[str, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.waiting = list(self.plan.cases)
@@ -157,17 +157,18 @@ class Cases:
         return [*told, *flow.begin()]
 
     def _words_on_gpus(self, case: CasePlan) -> list[Instruction]:
-        """What is to be expected of nodes: GPUs that no driver gives (said once), fewer than it counts on."""
+        """What is to be expected of nodes, each said once: GPUs that no driver gives, fewer than wanted."""
         if not wants_gpus(case):
             return []
         out: list[Instruction] = []
         for node, has in zip(self.nodes, self._hardware(), strict=True):
             if has is None:
                 continue
-            if has.unusable and node not in self._told_of:
-                self._told_of.add(node)
+            if has.unusable and (node, 0) not in self._told_of:
+                self._told_of.add((node, 0))
                 out.append(Record(AgentNotice(node, has.unusable)))
-            if words := short_of(case, has):
+            if (words := short_of(case, has)) and (node, case.gpu_count) not in self._told_of:
+                self._told_of.add((node, case.gpu_count))
                 out.append(Record(AgentNotice(node, words)))
         return out
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.protocol.membership import Member
-from phalanx.protocol.messages import BulkSecurity
+from phalanx.protocol.messages import BulkSecurity, Runtime
 
 from ..images.delivery import Delivery, staging
 from ..images.relays import Relays
@@ -47,6 +47,7 @@ from .hub import Hub
 from .intake import Intake
 from .journal import Journal, JournalError
 from .listener import Listener, accept_forever, listen
+from .preparation import kinds_of
 from .pulling import INCOMING, Pulling
 from .reserve import Reserve
 from .shipping import Shipping
@@ -298,7 +299,8 @@ class Conductor:
                 self._allocating = self.start(self._holding.allocate(), name="allocation")
             case ins.SpawnAgents():
                 self.start(self._spawn(), name="spawner")
-                self.start(self._content.make_client(), name="engine's client")
+                if Runtime.DOCKER in kinds_of(self.plan):
+                    self.start(self._content.make_client(), name="engine's client")
             case ins.ExplainMissing():
                 self.start(self._holding.explain(instruction), name="missing nodes")
             case ins.Ship():

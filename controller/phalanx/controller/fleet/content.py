@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..targets.bundle import CacheError
 from ..targets.library_file import LibraryIncomplete, library_zip
 from .instructions import LIBRARY, Ship
 from .workspace import WorkspaceTooLarge, pack
+
+log = logging.getLogger("phalanx.controller")
 
 #: Why a file cannot be made.
 UNMADE = (OSError, WorkspaceTooLarge, LibraryIncomplete, CacheError)
@@ -33,7 +36,8 @@ class Content:
         """Make the engine's client before a node asks for it. What keeps it from being made is told then."""
         try:
             made = await asyncio.to_thread(library_zip, self.cache)
-        except UNMADE:
+        except Exception as error:  # noqa: BLE001 - nodes may have a client of their own; the run goes on
+            log.info("the engine's client is not made yet: %s", error)
             return
         self.client = bytes.fromhex(made.sha256)
 

@@ -128,7 +128,7 @@ class Engine:
         if name == "join" and self.phase is Phase.JOINING:
             return [self._explain()]
         if name == "facts" and self.preparation is not None and self.phase is Phase.PREPARING:
-            return self.preparation.go_without_facts()
+            return [*self.preparation.go_without_facts(), *self._prepared(now)]
         if name == "prepare" and self.preparation is not None and self.phase is Phase.PREPARING:
             self.preparation.give_up(self.plan.timing.image_timeout_s)
             return self._prepared(now)

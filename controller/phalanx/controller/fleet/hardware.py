@@ -14,6 +14,9 @@ from typing import Any
 
 from ..plan.model import RunsOn
 
+#: How a GPU of NVIDIA is called that its driver does not know (agent/facts/sysfs.py).
+UNNAMED = "PCI device"
+
 _VENDORS = {"amd": "AMD", "nvidia": "NVIDIA"}
 
 
@@ -91,6 +94,10 @@ def _usable(gpu: Mapping[str, Any]) -> bool:
 
 
 def _unusable(facts: Mapping[str, Any], lost: Sequence[Mapping[str, Any]], count: int) -> str:
+    """Words for GPUs of which a tool complains, or that NVIDIA's driver has not. Others that no tool lists
+    may be those of other jobs, which the scheduler keeps from this one."""
+    if not facts.get("gpu_complaint"):
+        lost = [gpu for gpu in lost if str(gpu.get("model") or "").startswith(UNNAMED)]
     if not lost:
         return ""
     which = f"{lost[0].get('model') or 'GPU'} at {lost[0].get('bus') or 'an unknown address'}"

@@ -19,6 +19,17 @@ from .instructions import Instruction, Ship, Tell
 from .trouble import Trouble
 
 
+def kinds_of(plan: Plan) -> tuple[Runtime, ...]:
+    """The runtimes that a run needs, in the order in which a node opens them: the engine comes last.
+
+    A case may run as a process and need an image; a plan without cases is there for images.
+    """
+    kinds = {case.container.runtime for case in plan.cases}
+    if plan.images or plan.inventory:
+        kinds.add(Runtime.DOCKER)
+    return tuple(sorted(kinds or {Runtime.PROCESS}, key=lambda kind: kind is Runtime.DOCKER))
+
+
 @dataclass(slots=True)
 class Preparation:
     """Preparation of ``nodes``: ``done`` when every one is ready, ``trouble`` when one cannot be."""
@@ -37,14 +48,8 @@ class Preparation:
 
     @property
     def kinds(self) -> tuple[Runtime, ...]:
-        """The runtimes that the run needs, in the order in which a node opens them: the engine comes last.
-
-        A case may run as a process and need an image; a plan without cases is there for images.
-        """
-        kinds = {case.container.runtime for case in self.plan.cases}
-        if self.plan.images or self.plan.inventory:
-            kinds.add(Runtime.DOCKER)
-        return tuple(sorted(kinds or {Runtime.PROCESS}, key=lambda kind: kind is Runtime.DOCKER))
+        """The runtimes that a node opens, in that order."""
+        return kinds_of(self.plan)
 
     def _open(self, nodes: tuple[str, ...], library: bytes | None = None) -> Instruction:
         """Open the runtime that is next on these nodes, which are all as far."""

@@ -68,17 +68,14 @@ def granted(wish: Wish, held: Collection[Grant]) -> Grant | None:
 
 def wants_gpus(case: CasePlan) -> bool:
     """Whether a case may count on GPUs: by its card or a context, or by options of its container."""
-    given = case.gpus is not None and case.gpus.count != 0
-    return given or _brings_gpus(case.container) or case.columns.get("gpus_per_node", "0") != "0"
+    return case.gpu_count != 0 or _brings_gpus(case.container)
 
 
 def short_of(case: CasePlan, has: Hardware) -> str:
     """Words for a node that has GPUs, and fewer than a case counts on; "" for any other."""
-    said = case.columns.get("gpus_per_node", "0")
-    wanted = int(said) if said.isascii() and said.isdecimal() else 0
-    if not has.count or wanted <= has.count:
+    if not has.count or case.gpu_count <= has.count:
         return ""
-    return f"case {case.name} counts on {wanted} GPUs of every node, and this one has {has.count}"
+    return f"case {case.name} counts on {case.gpu_count} GPUs of every node, and this one has {has.count}"
 
 
 def wish_of(case: CasePlan, have: Sequence[Hardware | None]) -> Wish:

@@ -136,6 +136,7 @@ def _command_case(inputs: RunInputs, placement: Placement) -> tuple[CasePlan, Se
         ranks_per_node=inputs.ranks_per_node or 1,
         workspace=(Share(inputs.workspace),) if inputs.workspace else (),
         keep_alive=inputs.keep_alive,
+        gpu_count=gpus.count,
         result=ResultRule(require_performance=False, which=which_line(inputs, placement, name)),
         columns={
             "model": name,

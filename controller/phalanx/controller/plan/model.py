@@ -110,6 +110,7 @@ class CasePlan:
     ``columns``: what the row of perf.csv says about the model (name, args, tags, ...), by column name.
     ``needs_image``: an image that every node must have beside that of the container, or "".
     ``roles``: which node ranks ("0", "1-3") each role of the launcher has, for those that have any.
+    ``gpu_count``: GPUs of every node that it counts on, ALL, or 0.
     ``gpus``: those that it is given on each node once it is known whose the node has, or which are free while
     cases run at once; None when the plan knows. ``skip``: why the model's own script is not run, "" when it
     is. ``keep_alive``: its containers stay until the run ends. ``driven``: its script runs on the first node
@@ -131,6 +132,7 @@ class CasePlan:
     roles: dict[str, str] = field(default_factory=dict)
     runs_on: RunsOn = RunsOn()
     gpus: Gpus | None = None
+    gpu_count: int = 0
     skip: str = ""
     keep_alive: bool = False
     driven: bool = False

@@ -124,6 +124,7 @@ def model_case(
         roles=shape.roles if shape else {},
         runs_on=_runs_on(inputs, model),
         gpus=on_nodes,
+        gpu_count=gpus.count,
         skip="--skip-model-run" if inputs.skip_model_run else "",
         keep_alive=inputs.keep_alive,
         driven=head_only,
