@@ -134,12 +134,11 @@ class Cases:
             grant = granted(wish, self._grants.values())
         if (lacked := self.images.lacked(case, self.nodes)) is not None:
             return [lacked] if self.images.ask_for(case) else []
-        return [] if grant is None else self._start(case, grant, now)
+        return [] if grant is None else [*self._words_on_gpus(case, have), *self._start(case, grant, now)]
 
     def _start(self, case: CasePlan, grant: Grant, now: float) -> list[Instruction]:
         self.waiting.remove(case)
         self._grants[case.name] = grant
-        told = self._words_on_gpus(case)
         meeting = meeting_of(case, self.roster, self.nodes, self._ports())
         env = {"PHALANX_RUN_ID": self.plan.run_id, **meeting.environment()}
         flow = self.flows[case.name] = CaseFlow(
@@ -154,14 +153,14 @@ class Cases:
             grant.indexes,
             self.ends,
         )
-        return [*told, *flow.begin()]
+        return flow.begin()
 
-    def _words_on_gpus(self, case: CasePlan) -> list[Instruction]:
+    def _words_on_gpus(self, case: CasePlan, have: Sequence[Hardware | None]) -> list[Instruction]:
         """What is to be expected of nodes, each said once: GPUs that no driver gives, fewer than wanted."""
         if not wants_gpus(case):
             return []
         out: list[Instruction] = []
-        for node, has in zip(self.nodes, self._hardware(), strict=True):
+        for node, has in zip(self.nodes, have, strict=True):
             if has is None:
                 continue
             if has.unusable and (node, 0) not in self._told_of:

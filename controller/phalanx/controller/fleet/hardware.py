@@ -56,20 +56,20 @@ class Hardware:
 
 def hardware_of(facts: Mapping[str, Any] | None) -> Hardware:
     """The GPUs in the facts of a node as its agent sent them."""
-    seen = (facts or {}).get("gpus") or ()
+    facts = facts or {}
+    seen = facts.get("gpus") or ()
     usable = [gpu for gpu in seen if _usable(gpu)]
+    vendors = {usable[0]["vendor"]} if usable else set(_VENDORS)
+    unusable = _unusable(facts, [gpu for gpu in seen if gpu.get("vendor") in vendors])
     if not usable:
-        lost = [gpu for gpu in seen if gpu.get("vendor") in _VENDORS]
-        return Hardware(unusable=_unusable(facts or {}, lost, len(lost)))
+        return Hardware(unusable=unusable)
     vendor = usable[0]["vendor"]
-    lost = [gpu for gpu in seen if gpu.get("vendor") == vendor and not _usable(gpu)]
     own = [gpu for gpu in usable if gpu["vendor"] == vendor]
     product = str(own[0].get("model") or "")
     architecture = next(filter(None, map(architecture_of, own)), "")
-    release = re.match(r"\d+\.\d+", str((facts or {}).get("rocm") or "")) if vendor == "amd" else None
+    release = re.match(r"\d+\.\d+", str(facts.get("rocm") or "")) if vendor == "amd" else None
     indexes = tuple(sorted(int(gpu.get("index") or 0) for gpu in own))
     hip, numbers = release[0] if release else "", _render_numbers(own, indexes)
-    unusable = _unusable(facts or {}, lost, len(own) + len(lost))
     return Hardware(_VENDORS[vendor], architecture, product, hip, indexes, numbers, unusable)
 
 
@@ -93,9 +93,10 @@ def _usable(gpu: Mapping[str, Any]) -> bool:
     return gpu.get("vendor") in _VENDORS and (gpu.get("source") != "pci" or by_driver)
 
 
-def _unusable(facts: Mapping[str, Any], lost: Sequence[Mapping[str, Any]], count: int) -> str:
-    """Words for GPUs of which a tool complains, or that NVIDIA's driver has not. Others that no tool lists
-    may be those of other jobs, which the scheduler keeps from this one."""
+def _unusable(facts: Mapping[str, Any], seen: Sequence[Mapping[str, Any]]) -> str:
+    """Words for those of ``seen`` of which a tool complains, or that NVIDIA's driver has not. Others that no
+    tool lists may be those of other jobs, which the scheduler keeps from this one."""
+    lost = [gpu for gpu in seen if not _usable(gpu)]
     if not facts.get("gpu_complaint"):
         lost = [gpu for gpu in lost if str(gpu.get("model") or "").startswith(UNNAMED)]
     if not lost:
@@ -104,7 +105,7 @@ def _unusable(facts: Mapping[str, Any], lost: Sequence[Mapping[str, Any]], count
     if len(lost) > 1:
         which += f" and {len(lost) - 1} more"
     why = facts.get("gpu_complaint") or "its driver does not list it"
-    return f"{len(lost)} of {count} GPUs cannot be used ({which}): {why}"
+    return f"{len(lost)} of {len(seen)} GPUs cannot be used ({which}): {why}"
 
 
 def unfit(wanted: RunsOn, nodes: Sequence[tuple[str, Hardware]]) -> str:

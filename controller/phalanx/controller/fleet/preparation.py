@@ -32,7 +32,10 @@ def kinds_of(plan: Plan) -> tuple[Runtime, ...]:
 
 @dataclass(slots=True)
 class Preparation:
-    """Preparation of ``nodes``: ``done`` when every one is ready, ``trouble`` when one cannot be."""
+    """Preparation of ``nodes``: ``done`` when every one is ready, ``trouble`` when one cannot be.
+
+    ``kinds``: the runtimes that a node opens, in that order.
+    """
 
     plan: Plan
     nodes: tuple[str, ...]
@@ -45,11 +48,10 @@ class Preparation:
     library: set[str] = field(default_factory=set)
     imaging: Imaging | None = None
     answered: dict[str, Trouble | None] = field(default_factory=dict)
+    kinds: tuple[Runtime, ...] = field(init=False)
 
-    @property
-    def kinds(self) -> tuple[Runtime, ...]:
-        """The runtimes that a node opens, in that order."""
-        return kinds_of(self.plan)
+    def __post_init__(self) -> None:
+        self.kinds = kinds_of(self.plan)
 
     def _open(self, nodes: tuple[str, ...], library: bytes | None = None) -> Instruction:
         """Open the runtime that is next on these nodes, which are all as far."""
