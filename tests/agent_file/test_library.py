@@ -16,6 +16,7 @@ from phalanx.agent.library import LibraryUnusable, add_library, kept
 from phalanx.controller.targets.library_file import (
     LibraryFile,
     LibraryIncomplete,
+    headers,
     library_sources,
     library_zip,
     requirements,
@@ -30,6 +31,7 @@ from phalanx.agent.library import add_library
 add_library(Path(sys.argv[2]), Path(sys.argv[3]))
 import aiodocker, aiohttp, multidict, yarl
 assert multidict.MultiDict.__module__ == "multidict._multidict_py"
+assert "unknown" not in aiodocker.__version__
 loaded = [str(getattr(module, "__file__", "")) for module in sys.modules.values()]
 assert not [path for path in loaded if path.startswith(sys.argv[3]) and path.endswith(".so")]
 async def main():
@@ -134,10 +136,19 @@ def test_requirements_of_extras_are_left_out() -> None:
         ("../../evil.py", False),
         ("/etc/evil.py", False),
         ("aiohttp/pytest_plugin.py", False),
+        ("aiohttp/web.py", False),
+        ("aiohttp/web_app.py", False),
+        ("aiohttp/webhook.py", True),
+        ("websockets/web_app.py", True),
     ],
 )
 def test_only_sources_metadata_and_licences_are_wanted(name: str, is_wanted: bool) -> None:
     assert wanted(PurePosixPath(name)) is is_wanted
+
+
+def test_of_metadata_the_headers_are_kept() -> None:
+    assert headers(b"Name: yarl\nVersion: 1.0\n\nA README.\n\nMore.\n") == b"Name: yarl\nVersion: 1.0\n\n"
+    assert headers(b"Name: yarl\n") == b"Name: yarl\n"
 
 
 def bundle(path: Path, **sources: str) -> Path:

@@ -27,8 +27,8 @@ _ROOT = "aiodocker"
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CONDITIONED_ON_EXTRA = re.compile(r"\bextra\s*==")
 
-#: Parts that only a test run or a C build needs.
-_LEFT_OUT = frozenset({"aiohttp/pytest_plugin.py", "aiohttp/test_utils.py", "aiohttp/worker.py"})
+#: Parts that only a test run or a server needs: a client imports none of them.
+_LEFT_OUT = re.compile(r"aiohttp/(pytest_plugin|test_utils|worker|web|web_\w+)\.py")
 
 
 class LibraryIncomplete(Exception):
@@ -70,13 +70,20 @@ def library_sources(root: str, *, native: bool = False) -> dict[str, bytes]:
             )
         for path in distribution.files:
             if wanted(path) or (native and path.suffix == ".so" and wanted(path.with_suffix(".py"))):
-                files[path.as_posix()] = Path(str(path.locate())).read_bytes()
+                data = Path(str(path.locate())).read_bytes()
+                files[path.as_posix()] = headers(data) if path.name == "METADATA" else data
     return files
+
+
+def headers(metadata: bytes) -> bytes:
+    """A METADATA without the description behind its headers, a README of up to 100 kB (core metadata 2.1)."""
+    head, empty, _ = metadata.partition(b"\n\n")
+    return head + empty
 
 
 def wanted(path: PurePosixPath) -> bool:
     """Whether an installed file belongs into the bundle: Python sources, METADATA and licences."""
-    if path.is_absolute() or ".." in path.parts or path.as_posix() in _LEFT_OUT:
+    if path.is_absolute() or ".." in path.parts or _LEFT_OUT.fullmatch(path.as_posix()):
         return False
     if path.parts[0].endswith(".dist-info"):
         licence = path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE", "COPYING"))
