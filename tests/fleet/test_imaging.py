@@ -10,7 +10,7 @@ from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet import instructions as ins
 from phalanx.controller.fleet.imaging import Imaging
 from phalanx.controller.plan.model import ImagePlan
-from phalanx.protocol.messages import ImageQuery
+from phalanx.protocol.messages import ImageQuery, SyncStop
 
 IMAGE = "sha256:" + "ab" * 32
 OTHER = "sha256:" + "cd" * 32
@@ -154,6 +154,17 @@ def test_a_seeding_node_serves_and_is_asked_nothing() -> None:
     asked(one, n3=IMAGE)
     out = heard(one, replace(SOURCE, where="engine of node n3", node="n3"))
     assert out == [ins.AskLayers(("n1", "n2", "n4")), ins.OpenRelays(("n3", "n1", "n2", "n4"))]
+
+
+def test_a_node_whose_image_nobody_lacks_after_all_need_not_keep_its_export() -> None:
+    one = imaging(archive="")
+    asked(one, n3=IMAGE)
+    others = ("n1", "n2", "n4")
+    heard(one, replace(SOURCE, where="engine of node n3", node="n3"))
+    heard(one, *(ev.RelayOnNode(node, 4711) for node in NODES))
+    out = heard(one, *(replace(HELD, node=node, present=True) for node in others))
+    assert out[0] == ins.Tell(("n3",), SyncStop(1))
+    assert one.done
 
 
 def test_nodes_read_from_one_another_in_a_chain() -> None:

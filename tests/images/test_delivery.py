@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,10 +20,11 @@ from phalanx.controller.images import delivery
 from phalanx.controller.images.archive import Span
 from phalanx.controller.images.delivery import Delivery
 from phalanx.controller.images.relays import Relays
+from phalanx.controller.images.seeded import SeededLayers
 from phalanx.controller.images.sources import Found, Sources
 from phalanx.protocol import blob
 from phalanx.protocol import messages as m
-from phalanx.protocol.blob import Manifest
+from phalanx.protocol.blob import layer_chunk_bytes
 from phalanx.protocol.image import ImageContent
 from phalanx.protocol.packing import Packing
 
@@ -43,6 +45,14 @@ class Heard:
         self.told += [(node, message) for node in nodes]
 
 
+def seeded_by_n1() -> Found:
+    """An image of one small layer that is whole by now."""
+    content = ImageContent(CONFIG, (m.Layer(BLOB, 1),))
+    layers = SeededLayers("n1", content)
+    assert layers.takes("n1", m.BlobChunks(BLOB, 1, 0, (BLOB,), layer_chunk_bytes(1)))
+    return Found(NAME, "engine of node n1", content, seeded=layers)
+
+
 def serials(message: m.Message) -> set[int]:
     stripes = cast(Any, message).stripes
     return {ticket.serial for stripe in stripes for parent in stripe.parents for ticket in parent.tickets}
@@ -59,10 +69,7 @@ async def test_a_node_to_which_nobody_gives_anything_gets_new_tickets(
     relays.opened("n1", 4711)
     sources = Sources(hub, cast(Pulling, None), tmp_path, {})
     one = Delivery(hub, cast(Shipping, heard), sources, relays, events.append, lambda *given: None)
-    manifest = Manifest(BLOB, 1, (BLOB,), 1)
-    one._found = Found(
-        NAME, "n1", ImageContent(CONFIG, (m.Layer(BLOB, 1),)), manifests=(manifest,), node="n1"
-    )
+    one._found = seeded_by_n1()
     await one.sync(ins.SyncImage({"n2": 0}, {"n2": (("n1",),)}, 1))
     one.takers()[m.ParentFailed]("n2", m.ParentFailed(1, "", False, "nobody gives anything"))
     await asyncio.sleep(0.01)
@@ -85,13 +92,21 @@ def pages_of(heard: Heard, node: str) -> list[m.BlobChunks]:
     return [page for name, page in heard.told if isinstance(page, m.BlobChunks) and name == node]
 
 
+def with_layers(*layers: m.Layer) -> ImageContent:
+    """An image of these layers, whatever its configuration."""
+    content = ImageContent.__new__(ImageContent)
+    object.__setattr__(content, "layers", layers)
+    return content
+
+
 async def test_digests_are_told_in_the_order_of_layers_each_once_to_all_who_lack_one_of_its_places() -> None:
     heard = Heard()
     twice, once = bytes(32), bytes([1]) * 32
-    layers = (m.Layer(twice, 1), m.Layer(once, 1), m.Layer(twice, 1))
-    manifests = tuple(Manifest(layer.diff_id, 1, (BLOB,), 1) for layer in layers)
-    found = Found(NAME, "x", ImageContent.__new__(ImageContent), manifests=manifests)
-    object.__setattr__(found.content, "layers", layers)
+    content = with_layers(m.Layer(twice, 1), m.Layer(once, 1), m.Layer(twice, 1))
+    seeded = SeededLayers("n3", content)
+    for layer in (twice, once):
+        assert seeded.takes("n3", m.BlobChunks(layer, 1, 0, (BLOB,), layer_chunk_bytes(3)))
+    found = Found(NAME, "x", content, seeded=seeded)
     await delivering(heard, found, [])._tell_digests(found, {"n1": 0, "n2": 2})
     told = [(node, page.blob) for node, page in heard.told if isinstance(page, m.BlobChunks)]
     assert told == [("n1", twice), ("n2", twice), ("n1", once)]
@@ -106,8 +121,7 @@ async def test_a_damaged_layer_fails_the_image_and_no_node_can_have_all_of_it(
     path = tmp_path / "layer"
     path.write_bytes(damaged)
     described = m.Layer(hashlib.sha256(layer).digest(), len(layer))
-    content = ImageContent.__new__(ImageContent)
-    object.__setattr__(content, "layers", (described,))
+    content = with_layers(described)
     heard, events = Heard(), list[Any]()
     found = Found(NAME, "the archive x.tar", content, spans=(Span(path, 0, len(layer)),))
     one = delivering(heard, found, events)
@@ -122,3 +136,31 @@ async def test_a_damaged_layer_fails_the_image_and_no_node_can_have_all_of_it(
     gives = [isinstance(shipping._answer(get, Packing()), m.Chunk) for get in asked]
     assert gives[3] is False
     assert gives[:told] == [True] * told
+
+
+async def test_a_seed_is_told_what_the_others_lack_and_its_digests_are_passed_on_as_they_come() -> None:
+    heard, events = Heard(), list[Any]()
+    one_mib, digest = 1 << 20, bytes(32)
+    content = with_layers(m.Layer(bytes([1]) * 32, one_mib), m.Layer(bytes([2]) * 32, one_mib))
+    object.__setattr__(content, "config", CONFIG)
+    chunk = layer_chunk_bytes(content.size)
+    seeded = SeededLayers("n1", content)
+    one = delivering(heard, Found(NAME, "engine of node n1", content, seeded=seeded), events)
+    one.relays = cast(Any, SimpleNamespace(stripes=lambda node, lists: ()))
+    going = asyncio.create_task(one.sync(ins.SyncImage({"n2": 1, "n3": 1}, {}, 1)))
+    await asyncio.sleep(0)
+    assert ("n1", m.SeedLayers(1, 1)) in heard.told
+    first = m.BlobChunks(bytes([2]) * 32, one_mib, 0, (digest,), chunk)
+    assert seeded.takes("n1", first)
+    async with asyncio.timeout(5):
+        while not pages_of(heard, "n3"):
+            await asyncio.sleep(0)
+    assert pages_of(heard, "n2") == pages_of(heard, "n3") == [first]
+    seeded.fail("its layer 0202 is not what its digest says")
+    async with asyncio.timeout(5):
+        await going
+    (failed,) = events
+    assert failed.error == (
+        "cannot read a layer of engine of node n1: its layer 0202 is not what its digest says"
+    )
+    assert len(pages_of(heard, "n2")) == 1

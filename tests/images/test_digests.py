@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from phalanx.controller.images import digests
 from phalanx.controller.images.archive import Span, span_pages
-from phalanx.controller.images.digests import tell_digests
+from phalanx.controller.images.digests import made_here, tell_digests
 from phalanx.protocol import blob
 from phalanx.protocol.blob import Manifest, make_pages
 from phalanx.protocol.image import ImageFormatError
@@ -55,8 +55,8 @@ class Reading:
     def allow(self, chunks: int) -> None:
         self._allowed.release(chunks)
 
-    def pages(self) -> Iterator[BlobChunks]:
-        return make_pages(self.blob, len(self.data), self._chunks(), CHUNK)
+    def pages(self) -> AsyncIterator[BlobChunks]:
+        return made_here(make_pages(self.blob, len(self.data), self._chunks(), CHUNK))
 
     def _chunks(self) -> Iterator[bytes]:
         try:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +18,13 @@ from phalanx.controller.fleet.instructions import FindImage
 from phalanx.controller.fleet.pulling import Pulling
 from phalanx.controller.images import sources
 from phalanx.controller.images.login import ImageSourceError, LoginImage, login_engine
+from phalanx.controller.images.seeded import SeedError
 from phalanx.controller.images.sources import Found, Sources
 from phalanx.controller.images.staging import Stage
-from phalanx.protocol.blob import Manifest
+from phalanx.protocol.blob import layer_chunk_bytes
+from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.image import digest_text
-from phalanx.protocol.messages import ImageSeeded, Layer
+from phalanx.protocol.messages import CHUNK_BYTES, BlobChunks, ImageSeeded, Layer, Message
 
 from tests.images.layered import hybrid, of
 
@@ -174,30 +177,92 @@ async def test_what_cannot_take_its_place_in_the_shared_folder_is_not_lost(
 
 
 class Told:
-    """A node that told a manifest once; it is given out once."""
+    """What nodes were told, and the digests that are of no image."""
 
     def __init__(self) -> None:
-        self.manifests: dict[bytes, Any] = {BLOB: Manifest(BLOB, 1, (BLOB,), 1)}
-
-    def manifest(self, node: str, blob: bytes) -> Any:
-        return self.manifests.pop(blob, None)
+        self.told: list[tuple[list[str], object]] = []
+        self.others: list[object] = []
 
     def tell(self, nodes: list[str], message: object) -> None:
-        pass
+        self.told.append((nodes, message))
+
+    def on_chunks(self, node: str, message: object) -> None:
+        self.others.append(message)
 
 
-async def test_an_image_with_the_same_layer_twice_can_be_seeded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    told = Told()
-    found_by = Sources(cast(Hub, told), cast(Pulling, told), tmp_path / "images", {})
+async def seeding(told: Told, folder: Path, *answers: Message) -> tuple[Sources, asyncio.Task[Found]]:
+    """The search for an image that n1 has, after n1 has answered."""
+    found_by = Sources(cast(Hub, told), cast(Pulling, told), folder / "images", {})
     finding = asyncio.create_task(found_by.find(FindImage("a:1", "", "n1", ("n1", "n2"))))
-    seeded = ImageSeeded(1, "a:1", CONFIG, (Layer(BLOB, 1), Layer(BLOB, 1)), "")
     async with asyncio.timeout(5):
-        while not finding.done():
-            found_by.on_seeded("n1", seeded)
-            await asyncio.sleep(0)
-    found = finding.result()
+        while not told.told:
+            await asyncio.sleep(0.01)
+    for answer in answers:
+        (found_by.on_chunks if isinstance(answer, BlobChunks) else found_by.on_seeded)("n1", answer)
+    await asyncio.sleep(0)
+    return found_by, finding
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+
+
+TWICE = ImageSeeded(1, "a:1", CONFIG, (Layer(BLOB, 1), Layer(BLOB, 1)), "")
+PAGE = BlobChunks(BLOB, 1, 0, (BLOB,), layer_chunk_bytes(2))
+
+
+@pytest.mark.usefixtures("no_engine")
+async def test_digests_of_a_seed_are_kept_from_the_moment_it_says_what_the_image_is(tmp_path: Path) -> None:
+    told = Told()
+    found_by, finding = await seeding(told, tmp_path, TWICE, PAGE)
+    found = await finding
     assert found.node == "n1"
-    assert [manifest.blob for manifest in found.manifests] == [BLOB, BLOB]
+    assert found.seeded is not None
+    assert [page async for page in found.seeded.pages(BLOB)] == [PAGE]
+    found_by.on_chunks("n1", PAGE)  # whole by now: this one is of a file with the same content
+    found_by.on_chunks("n2", PAGE)
+    assert told.others == [PAGE, PAGE]
+
+
+@pytest.mark.usefixtures("no_engine")
+async def test_a_page_that_does_not_fit_breaks_the_rules(tmp_path: Path) -> None:
+    found_by, finding = await seeding(Told(), tmp_path, TWICE)
+    await finding
+    for wrong in (replace(PAGE, first=1), replace(PAGE, size=2), replace(PAGE, chunk_bytes=CHUNK_BYTES)):
+        with pytest.raises(RemoteError):
+            found_by.on_chunks("n1", wrong)
+
+
+@pytest.mark.usefixtures("no_engine")
+async def test_a_seed_that_fails_while_it_is_read_is_told_to_who_waits_for_its_digests(
+    tmp_path: Path,
+) -> None:
+    found_by, finding = await seeding(Told(), tmp_path, TWICE)
+    found = await finding
+    assert found.seeded is not None
+    found_by.on_seeded("n2", replace(TWICE, error="of somebody else"))
+    found_by.on_seeded("n1", replace(TWICE, error="the disk is full"))
+    with pytest.raises(SeedError, match=r"^the disk is full$"):
+        async for _ in found.seeded.pages(BLOB):
+            pytest.fail("a page that nobody told")
+
+
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (replace(TWICE, error="no room"), "n1: no room"),
+        (replace(TWICE, layers=(Layer(BLOB, 1),)), "n1: the layers are not those that the image's"),
+        (
+            replace(TWICE, layers=(Layer(BLOB, 2**62),) * 2),
+            f"n1: its layer {BLOB.hex()[:12]} has {2**62} bytes",
+        ),
+    ],
+)
+async def test_what_cannot_be_seeded_is_said_with_its_node(
+    tmp_path: Path, answer: ImageSeeded, words: str
+) -> None:
+    _, finding = await seeding(Told(), tmp_path, answer)
+    with pytest.raises(ImageSourceError, match=words):
+        await finding

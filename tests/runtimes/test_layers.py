@@ -280,10 +280,11 @@ async def test_what_comes_out_of_an_engine_goes_into_another(sink: EngineClient,
     await put(sink, made, reference, made.files(tmp_path / "layers"))
     out = await seed.seed(sink, reference, tmp_path / "out.tar")
     assert out.content == made.content
-    for span, manifest, layer in zip(out.spans, out.manifests, made.layers, strict=True):
+    for place, (span, layer) in enumerate(zip(out.spans, made.layers, strict=True)):
         data = span.path.read_bytes()[span.offset : span.offset + span.size]
         assert data == layer
-        assert manifest.blob == hashlib.sha256(layer).digest()
+        *_, last = seed.pages(out, place)
+        assert last.blob == hashlib.sha256(layer).digest()
     await sink.api.images.delete(reference, force=True)
     assert await in_engine(sink, made.content, reference) == 0
     for index, span in enumerate(out.spans):
@@ -299,7 +300,7 @@ async def test_an_absent_image_is_no_seed(sink: EngineClient, tmp_path: Path) ->
     assert left(tmp_path, "*") == []
 
 
-@pytest.mark.parametrize("what", ["empty", "a layer missing", "a layer damaged", "another image"])
+@pytest.mark.parametrize("what", ["empty", "a layer missing", "another image"])
 async def test_an_export_that_is_not_whole_is_no_seed(
     sink: EngineClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -322,8 +323,6 @@ def exported(made: Made, what: str) -> bytes:
     config, data = made.content.config, list(made.layers)
     if what == "another image":
         config, data = layered.of("something else").content.config, data[:1]
-    if what == "a layer damaged":
-        data[1] = data[1].replace(b"data/1", b"data/7")
     names = [f"{number}/layer.tar" for number in range(len(data))]
     entry = {"Config": "config.json", "RepoTags": None, "Layers": names}
     files = dict(zip(names, data, strict=True)) | {"config.json": config}

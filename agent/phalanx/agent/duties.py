@@ -63,6 +63,7 @@ from phalanx.protocol.messages import (
     RelayOpened,
     RuntimeOpen,
     RuntimeOpened,
+    SeedLayers,
     StepStart,
     StepStop,
     SyncParents,
@@ -166,6 +167,8 @@ class Duties:
                 return lambda: self._on_kv_reply(message)
             case SyncParents():
                 return lambda: self.imaging.change_parents(message)
+            case SeedLayers():
+                return lambda: self.imaging.seed_layers(message)
         return None
 
     def _on_kv_reply(self, message: KvReply) -> None:

@@ -42,6 +42,7 @@ from phalanx.protocol.messages import (
     LayersStatus,
     RelayOpen,
     RelayOpened,
+    SeedLayers,
     Stripe,
     SyncParents,
     SyncStop,
@@ -194,6 +195,10 @@ class Imaging:
                 return
         await self._seeding.seed(self._engine, cache, message)
 
+    def seed_layers(self, message: SeedLayers) -> None:
+        """Which of them others lack is known."""
+        self._seeding.begin(message)
+
     # --- getting it
 
     def sync(self, message: ImageSync) -> Work:
@@ -233,7 +238,7 @@ class Imaging:
             for spool in self._spools:
                 self._relay.withdraw(spool.manifest.blob)
         self._spools.clear()
-        self._seeding.let_go()
+        await self._seeding.end()
 
     async def _sync(self, message: ImageSync) -> None:
         try:
@@ -321,6 +326,7 @@ class Imaging:
             with contextlib.suppress(RuntimeUnavailable):
                 await pins.unpin(self._engine, name)
         await self._clean_up()
+        await self._seeding.end()
         if self._syncing is not None:
             await asyncio.to_thread(self._syncing.close)
         if self._relay is not None:

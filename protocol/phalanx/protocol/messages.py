@@ -700,9 +700,9 @@ class Credentials:
 @message(100, Kind.CONTROL, C)
 @dataclass(frozen=True, slots=True)
 class ImageSeed(Message):
-    """Make the layers of the image in this node's engine readable as blobs, manifests first
-    (BlobChunks), then ImageSeeded. ``pull``: the engine gets it from its registry before that, with these
-    ``credentials`` if there are any."""
+    """Export the image of this node's engine, so that others can read its layers from here. Answered with
+    ImageSeeded. ``pull``: the engine gets it from its registry before that, with these ``credentials`` if
+    there are any."""
 
     request: U32
     reference: ImageRef
@@ -713,7 +713,8 @@ class ImageSeed(Message):
 @message(101, Kind.CONTROL, A)
 @dataclass(frozen=True, slots=True)
 class ImageSeeded(Message):
-    """What the image is; its layers can be read from this node. Or ``error`` says why not.
+    """What the image is, once it is exported; SeedLayers makes its layers readable. Or ``error`` says why
+    they are not, also when that shows only while they are read.
 
     ``image_id``: what the node's engine calls it.
     """
@@ -774,6 +775,17 @@ class SyncStop(Message):
     been got stays in the cache. Not answered; the next ImageSync waits for its end."""
 
     request: U32
+
+
+@message(105, Kind.CONTROL, C)
+@dataclass(frozen=True, slots=True)
+class SeedLayers(Message):
+    """Make the layers from index ``first`` on of what was exported for this request readable as blobs, one
+    after another: their manifests (BlobChunks) come page by page while they are read, the last page of each
+    only if the layer is what its digest says."""
+
+    request: U32
+    first: U16
 
 
 # --- cases and steps -----------------------------------------------------------------------------------

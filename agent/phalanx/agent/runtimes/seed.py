@@ -1,8 +1,9 @@
 """An engine's image made readable layer by layer: an export on the disk, and where in it each layer lies.
 
-An engine can export an image without some of its layers, or an empty one, and call that a success. So every
-layer is read once, and its digest must be the one that the image's configuration names; the same pass makes
-the manifest by which its chunks are verified on every node.
+An engine can export an image without some of its layers, or an empty one, and call that a success. So an
+export without all of them is refused at once; and every layer that others are to read is read once before,
+its digest must be the one that the image's configuration names, and the same pass makes the manifest by which
+its chunks are verified on every node.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from phalanx.agent.runtimes.cgroup import size
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
 from phalanx.agent.runtimes.layers import Span
 from phalanx.agent.runtimes.store import diff_ids_of, shown_likeness
-from phalanx.protocol.blob import Manifest, layer_chunk_bytes, make_manifest
+from phalanx.protocol.blob import BlobMismatch, layer_chunk_bytes, make_pages
 from phalanx.protocol.image import ImageContent, ImageFormatError, ImageTooLarge, config_diff_ids
 from phalanx.protocol.image_index import Held, check_packing, choose, find_images, gunzip
 from phalanx.protocol.image_tar import Member, members
-from phalanx.protocol.messages import Layer
+from phalanx.protocol.messages import BlobChunks, Layer
 
 _CURE = (
     "the engine lists it but does not hold all of it: remove and pull or build it again on this node, "
@@ -34,13 +35,16 @@ _CURE = (
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """An image; for each of its layers, lowest first, where its bytes are and the digests of its chunks.
-    ``image_id``: the engine's."""
+    """An image, and for each of its layers, lowest first, where its bytes are. ``image_id``: the engine's."""
 
     content: ImageContent
     spans: tuple[Span, ...]
-    manifests: tuple[Manifest, ...]
     image_id: str = ""
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a chunk of its layers."""
+        return layer_chunk_bytes(self.content.size)
 
 
 async def seed(engine: EngineClient, reference: str, archive: Path) -> Seed:
@@ -93,7 +97,7 @@ def _check_disk(archive: Path, reference: str, needed: int) -> None:
 
 
 def index(archive: Path, reference: str, diff_ids: tuple[bytes, ...]) -> Seed:
-    """The image with these layers in an uncompressed archive, every layer verified. Blocks.
+    """The image with these layers in an uncompressed archive, and where they are. Blocks.
 
     Raises ImageFormatError, OSError.
     """
@@ -107,26 +111,35 @@ def index(archive: Path, reference: str, diff_ids: tuple[bytes, ...]) -> Seed:
         if not candidates:
             raise ImageFormatError("its export has not the layers that the engine shows")
         image = choose(candidates, reference) if len(candidates) > 1 else candidates[0]
-        return _verified(file, archive, image, diff_ids)
+        return _indexed(file, archive, image, diff_ids)
 
 
 def _pread(file: BinaryIO, at: int, count: int) -> bytes:
     return os.pread(file.fileno(), count, at)
 
 
-def _verified(file: BinaryIO, archive: Path, image: Held, diff_ids: tuple[bytes, ...]) -> Seed:
-    spans = tuple(_span(file, archive, number, member) for number, member in enumerate(image.layers))
-    chunk_bytes = layer_chunk_bytes(sum(span.size for span in spans))
-    manifests: dict[bytes, Manifest] = {}
-    for diff_id, span in zip(diff_ids, spans, strict=True):
-        if diff_id in manifests:
-            continue
-        made = make_manifest(_chunks(span, chunk_bytes), chunk_bytes)
-        if made.blob != diff_id:
-            raise ImageFormatError(f"its layer {diff_id.hex()[:12]} is not what its digest says")
-        manifests[diff_id] = made
-    layers = tuple(Layer(diff_id, manifests[diff_id].size) for diff_id in diff_ids)
-    return Seed(ImageContent(image.config, layers), spans, tuple(manifests[diff_id] for diff_id in diff_ids))
+def _indexed(file: BinaryIO, archive: Path, image: Held, diff_ids: tuple[bytes, ...]) -> Seed:
+    found: dict[bytes, Span] = {}
+    for number, (diff_id, member) in enumerate(zip(diff_ids, image.layers, strict=True)):
+        if diff_id not in found:
+            found[diff_id] = _span(file, archive, number, member)
+    layers = tuple(Layer(diff_id, found[diff_id].size) for diff_id in diff_ids)
+    return Seed(ImageContent(image.config, layers), tuple(found[diff_id] for diff_id in diff_ids))
+
+
+def pages(found: Seed, place: int) -> Iterator[BlobChunks]:
+    """The digests of a layer's chunks, page by page, in one pass over it. Each step blocks.
+
+    Raises ImageFormatError instead of the last page when it is not the layer that the image names, OSError
+    when it cannot be read.
+    """
+    span, layer, chunk_bytes = found.spans[place], found.content.layers[place], found.chunk_bytes
+    try:
+        yield from make_pages(layer.diff_id, layer.size, _chunks(span, chunk_bytes), chunk_bytes)
+    except BlobMismatch as error:
+        raise ImageFormatError(
+            f"its layer {layer.diff_id.hex()[:12]} is not what its digest says; {_CURE}"
+        ) from error
 
 
 def _span(file: BinaryIO, archive: Path, number: int, member: Member) -> Span:

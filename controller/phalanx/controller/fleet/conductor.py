@@ -117,6 +117,7 @@ class Conductor:
         shipping = Shipping(self.hub, self.record, progress)
         pulling = Pulling(self.hub, run_dir, single, self.record)
         self.intake = Intake(self.hub, self.record, self.store, shipping, pulling, self.start)
+        self.intake.connect()  # a delivery takes some of its messages over
         travel = plan.travel
         self._relays = Relays(
             plan.run_id, BulkSecurity(travel.security), travel.rate_bytes_s, self.engine.roster.address
@@ -153,7 +154,6 @@ class Conductor:
         was ended and the allocation given back before.
         """
         self._listener = listen(self.target.listen_addresses())
-        self.intake.connect()
         try:
             await self._live()
         except BaseException as error:

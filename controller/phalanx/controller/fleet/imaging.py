@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from phalanx.protocol.messages import ImageQuery
+from phalanx.protocol.messages import ImageQuery, SyncStop
 
 from ..exits import Exit
 from ..images.planner import CONTROLLER, Candidate, SyncPlan, make_plan
@@ -151,7 +151,7 @@ class Imaging:
         self.ready = {node for node in self.nodes if is_image(self.has[node], event)}
         lacking = tuple(self.late())
         if not lacking:
-            return self._finished()
+            return self._nothing_moves()
         self._asked = set(lacking)
         out: list[Instruction] = [AskLayers(lacking, self.request)]
         if event.node or len(lacking) > 1:
@@ -201,7 +201,7 @@ class Imaging:
             return self._fail(f"{self._root}: {self.failed[self._root]}")
         plan = self.plan = self._make_plan()
         if not plan.routes:
-            return self._finished()
+            return self._nothing_moves()
         first = {node: self._first(node) for node in plan.routes}
         self.parents = self._parents(plan)
         total = sum(route.bytes for route in plan.routes.values())
@@ -302,6 +302,11 @@ class Imaging:
         return [ChangeParents(changed, self.request)] if changed else []
 
     # --- the end
+
+    def _nothing_moves(self) -> list[Instruction]:
+        """Nobody lacks anything: a node that has exported the image need not keep that."""
+        stop = [Tell((self._root,), SyncStop(self.request))] if self._root != CONTROLLER else []
+        return [*stop, *self._finished()]
 
     def _finished(self) -> list[Instruction]:
         """Over when everyone has it or cannot have it."""

@@ -177,10 +177,6 @@ class Pulling:
         self._kept[relative] = offer.blob
         return str(relative)
 
-    def manifest(self, node: str, blob: bytes) -> Manifest | None:
-        """The manifest of a blob that a node has sent, taken out."""
-        return self._manifests.get(node, {}).pop(blob, None)
-
     async def _fetch(self, node: str, offer: FileOffer, manifest: Manifest | None, target: Path) -> None:
         if manifest is None or manifest.size != offer.size:
             raise BadOffer("its manifest did not come before it")

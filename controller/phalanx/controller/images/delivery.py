@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from ..fleet import instructions as ins
 from ..fleet.hub import Hub
 from ..fleet.shipping import Held, Shipping
 from .archive import span_pages
-from .digests import tell_digests
+from .digests import made_here, tell_digests
 from .login import ImageSourceError
 from .pace import Pace
 from .planner import CONTROLLER
 from .relays import Relays
+from .seeded import SeedError
 from .sources import Found, Sources
 
 #: Seconds between two looks at who is slow.
@@ -82,6 +83,7 @@ class Delivery:
             m.SyncProgress: self._on_progress,
             m.ParentFailed: self._on_parent_failed,
             m.ImageSeeded: self.sources.on_seeded,
+            m.BlobChunks: self.sources.on_chunks,
         }
 
     # --- what the engine asks for
@@ -162,11 +164,13 @@ class Delivery:
                 content.layers,
                 first,
                 stripes,
-                seeded=bool(found.manifests),
+                seeded=bool(found.node),
             )
             self.hub.tell([node], sync)
         totals = {node: reader.total for node, reader in self._readers.items()}
         self._pace = Pace(totals, layer_chunk_bytes(content.size), wanted.fanout, EXPECTED)
+        if found.node:
+            self.hub.tell([found.node], m.SeedLayers(self.request, min(wanted.first.values(), default=0)))
         await self._tell_digests(found, wanted.first)
 
     async def _tell_digests(self, found: Found, first: dict[str, int]) -> None:
@@ -185,7 +189,7 @@ class Delivery:
         try:
             # in the order of their first places
             await tell_digests({place: _pages(found, place) for place in places.values()}, tell)
-        except* (ImageFormatError, OSError) as failed:
+        except* (ImageFormatError, OSError, SeedError) as failed:
             words = f"cannot read a layer of {found.where}: {failed.exceptions[0]}"
             self.no_source(found.reference, words)
 
@@ -282,11 +286,13 @@ class Delivery:
         )
 
 
-def _pages(found: Found, place: int) -> Iterator[m.BlobChunks]:
-    """The digests of a layer: known of one that a node seeds, made of one that lies here."""
-    if found.manifests:
-        return iter(found.manifests[place].pages())
-    return span_pages(found.spans[place], found.content.layers[place], layer_chunk_bytes(found.content.size))
+def _pages(found: Found, place: int) -> AsyncIterator[m.BlobChunks]:
+    """The digests of a layer, as they are made here or by the node that seeds it."""
+    content = found.content
+    layer = content.layers[place]
+    if found.seeded is not None:
+        return found.seeded.pages(layer.diff_id)
+    return made_here(span_pages(found.spans[place], layer, layer_chunk_bytes(content.size)))
 
 
 def staging(run_dir: Path, request: int) -> Path:

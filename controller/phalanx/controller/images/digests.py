@@ -1,8 +1,8 @@
 """The digests of layers, told while they are made: nodes read a layer from its first page on.
 
-Several layers are hashed at a time, in threads; they are told one after the other, in the order in which
-nodes read them. So a node knows all of a layer before anything of the next: every node fetches in the same
-order, and none waits for a chunk that its parent puts off for others.
+Several layers are hashed at a time, in threads (those of a node, by that node); they are told one after the
+other, in the order in which nodes read them. So a node knows all of a layer before anything of the next:
+every node fetches in the same order, and none waits for a chunk that its parent puts off for others.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from asyncio import sleep
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -32,14 +32,14 @@ class _Layer:
     """A layer and what is known of it."""
 
     place: int
-    pages: Iterator[BlobChunks]
+    pages: AsyncIterator[BlobChunks]
     manifest: Manifest | None = None
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def make(self, turn: asyncio.Semaphore) -> None:
-        """Read it, a page at a time: when this is called off, the thread ends with its page."""
+        """Take its pages as they are made."""
         async with turn:
-            while (page := await asyncio.to_thread(next, self.pages, None)) is not None:
+            async for page in self.pages:
                 self.manifest = with_page(self.manifest, page)
                 self.news.set()
 
@@ -57,7 +57,13 @@ class _Layer:
                 await sleep(REST * (monotonic() - began))
 
 
-async def tell_digests(pages: Mapping[int, Iterator[BlobChunks]], tell: Tell) -> None:
+async def made_here(pages: Iterator[BlobChunks]) -> AsyncIterator[BlobChunks]:
+    """The pages of a layer that lies here, one at a time: called off, the thread ends with its page."""
+    while (page := await asyncio.to_thread(next, pages, None)) is not None:
+        yield page
+
+
+async def tell_digests(pages: Mapping[int, AsyncIterator[BlobChunks]], tell: Tell) -> None:
     """Tell the digests of the layer at each place, in the order of ``pages``, as they are made.
 
     Raises an ExceptionGroup of what making them raises; the last page of that layer is not told.

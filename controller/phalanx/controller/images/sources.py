@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from phalanx.protocol.blob import Manifest
+from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.image import ImageContent, digest_text
-from phalanx.protocol.messages import Credentials, ImageSeed, ImageSeeded, Message
+from phalanx.protocol.messages import BlobChunks, Credentials, ImageSeed, ImageSeeded, Message
 
 from ..fleet.hub import Hub
 from ..fleet.instructions import FindImage
@@ -20,6 +20,7 @@ from ..fleet.pulling import Pulling
 from .archive import Span, open_content
 from .credentials import credentials
 from .login import ImageSourceError, LoginImage, on_login, save_from_login
+from .seeded import SeededLayers
 from .staging import PIECE_BYTES, Stage, check_room, write
 
 #: Folder of archives that madengine's users share, and how an image is called there.
@@ -28,16 +29,20 @@ BUILDS = "MAD_DOCKER_BUILDS"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image and where its layers are: in files of this machine (``spans``), or on a node that has told
-    their ``manifests``. ``where``: in words. ``engine_id``: what the engine calls it that gives it."""
+    """An image and where its layers are: in files of this machine (``spans``), or on a node that seeds them.
+    ``where``: in words. ``engine_id``: what the engine calls it that gives it."""
 
     reference: str
     where: str
     content: ImageContent
     spans: tuple[Span, ...] = ()
-    manifests: tuple[Manifest, ...] = ()
-    node: str = ""
+    seeded: SeededLayers | None = None
     engine_id: str = ""
+
+    @property
+    def node(self) -> str:
+        """The node that seeds it, "" for none."""
+        return self.seeded.node if self.seeded is not None else ""
 
 
 def shared_place(environ: Mapping[str, str], reference: str) -> Path | None:
@@ -75,6 +80,13 @@ def _is(content: ImageContent, known: LoginImage) -> bool:
     return digest_text(content.digest) == known.image_id
 
 
+def _layers(node: str, seeded: ImageSeeded) -> SeededLayers:
+    """Raises ImageSourceError for an image that cannot be given, RemoteError for one that cannot be."""
+    if seeded.error:
+        raise ImageSourceError(seeded.error)
+    return SeededLayers(node, ImageContent(seeded.config, seeded.layers))
+
+
 def _moved(span: Span, archive: Path, shared: Path) -> Span:
     return replace(span, path=shared) if span.path == archive else span
 
@@ -87,7 +99,8 @@ class Sources:
     pulling: Pulling
     folder: Path
     environ: Mapping[str, str]
-    _seeded: asyncio.Future[tuple[ImageSeeded, dict[bytes, Manifest | None]]] | None = None
+    _seeded: asyncio.Future[tuple[ImageSeeded, SeededLayers]] | None = None
+    _layers: SeededLayers | None = None
     _asked: int = 0
 
     async def find(self, wanted: FindImage) -> Found:
@@ -194,32 +207,32 @@ class Sources:
     async def _seed(
         self, wanted: FindImage, node: str, *, pull: bool, shown: Credentials | None = None
     ) -> Found:
-        self._seeded = asyncio.get_running_loop().create_future()
+        self._seeded, self._layers = asyncio.get_running_loop().create_future(), None
         self._asked = wanted.request
         self.hub.tell([node], ImageSeed(wanted.request, wanted.reference, pull, shown))
-        seeded, manifests = await self._seeded
-        if seeded.error:
-            raise ImageSourceError(f"{node}: {seeded.error}")
-        content = ImageContent(seeded.config, seeded.layers)
-        told = [manifests[layer.diff_id] for layer in content.layers]
-        known = tuple(
-            manifest
-            for manifest, layer in zip(told, content.layers, strict=True)
-            if manifest is not None and manifest.size == layer.size
-        )
-        if len(known) != len(told):
-            raise ImageSourceError(f"{node} did not tell the digests of every layer")
+        seeded, layers = await self._seeded
         where = f"a registry, pulled by node {node}" if pull else f"engine of node {node}"
-        return Found(wanted.reference, where, content, manifests=known, node=node, engine_id=seeded.image_id)
+        return Found(wanted.reference, where, layers.content, seeded=layers, engine_id=seeded.image_id)
 
     def on_seeded(self, node: str, message: Message) -> None:
-        """A node has its image ready to be read, or cannot."""
+        """A node has exported its image, or cannot give it, or not all of it after all."""
         waiting = self._seeded
-        if waiting is None or waiting.done():
+        if not isinstance(message, ImageSeeded) or message.request != self._asked or waiting is None:
             return
-        if isinstance(message, ImageSeeded) and message.request == self._asked:
-            # Each digest is told, and given out, once; an image may have the same layer twice. At once, since
-            # with the next message they may be thrown away.
-            digests = dict.fromkeys(layer.diff_id for layer in message.layers)
-            manifests = {digest: self.pulling.manifest(node, digest) for digest in digests}
-            waiting.set_result((message, manifests))
+        if waiting.done():
+            if message.error and self._layers is not None and self._layers.node == node:
+                self._layers.fail(message.error)
+            return
+        try:
+            # at once: digests may come before anyone asks for them
+            self._layers = _layers(node, message)
+        except (ImageSourceError, RemoteError) as error:
+            waiting.set_exception(ImageSourceError(f"{node}: {error}"))
+        else:
+            waiting.set_result((message, self._layers))
+
+    def on_chunks(self, node: str, message: Message) -> None:
+        """Digests from a node: of a layer that it seeds, or of a file. Raises RemoteError."""
+        layers = self._layers
+        if isinstance(message, BlobChunks) and not (layers is not None and layers.takes(node, message)):
+            self.pulling.on_chunks(node, message)
