@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from phalanx.controller.fleet import exchange
 from phalanx.controller.fleet.events import BarrierFailed
-from phalanx.controller.fleet.exchange import CaseExchange
-from phalanx.protocol.messages import BarrierEnter
+from phalanx.controller.fleet.exchange import CaseExchange, Reply
+from phalanx.protocol.messages import BarrierEnter, KvGet, KvPut, KvReply
 
 
 def four() -> CaseExchange:
@@ -51,3 +52,29 @@ def test_who_is_no_member_is_told_alone() -> None:
     one = four()
     one.enter("n0", BarrierEnter("case", "ready", 0, 9, 0))
     assert told(one) == []
+
+
+def test_a_node_that_asks_for_a_key_again_and_again_is_answered_once() -> None:
+    one = four()
+    for request in range(1, 200_000):
+        assert one.get("n1", KvGet(request, "case", "server", 1.0)) == []
+    assert one.get("n2", KvGet(7, "case", "server", 1.0)) == []
+    assert one.put("n0", KvPut(1, "case", "server", b"n0:80")) == [
+        Reply(("n0",), KvReply(1, None, "")),
+        Reply(("n1",), KvReply(199_999, b"n0:80", "")),
+        Reply(("n2",), KvReply(7, b"n0:80", "")),
+    ]
+    assert one.put("n0", KvPut(2, "case", "server", b"n3:80")) == [Reply(("n0",), KvReply(2, None, ""))]
+
+
+def test_of_too_many_readers_the_last_is_refused_until_others_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchange, "MOST_KEYS", 2)
+    one = four()
+    assert [one.get("n0", KvGet(number, "case", f"k{number}", 1.0)) for number in range(2)] == [[], []]
+    assert one.get("n0", KvGet(3, "case", "k3", 1.0)) == [
+        Reply(("n0",), KvReply(3, None, "too many readers wait"))
+    ]
+    one.put("n1", KvPut(1, "case", "k0", b""))
+    assert one.get("n0", KvGet(4, "case", "k3", 1.0)) == []

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from phalanx.controller.fleet import events as ev
+from phalanx.protocol import lifeline
 from phalanx.protocol import messages as m
 from phalanx.protocol.messages import Channel
 
@@ -99,6 +100,24 @@ async def test_an_agent_comes_back_with_its_resume_key_and_misses_nothing() -> N
         await again.until(lambda: again.got)
         assert again.got == [m.Leave("while away", 1.0)]
         assert [event.resumed for event in one.of(ev.AgentJoined)] == [False, True]  # type: ignore[attr-defined]
+
+
+async def test_a_connected_agent_for_which_there_is_no_more_room_is_lost_and_does_not_come_back_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lifeline, "KEPT_BYTES", 4096)
+    async with fleet() as one:
+        peer = await Peer(one, say_hello()).shake()
+        one.hub.tell(["n0"], m.Leave("x" * 3000, 1.0))
+        one.hub.tell(["n0"], m.Leave("y" * 3000, 1.0))
+        assert [type(event) for event in one.events] == [ev.AgentJoined, ev.AgentLost]
+        await peer.closed()
+        again = Peer(one, say_hello(resume=True), peer.resume_key, peer.connection.lifeline)
+        assert not (await again.shake()).open
+        assert not one.of(ev.AgentSilent)
+        one.hub.tell(["n0"], m.Leave("z", 1.0))
+        one.hub.fence("n0", "given up")
+        assert len(one.events) == 2
 
 
 async def test_the_join_key_does_not_resume() -> None:

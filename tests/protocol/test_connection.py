@@ -17,7 +17,7 @@ from phalanx.protocol.connection import (
 )
 from phalanx.protocol.errors import LocalError, ProtocolError, RemoteError
 from phalanx.protocol.frames import encode
-from phalanx.protocol.lifeline import KEPT_BYTES, Lifeline, Overflow
+from phalanx.protocol.lifeline import CONFIRM_BYTES, KEPT_BYTES, Lifeline, Overflow
 from phalanx.protocol.liveness import Health
 from phalanx.protocol.messages import (
     BarrierEnter,
@@ -238,3 +238,15 @@ def test_every_state_is_reached_and_all_can_close() -> None:
         reached |= {after for before in reached for after in TRANSITIONS[before].values()}
     assert reached == set(State) == set(TRANSITIONS)
     assert all(row["close"] is State.CLOSED for row in TRANSITIONS.values())
+
+
+def test_much_that_came_is_confirmed_at_once_and_a_peer_that_reads_is_never_given_up() -> None:
+    pair = Pair().shake()
+    frame = encode(Notice("x" * 8000))
+    for _ in range(2 * KEPT_BYTES // CONFIRM_BYTES):  # within one heartbeat
+        for _ in range(CONFIRM_BYTES // len(frame)):
+            pair.agent.send_encoded(Kind.CONTROL, frame)
+        pair.agent_speaks()
+        pair.controller_speaks()
+    assert pair.agent.state is State.OPEN
+    assert pair.agent.lifeline.kept_bytes <= 2 * CONFIRM_BYTES

@@ -78,7 +78,40 @@ async def test_keys_are_set_and_read_and_refusals_told() -> None:
     with pytest.raises(ExchangeError, match="cannot set the key 'a': the case holds 65536 keys"):
         await setting
     assert await wire.exchange.get("late", 0.01) is None
+    assert len(wire.exchange._requests) == 1  # for whoever asks next
+
+
+async def test_ranks_that_wait_for_a_key_ask_as_one_also_after_some_gave_up() -> None:
+    wire = Wire()
+    assert await wire.exchange.get("server", 0.01) is None
+    get = await wire.sent.get()
+    assert isinstance(get, KvGet)
+    reading = [asyncio.ensure_future(wire.exchange.get("server", 5.0)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert wire.sent.empty()
+    assert wire.exchange.on_reply(KvReply(get.request, b"n1:80", ""))
+    assert await asyncio.gather(*reading) == [b"n1:80"] * 3
+    assert not wire.exchange._awaited
     assert not wire.exchange._requests
+    later = asyncio.ensure_future(wire.exchange.get("server", 5.0))
+    again = await wire.sent.get()
+    assert isinstance(again, KvGet)
+    wire.exchange.on_reply(KvReply(again.request, b"n2:80", ""))
+    assert await later == b"n2:80"
+
+
+async def test_a_key_that_cannot_be_asked_for_now_can_be_later() -> None:
+    wire, crowded = Wire(), True
+    wire.exchange.crowded = lambda: crowded
+    with pytest.raises(ExchangeError, match="has not answered for a while"):
+        await wire.exchange.get("server", 5.0)
+    crowded = False
+    reading = asyncio.ensure_future(wire.exchange.get("server", 5.0))
+    get = await wire.sent.get()
+    assert isinstance(get, KvGet)
+    wire.exchange.on_reply(KvReply(get.request, None, "too many readers wait"))
+    with pytest.raises(ExchangeError, match="too many readers wait"):
+        await reading
 
 
 async def test_giving_up_tells_all_who_wait() -> None:

@@ -50,6 +50,7 @@ class CaseExchange:
     crowded: Callable[[], bool] = lambda: False
     _barriers: dict[tuple[str, int], list[Waiter]] = field(default_factory=dict)
     _requests: dict[int, asyncio.Future[KvReply]] = field(default_factory=dict)
+    _awaited: dict[str, asyncio.Future[KvReply]] = field(default_factory=dict)
     _generations: dict[tuple[str, int], int] = field(default_factory=dict)
 
     async def barrier(self, name: str, member: int, generation: int | None, expected: int) -> list[int]:
@@ -98,28 +99,55 @@ class CaseExchange:
 
     async def get(self, key: str, wait_s: float) -> bytes | None:
         """A key's value, waited for up to ``wait_s`` seconds; None if it is not set. Raises ExchangeError."""
-        try:
-            async with asyncio.timeout(wait_s or None):
-                reply = await self._ask(lambda request: KvGet(request, self.case, key, wait_s))
-        except TimeoutError:
-            return None
+        if wait_s <= 0:
+            reply = await self._ask(lambda request: KvGet(request, self.case, key, 0.0))
+        else:
+            try:
+                async with asyncio.timeout(wait_s):
+                    reply = await asyncio.shield(self._once_set(key, wait_s))
+            except TimeoutError:
+                return None
         if reply.value is None and reply.error not in ("", _NOT_SET):
             raise ExchangeError(f"cannot read the key {key!r}: {reply.error}")
         return reply.value
 
-    async def _ask(self, make: Callable[[int], Message]) -> KvReply:
+    def _once_set(self, key: str, wait_s: float) -> asyncio.Future[KvReply]:
+        """The answer once a key is set, asked for once for all ranks of the node.
+
+        Who gives up leaves it to whoever asks next: a server that takes long is asked for again and again.
+        """
+        answer = self._awaited.get(key)
+        if answer is None or answer.done():
+            request, answer = self._request()
+            self._awaited[key] = answer
+            try:
+                self._say(KvGet(request, self.case, key, wait_s))
+            except ExchangeError:
+                del self._requests[request], self._awaited[key]
+                raise
+            answer.add_done_callback(lambda done: self._answered(key, done))
+        return answer
+
+    def _answered(self, key: str, answer: asyncio.Future[KvReply]) -> None:
+        if self._awaited.get(key) is answer:
+            del self._awaited[key]
+
+    def _request(self) -> tuple[int, asyncio.Future[KvReply]]:
         request = next(_NUMBERS) & 0xFFFFFFFF
-        answer: asyncio.Future[KvReply] = asyncio.get_running_loop().create_future()
-        self._requests[request] = answer
+        answer = self._requests[request] = asyncio.get_running_loop().create_future()
+        return request, answer
+
+    async def _ask(self, make: Callable[[int], Message]) -> KvReply:
+        request, answer = self._request()
         try:
             self._say(make(request))
             return await answer
         finally:
-            del self._requests[request]
+            self._requests.pop(request, None)
 
     def on_reply(self, message: KvReply) -> bool:
         """An answer; whether it was for this case."""
-        answer = self._requests.get(message.request)
+        answer = self._requests.pop(message.request, None)
         if answer is not None and not answer.done():
             answer.set_result(message)
         return answer is not None
@@ -141,3 +169,4 @@ class CaseExchange:
         for answer in self._requests.values():
             if not answer.done():
                 answer.set_exception(ExchangeError(reason))
+                answer.exception()  # perhaps nobody waits for it any more

@@ -14,7 +14,7 @@ from enum import Enum
 from . import VERSION, VERSION_MIN, handshake
 from .errors import AuthError, FrameError, LocalError, RemoteError, SchemaError
 from .frames import FrameDecoder, decode, encode
-from .lifeline import Lifeline, Overflow
+from .lifeline import CONFIRM_BYTES, Lifeline, Overflow
 from .liveness import Health, Liveness
 from .messages import (
     Challenge,
@@ -91,6 +91,7 @@ class Connection:
         self.hello: Hello | None = None
         self.channel = Channel.CONTROL
         self.lifeline = Lifeline()
+        self._unconfirmed = 0
 
     # --- receiving
 
@@ -111,6 +112,8 @@ class Connection:
             self.lifeline.received -= sum(message.KIND is Kind.CONTROL for message in messages)
             self.close()
             raise
+        if self._unconfirmed >= CONFIRM_BYTES:
+            self._beat(now, wall)
         return messages
 
     def _drain(self, messages: list[Message], now: float, wall: float) -> None:
@@ -126,6 +129,7 @@ class Connection:
                 continue
             if frame.kind is Kind.CONTROL:
                 self.lifeline.received += 1
+                self._unconfirmed += len(frame.body)
             messages.append(message)
 
     def _shake(self, message: Message, now: float) -> None:
@@ -202,8 +206,13 @@ class Connection:
                 raise PeerDead(f"nothing heard for {silent:.1f} s")
             raise PeerDead(f"it is heard, but has not heard us for {unheard:.1f} s (one-way break)")
         if self.liveness.due(now):
-            self._queue(Kind.CONTROL, encode(self.liveness.beat(now, wall, self.lifeline.received)))
+            self._beat(now, wall)
         return health
+
+    def _beat(self, now: float, wall: float) -> None:
+        """Say that we are there, and what we have received."""
+        self._unconfirmed = 0
+        self._queue(Kind.CONTROL, encode(self.liveness.beat(now, wall, self.lifeline.received)))
 
     def close(self) -> None:
         """Nothing more goes in or out."""

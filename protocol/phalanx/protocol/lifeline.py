@@ -1,9 +1,9 @@
 """Control messages of one incarnation, both ways, across reconnects: each exactly once and in order.
 
 A message that was written to a socket may never have arrived. So each side keeps what it sent until the
-other says how many it has received (heartbeats carry that number), and both say it again when they shake
-hands anew: what is missing is sent again before anything else. XMPP's stream management (XEP-0198) does the
-same. Logs and blobs have offsets of their own and do not pass through here.
+other says how many it has received (heartbeats carry that number; one goes out early when much has come),
+and both say it again when they shake hands anew: what is missing is sent again before anything else. XMPP's
+stream management (XEP-0198) does the same. Logs and blobs have offsets of their own and do not pass here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from .errors import RemoteError
 
 #: Bytes kept for a peer that does not confirm them. Beyond that it is given up rather than waited for.
 KEPT_BYTES = 16 * 1024 * 1024
+#: Bytes after which their receiver confirms them at once, and not with its next heartbeat: keys of a workload
+#: fill what is kept within a second.
+CONFIRM_BYTES = KEPT_BYTES // 16
 
 
 class Overflow(RemoteError):

@@ -345,7 +345,7 @@ class KvGet(Message):
 @message(35, Kind.CONTROL, C)
 @dataclass(frozen=True, slots=True)
 class KvReply(Message):
-    """Answer to KvPut or KvGet; ``error`` is empty when it worked."""
+    """Answer to KvPut (without a value) or KvGet; ``error`` is empty when it worked."""
 
     request: U32
     value: Annotated[bytes, Octets(65536)] | None

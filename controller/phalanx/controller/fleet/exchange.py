@@ -36,13 +36,6 @@ class Reply:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    node: str
-    request: int
-    key: str
-
-
 @dataclass(slots=True)
 class CaseExchange:
     """What the ranks of one case exchange. ``node_of``: the node of each rank."""
@@ -52,7 +45,9 @@ class CaseExchange:
     book: BarrierBook = field(init=False)
     values: dict[str, bytes] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
-    _readers: list[_Reader] = field(default_factory=list)
+    #: who waits for a key: of each node its last request, since its ranks ask as one
+    _readers: dict[str, dict[str, int]] = field(default_factory=dict)
+    _reading: int = 0
     _failed: set[str] = field(default_factory=set)
     _size: int = 0
 
@@ -107,19 +102,22 @@ class CaseExchange:
             return [Reply((node,), KvReply(message.request, None, words))]
         self.values[message.key] = message.value
         self._size = grown
-        woken = [reader for reader in self._readers if reader.key == message.key]
-        self._readers = [reader for reader in self._readers if reader.key != message.key]
-        replies = [Reply((node,), KvReply(message.request, message.value, ""))]
-        return replies + [
-            Reply((reader.node,), KvReply(reader.request, message.value, "")) for reader in woken
+        woken = self._readers.pop(message.key, {})
+        self._reading -= len(woken)
+        return [
+            Reply((node,), KvReply(message.request, None, "")),
+            *(Reply((who,), KvReply(request, message.value, "")) for who, request in woken.items()),
         ]
 
     def get(self, node: str, message: KvGet) -> list[Reply]:
-        """Read a key, or wait for it: the agent gives up by itself when its time is over."""
+        """Read a key, or wait until it is set: how long its ranks wait is the agent's business."""
         value = self.values.get(message.key)
         if value is not None or message.wait_s <= 0:
             return [Reply((node,), KvReply(message.request, value, "" if value is not None else "not set"))]
-        if len(self._readers) < MOST_KEYS:
-            self._readers.append(_Reader(node, message.request, message.key))
-            return []
-        return [Reply((node,), KvReply(message.request, None, "too many readers wait"))]
+        waiting = self._readers.setdefault(message.key, {})
+        if node not in waiting:
+            if self._reading >= MOST_KEYS:
+                return [Reply((node,), KvReply(message.request, None, "too many readers wait"))]
+            self._reading += 1
+        waiting[node] = message.request
+        return []

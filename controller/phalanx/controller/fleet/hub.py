@@ -23,6 +23,7 @@ from phalanx.protocol.messages import (
     Channel,
     Fence,
     Hello,
+    Kind,
     Leave,
     Left,
     LogData,
@@ -119,16 +120,15 @@ class Hub:
         frame = encode(message)
         for node in nodes:
             peer = self.peers.get(node)
-            if peer is None:
-                continue
-            if peer.control is not None and peer.control.open:
-                peer.control.send_encoded(message.KIND, frame)
-            elif not peer.left:
-                self._keep(peer, frame)
+            if peer is not None:
+                self._tell(peer, message.KIND, frame)
 
-    def _keep(self, peer: Peer, frame: bytes) -> None:
+    def _tell(self, peer: Peer, kind: Kind, frame: bytes) -> None:
         try:
-            peer.lifeline.keep(frame)
+            if peer.control is not None and peer.control.open:
+                peer.control.send_encoded(kind, frame)
+            elif not peer.left:
+                peer.lifeline.keep(frame)
         except Overflow as error:
             # It would miss a message if it came back: it must not.
             peer.left = True

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from phalanx.protocol.connection import ControllerConnection, State, Timers
 from phalanx.protocol.errors import ProtocolError
+from phalanx.protocol.frames import encode
+from phalanx.protocol.lifeline import Overflow
 from phalanx.protocol.liveness import Health
 from phalanx.protocol.messages import Kind, Message
 from phalanx.protocol.packing import TCP_INFO_BYTES, Sent, read_tcp_info
@@ -118,19 +121,22 @@ class Session(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Send a message; nothing happens when the connection is over (its owner hears of that)."""
-        if self.open:
-            self._guarded(lambda: self.connection.send(message))
+        with contextlib.suppress(Overflow):
+            self.send_encoded(message.KIND, encode(message))
 
     def send_encoded(self, kind: Kind, frame: bytes) -> None:
-        """Send a frame that was encoded once for many."""
-        if self.open:
-            self._guarded(lambda: self.connection.send_encoded(kind, frame))
+        """Send a frame that was encoded once for many.
 
-    def _guarded(self, send: Any) -> None:
+        Raises Overflow for a peer that confirms nothing: it will not get this one, and is dropped.
+        """
+        if not self.open:
+            return
         try:
-            send()
+            self.connection.send_encoded(kind, frame)
         except ProtocolError as error:
             self.drop(str(error))
+            if isinstance(error, Overflow):
+                raise
             return
         self.flush()
 
