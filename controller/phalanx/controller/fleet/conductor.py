@@ -29,7 +29,7 @@ from ..images.sources import Sources
 from ..logs.pausing import Pausing
 from ..logs.store import LogStore, StoredStream
 from ..plan.model import Plan
-from ..results.outcome import Circumstances, Evidence, judge
+from ..results.outcome import Circumstances, Evidence, Missing, judge
 from ..runs.files import RunFiles
 from ..targets.agent_file import agent_file
 from ..targets.base import Bootstrap, Target
@@ -416,16 +416,17 @@ class Conductor:
             self.intake.exchanges.pop(event.case, None)
 
     async def _judge(self, instruction: ins.JudgeCase) -> None:
-        await self._logs_are_whole(instruction.case)
-        self._judged.add(instruction.case)  # its rows are written, whatever becomes of us meanwhile
-        self.record(await asyncio.to_thread(self._verdict, instruction.case, instruction.outcome))
+        case, outcome = instruction.case, instruction.outcome
+        missing = await self._missing_logs(case)
+        self._judged.add(case)  # its rows are written, whatever becomes of us meanwhile
+        self.record(await asyncio.to_thread(self._verdict, case, outcome, missing))
 
-    def _verdict(self, case: str, outcome: ins.CaseEnd) -> ev.CaseFinished:
+    def _verdict(self, case: str, outcome: ins.CaseEnd, missing: Missing = ()) -> ev.CaseFinished:
         """The verdict of a case; its rows are written. Blocks."""
         began, engine = self._case_began.get(case, time.monotonic()), self.engine
         image_id = engine.cases.images.id_of(self.plan, case)
         facts = {name: one.facts for name, one in engine.roster.nodes.items() if one.facts is not None}
-        known = Circumstances(engine.job_id, image_id, time.monotonic() - began, facts)
+        known = Circumstances(engine.job_id, image_id, time.monotonic() - began, facts, missing)
         try:
             with self._writing_rows:  # the locks of the files are the process's, and keep no thread off
                 return judge(self.plan, case, self.run_dir, outcome, self._evidence[case], known)
@@ -441,16 +442,20 @@ class Conductor:
         outcome = ins.CaseEnd(nodes, 0, False, end.reason, end.cancelled, 0.0)
         return [self._verdict(case, outcome) for case in rest]
 
-    async def _logs_are_whole(self, case: str) -> None:
-        """Wait for the logs of a case, not for ever; while the disk is full, until someone cancels."""
+    async def _missing_logs(self, case: str) -> Missing:
+        """Wait for the logs of a case, not for ever; while the disk is full, until someone cancels.
+
+        Those that have not come, of nodes that are gone as well.
+        """
         deadline = time.monotonic() + LOGS_WITHIN_S
         while time.monotonic() < deadline:
             here = self.engine.roster.of(Member.JOINED)
             if not self.store.incomplete(case, here):
-                return
+                break
             if self._pausing.active and not self.engine.cancel_level:
                 deadline = time.monotonic() + LOGS_WITHIN_S
             await asyncio.sleep(LOOK_S)
+        return tuple(self.store.incomplete(case, self.engine.nodes))
 
     # --- logs
 

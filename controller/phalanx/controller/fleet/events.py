@@ -599,12 +599,16 @@ class FileCollected(Event):
 @event("case.collected")
 @dataclass(frozen=True, slots=True)
 class CaseCollectedOn(Event):
-    """All that a node offered for a case is in; ``left_out`` says what is not and why."""
+    """All that a node offered for a case is in; ``left_out`` says what is not and why.
+
+    ``answered``: False for a node that did not say in time what it has.
+    """
 
     case: str
     node: str
     files: int
     left_out: tuple[str, ...] = ()
+    answered: bool = True
 
 
 @event("case.closed")

@@ -53,7 +53,9 @@ class CaseOutcome:
 
     ``failure``: words for the first failure, "" for none. ``skipped``: why it was not run, or "".
     ``seconds``: how long its steps took. ``hostname``: of the login node. ``gpus_per_node``: what the nodes
-    have, None for unknown.
+    have, None for unknown. ``missing_logs``: logs of its ranks that did not arrive whole. ``not_brought``:
+    node, path and why, of files that a node has and that could not be taken from it. ``silent``: nodes that
+    did not say which files they have.
     """
 
     failure: str = ""
@@ -68,6 +70,9 @@ class CaseOutcome:
     gpus_per_node: int | None = None
     files: tuple[CollectedFile, ...] = ()
     logs: tuple[RankLog, ...] = ()
+    missing_logs: tuple[str, ...] = ()
+    not_brought: tuple[tuple[str, str, str], ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,23 @@ def _verdict(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[str
         return _single(base, Status.SKIPPED, outcome.skipped)
     judge = _by_table if case.result.multiple_results else _by_log
     verdict = (_by_script if case.result.places else judge)(case, run_dir, outcome, base)
-    return _with_errors(verdict, _error_in_logs(case, run_dir, outcome))
+    return _with_errors(verdict, _error_in_logs(case, run_dir, outcome) or _unknown(case, outcome))
+
+
+def _unknown(case: CasePlan, outcome: CaseOutcome) -> str:
+    """What is not known of a case that its success would have to rest on, "" for nothing."""
+    rule = case.result
+    for node, path, why in outcome.not_brought:
+        of_script = bool(rule.places) and PurePosixPath(path).parts[:1] == (SCRIPT_RESULTS,)
+        if of_script or (rule.multiple_results and _is_result(path, rule.multiple_results)):
+            return f"the results of {node} are not known: {path} could not be taken from it: {why}"
+    if outcome.silent and (rule.multiple_results or rule.places):
+        return f"the results of {outcome.silent[0]} are not known: it did not say in time which files it has"
+    of_logs = rule.scan or (rule.require_performance and not (rule.multiple_results or rule.places))
+    if outcome.missing_logs and of_logs:
+        count, first = len(outcome.missing_logs), outcome.missing_logs[0]
+        return f"what the ranks said is not known: {count} of their logs did not arrive whole, first {first}"
+    return ""
 
 
 def _error_in_logs(case: CasePlan, run_dir: Path, outcome: CaseOutcome) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from phalanx.protocol.messages import MAIN_STEP
 
-from ..fleet.events import CaseFinished, Event, FileCollected, RankStarted
+from ..fleet.events import CaseCollectedOn, CaseFinished, Event, FileCollected, RankStarted
 from ..fleet.instructions import CaseEnd
 from ..logs.paths import StreamName, log_path, safe
 from ..plan.model import CasePlan, Plan
@@ -30,13 +30,20 @@ class Evidence:
 
     files: list[FileCollected] = field(default_factory=list)
     started: dict[int, str] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
 
     def add(self, event: Event) -> None:
         """Take an event of the case."""
-        if isinstance(event, FileCollected) and not event.error:
+        if isinstance(event, FileCollected):
             self.files.append(event)
+        elif isinstance(event, CaseCollectedOn) and not event.answered:
+            self.silent.append(event.node)
         elif isinstance(event, RankStarted) and event.step == MAIN_STEP:
             self.started[event.rank] = event.node
+
+
+#: Logs that have not arrived whole.
+Missing = tuple[StreamName, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,7 @@ class Circumstances:
     image_id: str
     seconds: float
     facts: Mapping[str, dict[str, Any]]
+    missing: Missing = ()
 
 
 def outcome_of(
@@ -54,6 +62,8 @@ def outcome_of(
 ) -> CaseOutcome:
     """How a case went, in the words of the results."""
     rank_of = {node: rank for rank, node in enumerate(end.nodes)}
+    single = len(plan.cases) == 1
+    missing = [name for name in circumstances.missing if name.step == MAIN_STEP]
     return CaseOutcome(
         failure=end.failure,
         cancelled=end.cancelled,
@@ -68,8 +78,12 @@ def outcome_of(
         files=tuple(
             CollectedFile(file.node, rank_of.get(file.node, 0), file.path, file.kept)
             for file in evidence.files
+            if not file.error
         ),
-        logs=tuple(_rank_logs(evidence.started, case, len(plan.cases) == 1)),
+        logs=tuple(_rank_logs(evidence.started, case, single)),
+        missing_logs=tuple(str(log_path(name, single_case=single)) for name in missing),
+        not_brought=tuple((file.node, file.path, file.error) for file in evidence.files if file.error),
+        silent=tuple(evidence.silent),
     )
 
 
