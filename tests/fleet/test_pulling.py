@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from phalanx.controller.fleet import events as ev
-from phalanx.controller.fleet.pulling import FILE_BYTES, MOST_FILES, BadOffer, Pulling, kept_path
+from phalanx.controller.fleet.pulling import AT_ONCE, FILE_BYTES, MOST_FILES, BadOffer, Pulling, kept_path
 from phalanx.protocol import messages as m
-from phalanx.protocol.blob import Manifest, make_manifest
+from phalanx.protocol.blob import WINDOW, Manifest, make_manifest
 from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.messages import CHUNK_BYTES
 
@@ -214,3 +214,42 @@ async def test_a_full_disk_is_said_in_words_and_leaves_nothing_half_written(smal
     assert files_below(small_disk) == []
     node.offer("y", b"small")
     assert (await node.all_in())[-1].error == ""
+
+
+async def test_refusals_of_one_file_are_none_of_the_next(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.answers = False
+    node.offer("trace.bin", bytes(4 * CHUNK_BYTES))
+    node.offer("perf.csv", b"a,b")
+    first, second = node.held
+    async with asyncio.timeout(10):
+        while len(node.asked) < WINDOW:
+            await asyncio.sleep(0)
+    node.answers = True
+    for index in range(WINDOW):
+        node.pulling.on_refused("n0", m.ChunkRefused(first, index, "the file changed after it was offered"))
+    trace, table = await node.all_in()
+    assert trace.error == "the file changed after it was offered"
+    assert (table.error, table.digest) == ("", second.hex())
+    for index in range(WINDOW):  # for nothing that is being read
+        node.pulling.on_refused("n0", m.ChunkRefused(first, index, "again"))
+
+
+async def test_files_of_a_bounded_number_of_nodes_are_read_at_a_time(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.answers = False
+    content = bytes(3 * CHUNK_BYTES)
+    manifest = manifest_of(content)
+    node.held[manifest.blob] = content
+    for name in (f"n{number}" for number in range(3 * AT_ONCE)):
+        for page in manifest.pages():
+            node.pulling.on_chunks(name, page)
+        offer = m.FileOffer(1, "case", "trace.bin", manifest.size, manifest.blob)
+        node.pulling.on_offer(name, offer, node.spawn)
+    for _ in range(20):
+        await asyncio.sleep(0.02)
+    assert len(node.asked) == 3 * AT_ONCE
+    assert len(files_below(tmp_path)) == AT_ONCE
+    for task in node.tasks:
+        task.cancel()
+    await asyncio.gather(*node.tasks, return_exceptions=True)

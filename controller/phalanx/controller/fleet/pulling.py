@@ -46,6 +46,8 @@ BLOB_BYTES = 1024**4
 MOST_CHUNKS = BLOB_BYTES // CHUNK_BYTES
 #: Manifests that a node may send ahead of their use.
 MOST_MANIFESTS = 2 * MOST_FILES
+#: Nodes of which files are read at one time: each holds up to WINDOW chunks in memory and a file open.
+AT_ONCE = 32
 #: A chunk that does not come is an error after this long, in seconds.
 CHUNK_WITHIN_S = 60.0
 #: Where files grow until they are whole, below the run directory.
@@ -97,6 +99,7 @@ class Pulling:
     _current: dict[str, _Pull] = field(default_factory=dict)
     _kept: dict[PurePosixPath, bytes] = field(default_factory=dict)
     _count: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     # --- what is offered
 
@@ -173,7 +176,8 @@ class Pulling:
             raise BadOffer(f"more than {MOST_FILES} files")
         target = self.run_dir / relative
         await asyncio.to_thread(target.parent.mkdir, mode=0o700, parents=True, exist_ok=True)
-        await self._fetch(node, offer, offered.manifest, target)
+        async with self._room:
+            await self._fetch(node, offer, offered.manifest, target)
         self._kept[relative] = offer.blob
         return str(relative)
 
@@ -224,18 +228,22 @@ class Pulling:
 
     def on_chunk(self, node: str, message: Message) -> None:
         """Bytes of the file that is being read from a node. Raises RemoteError for a flood of them."""
+        if isinstance(message, Chunk):
+            self._arrived(node, message.blob, message)
+
+    def on_refused(self, node: str, message: Message) -> None:
+        """The node cannot give a chunk. Raises RemoteError for a flood of such words."""
+        if isinstance(message, ChunkRefused):
+            self._arrived(node, message.blob, BadOffer(message.reason))
+
+    def _arrived(self, node: str, blob: bytes, what: Chunk | BadOffer) -> None:
+        """Hand it to the file that is being read; what was asked for an earlier one is let fall."""
         pull = self._current.get(node)
-        if not isinstance(message, Chunk) or pull is None or message.blob != pull.download.manifest.blob:
+        if pull is None or blob != pull.download.manifest.blob:
             return
         if pull.arrived.qsize() >= 2 * WINDOW:
             raise RemoteError("more chunks than were asked for")
-        pull.arrived.put_nowait(message)
-
-    def on_refused(self, node: str, message: Message) -> None:
-        """The node cannot give a chunk."""
-        pull = self._current.get(node)
-        if isinstance(message, ChunkRefused) and pull is not None:
-            pull.arrived.put_nowait(BadOffer(message.reason))
+        pull.arrived.put_nowait(what)
 
 
 async def _next_chunk(pull: _Pull) -> Chunk:
