@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from phalanx.controller.fleet import events as ev
+from phalanx.controller.fleet import instructions as ins
+from phalanx.controller.fleet.engine import Engine
 from phalanx.controller.plan.model import Share, StepPlan
 from phalanx.protocol import messages as m
 from phalanx.protocol.frames import encode
@@ -339,3 +341,65 @@ def test_a_node_that_is_lost_before_its_results_are_back_fails_the_case() -> Non
     )
     assert world.run().exit_code == 3
     assert world.of(ev.CaseFinished)[0].reason == "n1 was lost: no heartbeat"
+
+
+def told(engine: Engine, *events: ev.Event) -> list[ins.Instruction]:
+    """What the engine has done about these events and those that followed from them."""
+    waiting, out = list(events), list[ins.Instruction]()
+    while waiting:
+        for instruction in engine.handle(waiting.pop(0), 0.0):
+            out.append(instruction)
+            if isinstance(instruction, ins.Record):
+                waiting.append(instruction.event)
+    return out
+
+
+def leaving(instructions: list[ins.Instruction]) -> list[str]:
+    """Who was told to leave."""
+    tells = [one for one in instructions if isinstance(one, ins.Tell) and isinstance(one.message, m.Leave)]
+    return [node for tell in tells for node in tell.nodes]
+
+
+def joined(node: str, *, resumed: bool = False) -> ev.AgentJoined:
+    return ev.AgentJoined(node, int(node[1:]), "i", "10.0.0.1", resumed)
+
+
+def granted(nodes: int) -> Engine:
+    names = tuple(f"n{rank}" for rank in range(nodes))
+    engine = Engine(make_plan(nodes))
+    told(engine, ev.RunStarted("run", "local", nodes, ("case0",)), ev.AllocationGranted("1", names, True))
+    return engine
+
+
+def test_who_joins_while_the_run_ends_is_told_to_leave_and_the_end_waits_for_no_timer() -> None:
+    engine = granted(3)
+    told(engine, joined("n0"))
+    assert leaving(told(engine, ev.CancelRequested(1, "x"))) == ["n0"]
+    assert leaving(told(engine, joined("n1"), joined("n2"))) == ["n1", "n2"]
+    told(engine, ev.AgentSilent("n1", "a blip"))
+    assert leaving(told(engine, joined("n1", resumed=True))) == []
+    out = told(engine, *(ev.AgentLeft(f"n{rank}", ()) for rank in range(3)))
+    assert any(isinstance(one, ins.EndAgents) for one in out)
+
+
+def test_who_was_silent_when_the_run_ended_is_told_to_leave_when_it_is_back() -> None:
+    engine = granted(2)
+    told(engine, joined("n0"), joined("n1"), ev.AgentSilent("n1", "a blip"))
+    assert leaving(told(engine, ev.CancelRequested(1, "x"))) == ["n0"]
+    assert leaving(told(engine, joined("n1", resumed=True))) == ["n1"]
+
+
+def test_of_a_node_that_is_given_up_no_exit_is_believed_that_comes_after() -> None:
+    engine = granted(2)
+    told(engine, joined("n0"), joined("n1"))
+    for node in ("n0", "n1"):
+        told(engine, ev.AgentFacts(node, {}), ev.RuntimeOnNode(node, "process", False, "", 1))
+    told(engine, *(ev.CaseOpenedOn("case0", node, "c", "") for node in ("n0", "n1")))
+    told(engine, ev.RankExited("case0", "main", "n0", 0, 0, "exited", 1.0, ""))
+    engine.handle(ev.AgentSilent("n1", "the connection broke"), 0.0)
+    late = ev.RankExited("case0", "main", "n1", 1, 0, "exited", 1.0, "")
+    told(engine, ev.AgentLost("n1", "the connection broke"), joined("n1", resumed=True), late)
+    out = told(engine, ev.CaseCollectedOn("case0", "n0", 0), ev.CaseClosedOn("case0", "n0", ""))
+    (judging,) = (one for one in out if isinstance(one, ins.JudgeCase))
+    assert not judging.outcome.completed
+    assert judging.outcome.failure == "rank 1 on n1, step main: lost with its node: the connection broke"

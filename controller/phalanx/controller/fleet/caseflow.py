@@ -190,7 +190,7 @@ class CaseFlow:
             return [Record(CaseDiagnosedOn(self.plan.name, node, "no answer in time")) for node in late]
         if self.phase is CasePhase.COLLECTING:
             words = (f"no answer within {self.timing.collect_timeout_s:g} s",)
-            return [Record(CaseCollectedOn(self.plan.name, node, 0, words)) for node in late]
+            return [Record(CaseCollectedOn(self.plan.name, node, 0, words, answered=False)) for node in late]
         if self.phase is CasePhase.CLOSING:
             return [
                 Record(CaseClosedOn(self.plan.name, node, f"no answer within {CLOSE_S:g} s")) for node in late
@@ -313,8 +313,8 @@ class CaseFlow:
         if self.phase is not CasePhase.STEPPING or event.step != self.step_name:
             return []
         left = self._running.get(event.node, set())
-        if event.rank not in left:
-            return []
+        if event.rank not in left or (event.node in self._lost and event.cause != Cause.LOST.value):
+            return []  # of a node that is given up nothing more is believed
         left.discard(event.rank)
         out: list[Instruction] = []
         ours = self._stopping and event.cause == Cause.STOPPED.value

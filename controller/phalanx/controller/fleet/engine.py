@@ -102,6 +102,7 @@ class Engine:
     said: dict[str, str] = field(default_factory=dict)
     leftovers: list[str] = field(default_factory=list)
     _spawned_at: float = 0.0
+    _leaving: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.cases = Cases(self.plan, self.roster, self.secret_of)
@@ -146,10 +147,7 @@ class Engine:
         self._advance("start")
         if self.cancel_level:
             return self._give_back_unused()
-        out: list[Instruction] = [AllocateNodes()]
-        if self.plan.timing.allocation_timeout_s:
-            out.append(SetTimer("allocation", self.plan.timing.allocation_timeout_s))
-        return out
+        return [AllocateNodes()]
 
     def _on_granted(self, event: AllocationGranted, now: float) -> list[Instruction]:
         self.job_id, self.owned = event.job_id, event.owned
@@ -183,6 +181,7 @@ class Engine:
         out: list[Instruction] = []
         if isinstance(event, AgentJoined):
             out.append(DropTimer(f"lost:{event.node}"))
+            out += self._show_out(event.node)
             if self.phase is Phase.JOINING and not self.roster.any(Member.EXPECTED):
                 lost = self.roster.any(Member.LOST)
                 out.append(self._explain() if lost else Record(self._fleet(now)))
@@ -406,16 +405,29 @@ class Engine:
         self._decide(trouble)
         self._advance("end")
         grace = self.plan.timing.stop_grace_s if self.cancel_level < 2 else 0.0
-        reason = self.verdict.reason if self.verdict and self.verdict.reason else self._all_done
+        here = self.roster.of(Member.JOINED)
+        self._leaving.update(here)
         out: list[Instruction] = [
             DropTimer("join"),
             DropTimer("facts"),
             DropTimer("prepare"),
-            Record(RunEnding(reason)),
-            Tell(self.roster.of(Member.JOINED), Leave(as_words(reason), grace)),
+            Record(RunEnding(self._why_over)),
+            Tell(here, Leave(as_words(self._why_over), grace)),
             SetTimer("leave", grace + LEAVE_SLACK_S),
         ]
         return out + self._fleet_gone()
+
+    @property
+    def _why_over(self) -> str:
+        return self.verdict.reason if self.verdict and self.verdict.reason else self._all_done
+
+    def _show_out(self, node: str) -> list[Instruction]:
+        """Who joins or comes back while the run ends is told to leave like everyone else."""
+        if self.phase is not Phase.ENDING or node in self._leaving:
+            return []
+        self._leaving.add(node)
+        grace = self.plan.timing.stop_grace_s if self.cancel_level < 2 else 0.0
+        return [Tell((node,), Leave(as_words(self._why_over), grace))]
 
     def _fleet_gone(self) -> list[Instruction]:
         """Once every agent that had joined is gone, the spawner has nothing left to live for."""
