@@ -158,7 +158,7 @@ class Execution:
         left = list(running.nodes)
         while left:
             # Who is over is looked at first: all that they wrote is on disk then, and told before their end.
-            over = [node for node in left if self._is_over(step, running, node)]
+            over = self._over(step, running, left)
             for stream in self._conductor.store.of_step(running.case, step):
                 while piece := await asyncio.to_thread(self._next_piece, running, stream):
                     yield piece
@@ -181,12 +181,12 @@ class Execution:
         line = {"node": stream.name.node, "output": stream.name.output, "b64": text}
         return {"type": "exec.output", "data": line}
 
-    def _is_over(self, step: str, running: _Running, node: str) -> bool:
-        """Whether the command is over on a node and all of its output is stored; or the node is gone."""
-        if node not in self._conductor.engine.roster.present:
-            return True
-        pending = self._conductor.store.incomplete(running.case, (node,))
-        return node in running.exits and not any(name.step == step for name in pending)
+    def _over(self, step: str, running: _Running, nodes: list[str]) -> list[str]:
+        """On which nodes the command is over and all of its output is stored; or which are gone."""
+        here = frozenset(self._conductor.engine.roster.present)
+        waits = self._conductor.store.incomplete(running.case, tuple(here & running.exits.keys()))
+        pending = {name.node for name in waits if name.step == step}
+        return [node for node in nodes if node not in here or (node in running.exits and node not in pending)]
 
     def _exit_of(self, node: str, running: _Running) -> dict[str, Any]:
         message = running.exits.get(node)
