@@ -82,7 +82,7 @@ class BarrierBook:
         barrier.arrived.add(member)
         if wrong:
             return self._fail(key, f"rank {member} expects {wrong}")
-        if any(self._needs(barrier, gone) for gone in self._gone):
+        if self._gone and (member in self._gone or self._hopeless(barrier)):
             return self._fail(key, self._who_left())
         if len(barrier.arrived) >= barrier.expected:
             return self._release(key)
@@ -93,7 +93,7 @@ class BarrierBook:
         if member not in self._members or member in self._gone:
             return []
         self._gone[member] = reason
-        needing = [key for key, barrier in self._open.items() if self._needs(barrier, member)]
+        needing = [key for key, one in self._open.items() if member in one.arrived or self._hopeless(one)]
         return [self._fail(key, self._who_left()) for key in needing]
 
     def missing(self, name: str, generation: int) -> tuple[int, ...]:
@@ -105,9 +105,9 @@ class BarrierBook:
         """Names and generations that are waiting."""
         return list(self._open)
 
-    def _needs(self, barrier: _Open, member: int) -> bool:
-        able = len(self._members) - len(self._gone.keys() - barrier.arrived)
-        return barrier.everyone or member in barrier.arrived or able < barrier.expected
+    def _hopeless(self, barrier: _Open) -> bool:
+        """Whether those who are left are too few. Of those who are gone none waits in an open barrier."""
+        return barrier.everyone or len(self._members) - len(self._gone) < barrier.expected
 
     def _disagrees(self, barrier: _Open, expected: int) -> str:
         wanted = expected or len(self._members)

@@ -103,6 +103,7 @@ class CaseFlow:
     _step: int = -1
     _waiting: set[str] = field(default_factory=set)
     _running: dict[str, set[int]] = field(default_factory=dict)
+    _left: int = 0
     _lost: set[str] = field(default_factory=set)
     _opened: set[str] = field(default_factory=set)
     _stopping: bool = False
@@ -280,6 +281,7 @@ class CaseFlow:
         per_rank = step.per == "rank"
         on = self.here if step.per != "first" else tuple(node for node in self.nodes[:1] if node in self.here)
         self._running = {node: set(self.ranks_of(node)) if per_rank else {NODE_LEVEL} for node in on}
+        self._left = sum(len(ranks) for ranks in self._running.values())
         if not self._running:
             self._fail(Failure(f"no node is left for step {step.name}"))
             return self._next_step()
@@ -316,13 +318,14 @@ class CaseFlow:
         if event.rank not in left or (event.node in self._lost and event.cause != Cause.LOST.value):
             return []  # of a node that is given up nothing more is believed
         left.discard(event.rank)
+        self._left -= 1
         out: list[Instruction] = []
         ours = self._stopping and event.cause == Cause.STOPPED.value
         if self.failure is None or not self.plan.steps[self._step].always:  # else it is an echo
             self.ends.append(RankEnd(event.status, Cause.STOPPED if ours else Cause(event.cause)))
         if (event.status or event.cause != Cause.EXITED.value) and not ours:
             out += self._on_failed_rank(event)
-        if not any(self._running.values()):
+        if not self._left:
             out += [*self._drop_step_timers(), *self._next_step()]
         return out
 
@@ -340,10 +343,10 @@ class CaseFlow:
         return self._stop_ranks(self.timing.stop_grace_s)
 
     def _stop_ranks(self, grace_s: float) -> list[Instruction]:
-        running = tuple(node for node, ranks in self._running.items() if ranks and node not in self._lost)
         if self._stopping and grace_s >= self._grace:
             return []
         self._stopping, self._grace = True, grace_s
+        running = tuple(node for node, ranks in self._running.items() if ranks and node not in self._lost)
         if not running:
             return []
         return [
@@ -444,7 +447,7 @@ class CaseFlow:
     # --- nodes that go
 
     def _on_lost(self, event: AgentLost) -> list[Instruction]:
-        if event.node not in self.here:
+        if event.node not in self._position or event.node in self._lost:
             return []
         self._lost.add(event.node)
         self._waiting.discard(event.node)

@@ -48,11 +48,14 @@ class CaseExchange:
     #: who waits for a key: of each node its last request, since its ranks ask as one
     _readers: dict[str, dict[str, int]] = field(default_factory=dict)
     _reading: int = 0
+    _ranks_on: dict[str, list[int]] = field(default_factory=dict)
     _failed: set[str] = field(default_factory=set)
     _size: int = 0
 
     def __post_init__(self) -> None:
         self.book = BarrierBook(self.node_of)
+        for rank, node in self.node_of.items():
+            self._ranks_on.setdefault(node, []).append(rank)
 
     # --- barriers
 
@@ -63,6 +66,10 @@ class CaseExchange:
             return [Reply((node,), BarrierFail(self.case, message.name, message.generation, reason))]
         outcome = self.book.enter(message.name, message.generation, message.member, message.expected)
         return [self._tell(outcome)] if outcome else []
+
+    def ranks_on(self, node: str) -> list[int]:
+        """The ranks of a node."""
+        return self._ranks_on.get(node, [])
 
     def leave(self, ranks: Iterable[int], reason: str) -> list[Reply]:
         """Ranks are over: barriers that wait for them fail, by name."""

@@ -160,8 +160,7 @@ class Intake:
     def node_gone(self, node: str) -> None:
         """A node is lost with its ranks of every case."""
         for case, exchange in self.exchanges.items():
-            ranks = [rank for rank, where in exchange.node_of.items() if where == node]
-            self.ranks_gone(case, ranks, f"{node} was lost")
+            self.ranks_gone(case, exchange.ranks_on(node), f"{node} was lost")
 
     def _on_exchange(self, node: str, message: m.Message) -> None:
         exchange = self.exchanges.get(getattr(message, "case", ""))

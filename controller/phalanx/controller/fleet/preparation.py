@@ -49,8 +49,10 @@ class Preparation:
     imaging: Imaging | None = None
     answered: dict[str, Trouble | None] = field(default_factory=dict)
     kinds: tuple[Runtime, ...] = field(init=False)
+    _known: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._known = frozenset((*self.nodes, ""))  # events of no node are for all
         self.kinds = kinds_of(self.plan)
 
     def _open(self, nodes: tuple[str, ...], library: bytes | None = None) -> Instruction:
@@ -78,7 +80,7 @@ class Preparation:
 
     def on(self, event: Event) -> list[Instruction]:
         """Take an event; what to do next."""
-        if self.done or self.trouble or getattr(event, "node", "") not in (*self.nodes, ""):
+        if self.done or self.trouble or getattr(event, "node", "") not in self._known:
             return []
         if getattr(event, "request", self.request) != self.request:
             return []
