@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from phalanx.controller.results.extract import (
     REACH,
     WINDOW,
+    WORD_LIMIT,
     Performance,
     first_performance,
     performance_of,
@@ -70,6 +73,47 @@ def test_a_line_across_the_end_of_a_window_is_found_whole(shift: int) -> None:
 def test_what_stands_around_a_line_does_not_matter(before: int, after: int, filler: bytes) -> None:
     log = filler * before + b"\nperformance: 42 x " + filler * after
     assert search(io.BytesIO(log)) == Performance("42", "x")
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        b"performance: " + b"1" * WINDOW,
+        b"performance: 1" + b" " * (WINDOW // 2) + b"1" * (WINDOW // 2),
+        b"performance: 1/s" + b" " * WINDOW + b",\n",
+        b"performance: 1" + b" " * WINDOW + b",\n",
+        b"train_samples_per_second: " + b"1" * WINDOW,
+    ],
+)
+def test_a_window_of_digits_or_blanks_is_read_in_no_time(log: bytes) -> None:
+    before = time.process_time()
+    assert search(io.BytesIO(log)) is None
+    assert time.process_time() - before < 2
+
+
+#: The rule as madengine writes it, which takes the square of the length for some logs.
+PLAIN = re.compile(
+    rb"performance:\s+([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+    rb"(?:,?[ \t]*/[A-Za-z]+[ \t]*,?|,)?\s+([^\s,]+)"
+)
+
+
+@settings(max_examples=2000)
+@given(st.lists(st.sampled_from([*"12.eE+-,/sx \t\n", "/s", "performance: "]), max_size=14).map("".join))
+def test_a_line_is_found_as_by_the_plain_rule(text: str) -> None:
+    plain = PLAIN.search(f"performance: {text}".encode())
+    expected = (plain[1].decode(), plain[2].decode()) if plain else None
+    assert found(f"performance: {text}") == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["performance: 1 " + "x" * (WORD_LIMIT + 1), "performance: " + "1" * (WORD_LIMIT + 1) + " x"],
+)
+def test_a_number_or_metric_too_long_for_a_cell_makes_no_performance_line(line: str) -> None:
+    assert found(line) is None
+    assert found(f"{line}\nperformance: 4 y") == ("4", "y")
+    assert found("performance: 1 " + "x" * WORD_LIMIT) == ("1", "x" * WORD_LIMIT)
 
 
 class Counting(io.RawIOBase):

@@ -4,6 +4,7 @@ The first match of the log wins (the last on request). After ``performance:`` an
 number, perhaps a separator such as ``/step`` or a comma, white space, and the metric: up to white space or
 a comma. No word boundary is asked for in front. A log without one may have ``train_samples_per_second`` and
 a number. Logs may be huge and without newlines: they are read in windows, and a match must lie within one.
+What was printed is hostile until read: a number or metric too long for a cell makes no performance line.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from typing import BinaryIO, Literal
 
 #: Bytes read at once, and the longest match that is found for sure.
 WINDOW, REACH = 1024 * 1024, 8192
+#: Longest number and longest metric, in bytes; others are no results.
+WORD_LIMIT = 256
 
-_NUMBER = rb"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-_SEPARATOR = rb"(?:,?[ \t]*/[A-Za-z]+[ \t]*,?|,)?"
+# What is taken is not given back (``++``): a window of digits or blanks is looked at once, not once for each
+# of them, and nobody else runs meanwhile.
+_NUMBER = rb"([+-]?(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?\d++)?+)"
+_SEPARATOR = rb"(?:,?[ \t]*/[A-Za-z]++(?:[ \t]*,)?|,)?"
 _LINE = re.compile(rb"performance:\s+" + _NUMBER + _SEPARATOR + rb"\s+([^\s,]+)")
 _TRAINER = re.compile(rb"train_samples_per_second['\"\s:=]+" + _NUMBER)
 _LINE_WORD, _TRAINER_WORD = b"performance:", b"train_samples_per_second"
@@ -65,7 +70,7 @@ class _Search:
             whole = last or len(window) - at >= REACH
             if not whole and (match is None or match.end() == len(window)):
                 break
-            if match:
+            if match and all(len(word) <= WORD_LIMIT for word in match.groups()):
                 self.found = match
             at = match.end() if match else at + len(self.word)
         self.resume = max(self.resume, base + at)

@@ -20,7 +20,8 @@ def looks_secret(name: str) -> bool:
     return _LOOKS_SECRET.search(name) is not None
 
 
-_URL_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:(?P<password>[^/\s@]+)@", re.IGNORECASE)
+# A scheme from its last letter on: from its first, a long word would be read once for each of its letters.
+_URL_PASSWORD = re.compile(r"[a-z][0-9+.-]*://[^/\s:@]*:(?P<password>[^/\s@]+)@", re.IGNORECASE)
 #: A whole text that stands for a variable; its name is the group.
 PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 #: Blocks that are environments: their values may be secrets, so errors show none of them, and whoever puts
