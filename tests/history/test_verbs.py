@@ -79,6 +79,15 @@ def test_history_lists_results_newest_first_with_their_change(fed: Phalanx) -> N
     assert [(one["value"], one["before"]) for one in document["results"]] == [(110.0, 100.0), (100.0, None)]
 
 
+def test_a_metric_of_any_length_does_not_push_the_status_off_the_screen(phalanx: Phalanx) -> None:
+    with opened(phalanx.place / "state" / "phalanx" / "history.db") as history:
+        history.add(run(0, row(100.0, at=START, metric="x" * 200_000), at=START))
+    done = phalanx("history")
+    assert (done.code, max(map(len, done.out.splitlines())) < 250) == (0, True), done.err
+    assert done.out.rstrip().endswith("SUCCESS")
+    assert max(map(len, phalanx("history", "--summary").out.splitlines())) < 250
+
+
 def test_history_of_a_node_says_how_often_it_failed_first(fed: Phalanx) -> None:
     done = fed("history", "n87")
     first, _, head, *lines = done.out.splitlines()

@@ -21,6 +21,7 @@ from phalanx.controller.results.perf_csv import (
     csv_bytes,
     guarded,
 )
+from phalanx.controller.results.summary_output import rows_in
 
 from ..small_disk import read_only
 
@@ -55,6 +56,15 @@ def test_new_columns_widen_the_file_and_keep_every_old_row(tmp_path: Path) -> No
     assert [(one["model"], one["ttft"]) for one in found] == [("a", ""), ("b", "0.5"), ("c", "")]
     assert found[0]["args"] == 'x,"y" z'
     assert [entry.name for entry in tmp_path.iterdir()] == ["perf.csv"]
+
+
+def test_a_file_with_a_huge_cell_can_be_widened(tmp_path: Path) -> None:
+    path = tmp_path / "perf.csv"
+    append_rows(path, [row("a", metric="x" * 200_000)])
+    append_rows(path, [row("b", ttft="0.5")])
+    assert path.read_text().splitlines()[2].endswith(",0.5")
+    assert rows_in(str(path)) == 2
+    assert csv.field_size_limit() < 200_000
 
 
 def test_rows_follow_the_order_of_a_header_that_is_there(tmp_path: Path) -> None:

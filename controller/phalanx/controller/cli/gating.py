@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from phalanx.controller.cli.selecting import refuse
-from phalanx.controller.cli.tables import table
+from phalanx.controller.cli.tables import WIDEST, table
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 
@@ -53,7 +53,7 @@ def gated(run: RunDirectory, baseline: Baseline, quiet: bool) -> Exit:
 def gate_table(found: Sequence[Comparison]) -> list[str]:
     """What was measured then and now, a line each."""
     head = ("MODEL", "METRIC", "NODES", "BASELINE", "NOW", "CHANGE", "ALLOWED", "VERDICT", "NOTE")
-    return table(head, [_cells(one) for one in found])
+    return table(head, [_cells(one) for one in found], WIDEST)
 
 
 def gate_document(gate: Gate) -> dict[str, Any]:

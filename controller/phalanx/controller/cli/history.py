@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from phalanx.controller.cli.gating import number
 from phalanx.controller.cli.selecting import json_option, put, refuse, speaks_unicode
-from phalanx.controller.cli.tables import table
+from phalanx.controller.cli.tables import WIDEST, table
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 
@@ -193,7 +193,7 @@ def _show_results(history: History, found: list[Result], as_json: bool) -> int:
         )
         for one in found
     ]
-    put("\n".join(table(head, rows)))
+    put("\n".join(table(head, rows, WIDEST)))
     return Exit.OK
 
 
@@ -221,7 +221,7 @@ def _show_trends(history: History, found: list[Trend], as_json: bool) -> int:
         )
         for one in found
     ]
-    put("\n".join(table((*head, "LATEST", "LOWEST", "HIGHEST", "TREND"), rows)))
+    put("\n".join(table((*head, "LATEST", "LOWEST", "HIGHEST", "TREND"), rows, WIDEST)))
     return Exit.OK
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .locking import LOCK_S, FileBusy, locked, replacing, write_at
-from .table import COLUMN_LIMIT
+from .table import COLUMN_LIMIT, cells_up_to
 
 #: The columns of madengine, in its order.
 COLUMNS = (
@@ -29,6 +29,8 @@ KNOWN_BY = ("model", "performance", "status")
 HEADER_LIMIT = 1024 * 1024
 #: Models add columns of their own, and a column stays for all rows of the file: as many as can be read again.
 MOST_COLUMNS = COLUMN_LIMIT
+#: Characters of a cell that is read again when a file is widened; perf_super.csv has whole configurations.
+LONGEST_CELL = 64 * 1024 * 1024
 #: First characters that make a spreadsheet take a cell for a formula (OWASP ASVS 1.2.10).
 TRIGGERS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
@@ -160,6 +162,7 @@ def _rewrite(descriptor: int, path: Path, columns: Sequence[str], rows: Sequence
     mode = os.fstat(descriptor).st_mode & 0o777
     with (
         open(os.dup(descriptor), encoding="utf-8-sig", errors="replace", newline="") as old,  # noqa: PTH123
+        cells_up_to(LONGEST_CELL),
         replacing(path, mode) as fresh,
         open(os.dup(fresh), "w", encoding="utf-8", errors="replace", newline="") as out,  # noqa: PTH123
     ):

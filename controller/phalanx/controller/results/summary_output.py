@@ -14,7 +14,8 @@ from typing import Any
 
 from ..fleet.events import CaseFinished, Event, RunFinished
 from ..plan.model import CasePlan, Plan
-from .table import has_value
+from .perf_csv import LONGEST_CELL
+from .table import cells_up_to, has_value
 
 LISTS = {
     "SUCCESS": "successful_runs",
@@ -62,7 +63,10 @@ def rows_in(path: str) -> int | None:
     if not path:
         return None
     try:
-        with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with (
+            Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file,
+            cells_up_to(LONGEST_CELL),
+        ):
             return max(sum(1 for cells in csv.reader(file) if cells) - 1, 0)
     except FileNotFoundError:
         return 0
