@@ -33,6 +33,7 @@ def test_a_mark_crlf_quotes_and_missing_cells_are_read(tmp_path: Path) -> None:
 
 def test_what_pandas_writes_for_a_missing_value_is_missing(tmp_path: Path) -> None:
     assert read(tmp_path, b"model,performance\na,nan\nb,NaN\n").rows == (("a", ""), ("b", ""))
+    assert read(tmp_path, b"model,performance\na,-nan\nNA,<NA>\n").rows == (("a", ""), ("NA", ""))
 
 
 def test_what_phalanx_guards_against_spreadsheets_reads_as_it_was(tmp_path: Path) -> None:

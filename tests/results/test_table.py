@@ -147,6 +147,17 @@ def test_the_file_with_most_values_is_chosen_and_of_equals_the_lowest_node(tmp_p
     assert best(list(reversed(files)))[0] == choice
 
 
+@pytest.mark.parametrize(
+    "cell", ["-nan", "-NaN", "<NA>", "#NA", "#N/A", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"]
+)
+def test_what_a_program_writes_for_no_number_is_no_value(tmp_path: Path, cell: str) -> None:
+    many, one = write(tmp_path, 0, HEAD + f"a,{cell},x\n" * 9), write(tmp_path, 1, HEAD + "a,7,x\n")
+    choice, _ = best([many, one])
+    assert choice is not None
+    assert choice.candidate is one
+    assert count_of(many.path) == Count(rows=9, valued=0)
+
+
 def test_a_file_without_a_needed_column_names_it(tmp_path: Path) -> None:
     for read in (results_of, count_of):
         with pytest.raises(TableError, match=r"it has no column metric \(found model, performance\)"):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .perf_csv import unguarded
-from .table import Limits, TableError, cells_up_to, has_value, rows_of
+from .table import NO_NUMBER, Limits, TableError, cells_up_to, has_value, rows_of
 
 #: A row of madengine has some 300 bytes: this is near a million of them.
 FILE_LIMIT = 256 * 1024 * 1024
@@ -119,7 +119,7 @@ def _columns(header: list[str]) -> tuple[str, ...]:
 
 def _cell(text: str) -> str:
     stripped = unguarded(text.strip())
-    return stripped if stripped.lower() != "nan" else ""
+    return "" if stripped.lower() in NO_NUMBER else stripped
 
 
 # --- JSON ----------------------------------------------------------------------------------------------

@@ -27,8 +27,13 @@ ROW_LIMIT, COLUMN_LIMIT, CELL_LIMIT = 1_000_000, 256, 64 * 1024
 LINE_LIMIT, ROW_SIZE_LIMIT = 1024 * 1024, 4 * 1024 * 1024
 #: Rows that one case may add to perf.csv, and to the event log; more are measurements, not results.
 RESULT_LIMIT = 10_000
+#: What programs write for "no number" and nobody means as a word, in small letters: C libraries (zero divided
+#: by zero is -nan), spreadsheets, pandas.
+NO_NUMBER = frozenset(
+    {"nan", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "<na>", "#na", "#n/a", "#n/a n/a"}
+)
 #: What stands for "no value" in files that programs write (pandas reads these as missing).
-MISSING = frozenset({"", "nan", "na", "n/a", "none", "null"})
+MISSING = NO_NUMBER | {"", "na", "n/a", "none", "null"}
 REQUIRED = ("model", "performance", "metric")
 
 
