@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
@@ -84,6 +85,47 @@ def test_what_was_opened_beneath_is_closed_on_the_way(results: Path) -> None:
         with pytest.raises(OSError):
             open_beneath(results, name)
     assert descriptors() == before
+
+
+def test_what_rows_are_made_of_is_not_crowded_out_by_other_files(results: Path) -> None:
+    work = results.parent / "work"
+    for name in (*"abcd", ".phalanx/data.json", "script-results/perf.csv"):
+        (results / name).parent.mkdir(exist_ok=True)
+        (results / name).write_text("x" * 40)
+    (work / "perf.csv").write_text("x")
+    found = find_results(results, work, ("perf.csv",), LIMITS, fresh=("perf.csv", 0))
+    assert [file.name for file in found.files] == [
+        ".phalanx/data.json",
+        "script-results/perf.csv",
+        "perf.csv",
+    ]
+    assert [words.split(":")[0] for words in found.left_out] == [*"abcd"]
+
+
+def test_what_cannot_be_given_back_hides_no_file_of_its_name(results: Path) -> None:
+    work = results.parent / "work"
+    (results / "perf.csv").symlink_to("/etc/passwd")
+    (results / "big.csv").write_text("x" * (LIMITS.file_bytes + 1))
+    for name in ("perf.csv", "big.csv"):
+        (work / name).write_text("x")
+    found = find_results(results, work, ("*.csv",), LIMITS, fresh=("perf.csv", 0))
+    assert [(file.folder, file.name) for file in found.files] == [(work, "perf.csv"), (work, "big.csv")]
+    assert len(found.left_out) == 2
+
+
+def test_a_results_file_from_before_the_script_hides_none_that_it_wrote(tmp_path: Path) -> None:
+    work, results = tmp_path / "work", tmp_path / "results"
+    for folder in (work / "run_directory", results):
+        folder.mkdir(parents=True)
+        (folder / "perf[a].csv").write_text("x")
+    old = max((folder / "perf[a].csv").stat().st_ctime_ns for folder in (work / "run_directory", results))
+    new = work / "perf[a].csv"
+    new.write_text("x")
+    while new.stat().st_ctime_ns <= old:  # the kernel's clock for files moves every few milliseconds
+        new.write_text("x")
+    name = glob.escape("perf[a].csv")
+    found = find_results(results, work, (name,), LIMITS, "run_directory", (name, old + 1))
+    assert [(file.folder, file.name) for file in found.files] == [(work, "perf[a].csv")]
 
 
 def test_files_of_the_folder_that_steps_run_in_are_named_as_steps_see_them(tmp_path: Path) -> None:

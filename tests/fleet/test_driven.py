@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import replace
 
 import pytest
@@ -59,6 +60,15 @@ def test_runtimes_are_opened_before_the_facts_are_there_and_images_come_after_bo
     assert one.imaging is None, "n2 has not said what it is"
     assert one.on(ev.AgentFacts("n2", {}))
     assert one.imaging is not None
+
+
+def test_only_a_results_file_of_this_very_name_must_be_new() -> None:
+    plan = make_plan(3)
+    rule = ResultRule(multiple_results="out/perf[fp16].csv")
+    world = World(replace(plan, cases=(replace(plan.cases[0], result=rule),)))
+    world.run(limit_s=120.0)
+    [pattern] = {message.fresh for _, message in world.told_to(m.Collect) if isinstance(message, m.Collect)}
+    assert fnmatch.filter(["perf[fp16].csv", "perff.csv"], pattern) == ["perf[fp16].csv"]
 
 
 @pytest.mark.parametrize("docker", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from typing import Any
 
@@ -345,6 +346,8 @@ def test_scripts_get_the_mad_variables_that_make_sense() -> None:
     }
     assert (case.name, case.columns["model"], case.columns["n_gpus"]) == ("scope_m", "scope/m", "8")
     assert "r.csv" in case.collect
+    odd = plan_for_tags(models({"multiple_results": "out/perf[fp16].csv"})).cases[0]
+    assert fnmatch.filter(["out/perf[fp16].csv", "out/perff.csv"], odd.collect[0]) == ["out/perf[fp16].csv"]
     without = plan_for_tags(models())
     assert "MAD_OUTPUT_CSV" not in without.cases[0].env
 

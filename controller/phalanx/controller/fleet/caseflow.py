@@ -7,6 +7,7 @@ and reported as stopped. A node that is lost counts for its ranks, and is waited
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -388,7 +389,7 @@ class CaseFlow:
     def _collect_message(self, wait_s: float) -> Collect:
         """What was in the model's folder before its script ran is no result of it."""
         fresh = self.plan.result.multiple_results
-        return Collect(1, self.plan.name, self.plan.collect, wait_s, fresh.rsplit("/", 1)[-1])
+        return Collect(1, self.plan.name, self.plan.collect, wait_s, glob.escape(fresh.rsplit("/", 1)[-1]))
 
     def _on_collected(self, event: CaseCollectedOn) -> list[Instruction]:
         if self.phase is not CasePhase.COLLECTING:

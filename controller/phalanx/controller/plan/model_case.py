@@ -6,6 +6,7 @@ splits words and never pass through one, so nothing in a card is executed but th
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -133,9 +134,11 @@ def model_case(
 
 
 def _collected(inputs: RunInputs, multiple: str, tools: ToolStack) -> tuple[str, ...]:
-    """Patterns of the files that come back from every node."""
+    """Patterns of the files that come back from every node; the name of the results file is none."""
     everything = ("*",) if inputs.keep_model_dir else ()
-    return tuple(dict.fromkeys((*filter(None, (multiple,)), *ARTEFACTS, *tools.collect, *everything)))
+    return tuple(
+        dict.fromkeys((*filter(None, (glob.escape(multiple),)), *ARTEFACTS, *tools.collect, *everything))
+    )
 
 
 def _runs_on(inputs: RunInputs, model: SelectedModel) -> RunsOn:
