@@ -158,6 +158,9 @@ def test_a_script_provides_data_in_the_container_and_is_shipped_at_its_path(proj
     assert [source["provider"] for source in request(one, 1)["sources"]] == ["custom"]
     assert one.workspace[0].target == "scripts/get.sh"
     assert one.container.data[0].source == one.container.data[0].cache == ""
+    document["d"]["custom"]["args"] = "--at $HOME"
+    [words] = made(project, document, "d", image="i:1").warnings
+    assert words.startswith("data.json: d.custom.args: $HOME reaches the script as it is written")
     process = case(project, document, "d", runtime="process")
     assert data_steps(process)[0].argv[4:6] == ("../.phalanx-data/0", "../../scripts/get.sh")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -282,6 +283,37 @@ def test_a_card_that_cannot_be_run_is_refused_by_its_field(
     context = '{"slurm": {}}' if words is None else ""
     with pytest.raises(InputError, match=words or r"slurm.partition: found a list"):
         plan_for_tags(models(card, context=context, image="x"))
+
+
+@pytest.mark.parametrize(
+    ("args", "found"),
+    [
+        ("--data $HOME/x", "$HOME"),
+        ('--data "$HOME/x"', "$HOME"),
+        ("--n $(nproc)", "$("),
+        ("--n `nproc`", "`"),
+        ("*.json", "*"),
+        ("'a' b?", "?"),
+        ("--steps 1; reboot", ";"),
+        ("a | tee b", "|"),
+        ("a > b", ">"),
+        ("a && b", "&"),
+        (r"\'$A\'", "$A"),
+        ('"it\'s" $A', "$A"),
+        ('--data \'$HOME/*\' "a;b" "*" \\$HOME a\\*b', None),
+        ('"\\$HOME"', None),
+        ("--price 5$ --rate=1e-3 [1,2] {a}", None),
+    ],
+)
+def test_what_a_shell_would_act_on_in_arguments_is_named_and_reaches_the_script_as_written(
+    args: str, found: str | None
+) -> None:
+    for more, where in (({}, "args: "), ({"model_args": args}, ": model_args: ")):
+        card = {"args": args} if not more else {}
+        plan = plan_for_tags(models(card, context=json.dumps(more) if more else ""))
+        said = [words.partition(" reaches the script as it")[0] for words in plan.warnings]
+        assert [words.partition(where)[2] for words in said] == ([] if found is None else [found])
+        assert main_of(plan.cases[0]).argv[2:] == tuple(shlex.split(args))
 
 
 def in_image(name: str) -> dict[str, Any]:

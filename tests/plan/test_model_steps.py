@@ -36,6 +36,12 @@ def named(one: CasePlan, name: str) -> StepPlan:
     return next(step for step in one.steps if step.name == name)
 
 
+def test_what_a_shell_would_act_on_in_arguments_of_scripts_is_named() -> None:
+    around = Surroundings((script("pre.sh", "$HOME"),), (script("post.sh", "'$HOME'"),))
+    [words] = plan_for_tags(models(around=around)).warnings
+    assert words.startswith("-c: pre_scripts[0].args: $HOME reaches the script as it is written")
+
+
 def test_the_steps_of_a_model_come_in_madengines_order_each_with_its_deadline() -> None:
     made = case(
         {"url": "https://h/o/repo.git"},

@@ -34,7 +34,7 @@ from .data_access import Access
 from .model import EnvValue, Share, StepPlan
 from .mounts import checked
 from .secrets import Secret, Secrets
-from .words import split_words
+from .words import split_words, unexpanded
 
 #: Seconds that fetching a data set may take, and a script that provides one (madengine's figures).
 FETCH_S, CUSTOM_S = 3600.0, 1200.0
@@ -338,6 +338,9 @@ class _Making:
                 f"{homes[0].origin}: home is a place in a container; without one {HOME_VARIABLE} says where "
                 "the data is"
             )
+        if self.custom is not None:
+            source = self.set.sources[0]
+            words += unexpanded(source.said.args, f"{source.origin}.args")
         return words
 
 

@@ -35,7 +35,7 @@ from .quantities import duration
 from .result_rule import result_rule
 from .secrets import Secret, Secrets, looks_secret
 from .tools import ToolStack, stack, system_details, wrap
-from .words import split_words
+from .words import split_words, unexpanded
 
 #: Seconds that a model may take when neither card nor command line says (madengine's figure).
 MODEL_TIMEOUT_S = 7200.0
@@ -84,6 +84,8 @@ def model_case(
     data = data_of(inputs.data, card, runtime)
     credentials = inputs.credentials.get(card.cred, Secrets())
     tools = stack(inputs.around.tools, inputs.around.pre_scripts, inputs.around.post_scripts)
+    for script in (*tools.pre, *tools.post):
+        placement.warnings.extend(unexpanded(script.args, f"{script.origin}.args"))
     environment = _environment(inputs, model, placement, gpus, said, shape, credentials, tools)
     if head_only:
         put_driven(environment, inputs, placement, image)
@@ -102,7 +104,7 @@ def model_case(
     placement.warnings.extend(data.warnings)
     placement.origins.update({f"cases.{name}.data.{place}": said for place, said in data.origins.items()})
     multiple = card.multiple_results
-    argv = wrap(tools, *_argv(inputs, model))
+    argv = wrap(tools, *_argv(inputs, model, placement))
     main = StepPlan("main", argv, "first" if head_only else "rank", _deadline(inputs, model, placement, name))
     steps = (*around.before, *data.steps, *(() if inputs.skip_model_run else (main,)), *around.after)
     return CasePlan(
@@ -200,7 +202,9 @@ def _refuse_unsupported(model: SelectedModel, placement: Placement) -> None:
     placement.warnings.extend(card.warnings())
 
 
-def _argv(inputs: RunInputs, model: SelectedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _argv(
+    inputs: RunInputs, model: SelectedModel, placement: Placement
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Words that stand before the script, and the script with its arguments."""
     said = inputs.context.model_args
     args, origin = (
@@ -208,6 +212,7 @@ def _argv(inputs: RunInputs, model: SelectedModel) -> tuple[tuple[str, ...], tup
         if said is None
         else (said, inputs.context.origin("model_args"))
     )
+    placement.warnings.extend(unexpanded(args, origin))
     prefix = split_words(inputs.context.encapsulate, inputs.context.origin("encapsulate_script"))
     if operators := _SHELL_WORDS.intersection(prefix):
         raise InputError(
