@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from phalanx.controller.results.baseline import IDENTITY, Baseline, Identity, Measured, measured
+from phalanx.controller.results.baseline import (
+    IDENTITY,
+    Baseline,
+    Identity,
+    Measured,
+    compare,
+    measured,
+    regressions,
+)
 from phalanx.controller.results.baseline_file import (
     from_json,
     known_baselines,
@@ -197,6 +205,23 @@ def test_a_failure_at_the_end_of_a_perf_csv_is_not_hidden_by_an_older_value(tmp_
     path = tmp_path / "perf.csv"
     append_rows(path, [row(1.0).columns, row(5.0, model="n").columns, row(None).columns])
     assert [(one.identity.model, one.value) for one in rows_of_csv(path)] == [("n", 5.0), ("m", None)]
+
+
+def test_a_failure_at_the_end_of_a_perf_csv_ends_the_values_of_the_models_results(tmp_path: Path) -> None:
+    path = tmp_path / "perf.csv"
+    parts = [row(1.0, model=f"bert_{name}", tags="t") for name in "ab"]
+    large = row(5.0, model="bert_large", tags="other")
+    append_rows(
+        path, [one.columns for one in (*parts, large, row(9.0, model="bert_a", tags="t", nnodes="4"))]
+    )
+    baseline = make("main", rows_of_csv(path), Wishes(), None, MADE)
+    assert regressions(compare(baseline, rows_of_csv(path))) == []
+    append_rows(path, [row(None, model="bert", tags="t").columns])
+    found = regressions(compare(baseline, rows_of_csv(path)))
+    assert [(one.identity.model, one.identity.nnodes) for one in found] == [("bert_a", "2"), ("bert_b", "2")]
+    assert found[1].note == "FAILURE"
+    append_rows(path, [one.columns for one in parts])
+    assert regressions(compare(baseline, rows_of_csv(path))) == []
 
 
 def test_a_csv_of_another_kind_is_refused(tmp_path: Path) -> None:

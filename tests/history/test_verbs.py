@@ -221,6 +221,16 @@ def test_a_perf_csv_does_as_well_as_a_run(phalanx: Phalanx) -> None:
     assert done.out.splitlines()[1].split()[-3:] == ["+3.00%", "+2%", "regressed"]
 
 
+def test_a_perf_csv_whose_newest_run_failed_is_not_green(phalanx: Phalanx) -> None:
+    csv = phalanx.place / "perf.csv"
+    csv.write_text("model,performance,metric,status\nmulti_m1,10,ms,SUCCESS\nmulti_m2,20,ms,SUCCESS\n")
+    assert phalanx("baseline", "set", "main", "perf.csv").code == 0
+    assert phalanx("baseline", "check", "main", "perf.csv").code == 0
+    csv.write_text(csv.read_text() + "multi,,,FAILURE\n")
+    done = phalanx("baseline", "check", "main", "perf.csv")
+    assert (done.code, done.out.splitlines()[-1]) == (7, "baseline main: 2 missing")
+
+
 def test_baseline_refuses_in_words_what_it_cannot_use(phalanx: Phalanx) -> None:
     play(phalanx, measuring(a=100.0))
     for words, said in (

@@ -78,6 +78,15 @@ def test_metrics_and_models_have_histories_of_their_own() -> None:
     ]
 
 
+def test_a_model_that_failed_is_a_gap_in_the_histories_of_its_results() -> None:
+    found = trends([row("bert_a", "1", "x"), row("berta", "1", "x"), row("bert"), row("bert_a", "2", "x")])
+    assert {one.model: one.values for one in found} == {
+        "bert_a": (1.0, None, 2.0),
+        "berta": (1.0,),
+        "bert": (None,),
+    }
+
+
 def test_a_model_that_failed_first_has_no_history_without_a_metric_beside_the_others() -> None:
     found = trends([row("a"), row("a", "1", "x")])
     assert [(one.metric, one.values) for one in found] == [("x", (1.0,))]

@@ -66,6 +66,17 @@ def test_a_value_after_a_failure_makes_the_model_well_again() -> None:
     assert found.statuses == ()
 
 
+def test_a_failure_takes_the_place_of_the_values_of_all_results_of_its_model() -> None:
+    good = [row(f"bert_{name}", "1", "x", tags="t") for name in "ab"]
+    other = row("bert_large", "1", "x", tags="other")
+    found = compare([[*good, other], [*good, other, row("bert", tags="t")]])
+    assert [values(found, f"bert_{name}", "x") for name in "ab"] == [[1.0, None]] * 2
+    assert values(found, "bert_large", "x") == [1.0, 1.0], "it is a card of its own"
+    assert {one.model for one in found.statuses} == {"bert_a", "bert_b"}
+    again = compare([good, [*good, row("bert", tags="t"), *good]])
+    assert values(again, "bert_a", "x") == [1.0, 1.0]
+
+
 def test_models_that_are_not_everywhere_are_named_with_where() -> None:
     found = compare([[row("a", "1", "x"), row("b", "1", "x")], [row("b", "1", "x"), row("c", "1", "x")], []])
     assert found.missing == (("a", (1, 2)), ("b", (2,)))

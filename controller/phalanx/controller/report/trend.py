@@ -1,7 +1,8 @@
 """How the results of each model went from row to row of one table. Pure.
 
 A table of results is appended to: earlier rows are earlier runs. Rows of one model and metric are its
-history; a row of the model without a metric (it failed) is a gap in all of them.
+history; a row of the model without a metric (it failed) is a gap in all of them, and in those of the models
+that are its results.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from phalanx.controller.results.compare import change
+from phalanx.controller.results.parts import Parts, is_failure
 from phalanx.controller.results.summary import number
 from phalanx.controller.results.table import has_value
 
@@ -55,14 +57,17 @@ class _Series:
 def trends(rows: Iterable[Mapping[str, str]]) -> list[Trend]:
     """A trend for each model and metric in the order of their first rows; one that only failed too."""
     found: dict[str, dict[str, _Series]] = {}
+    parts = Parts()
     for row in rows:
+        ended = parts.add(row)
         series = found.setdefault(row.get("model", ""), {})
         metric, text, status = row.get("metric", ""), row.get("performance", ""), row.get("status", "")
-        if has_value(metric) or has_value(text):
+        if not is_failure(row):
             name = metric if has_value(metric) else ""
             series.setdefault(name, _Series()).add(number(text), text, status)
             continue
-        for one in series.values() or [series.setdefault("", _Series())]:
+        of_parts = [one for part in ended for one in found[part].values()]
+        for one in [*(series.values() or [series.setdefault("", _Series())]), *of_parts]:
             one.add(None, "", status)
     return [
         _trend(model, metric, one)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..workflow.errors import InputError, did_you_mean
 from .baseline import DEFAULT_TOLERANCE, Baseline, Identity, Measured, measured
 from .direction import Direction
+from .parts import Parts
 from .perf_csv import KNOWN_BY, unguarded
 from .table import TableError, read_table
 from .tolerance import tolerances
@@ -50,10 +51,15 @@ def rows_of_csv(path: Path) -> list[Measured]:
     missing = [name for name in (*KNOWN_BY, "metric") if name not in table.columns]
     if missing:
         raise InputError(f"cannot read {path}: it is no perf.csv, it has no column {', '.join(missing)}")
-    rows = [measured({name: unguarded(cell) for name, cell in row.items()}) for row in table.rows]
-    last = {one.identity: one for one in rows}
+    last: dict[Identity, Measured] = {}
     # A failure has no metric, so it is no later row of a measurement: it ends all that its model had before.
-    newest = {_work(one.identity): one for one in rows}
+    newest: dict[tuple[str, str], Measured] = {}
+    parts = Parts()
+    for cells in table.rows:
+        row = {name: unguarded(cell) for name, cell in cells.items()}
+        for model in (row["model"], *parts.add(row)):
+            one = measured({**row, "model": model})
+            last[one.identity] = newest[_work(one.identity)] = one
     return [
         one for one in last.values() if one.value is None or newest[_work(one.identity)].value is not None
     ]

@@ -1,7 +1,7 @@
 """Results side by side: what each model reached, what changed against the first, and what ran differently.
 
 Pure. A table of results may be a history: what counts of a model is its last row for each metric, and a row
-without a metric (the run failed) takes the place of all that came before it.
+without a metric (the run failed) takes the place of all that came before it, of its results' own rows too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .parts import Parts, is_failure
 from .summary import number
 from .table import has_value
 
@@ -95,15 +96,19 @@ class _Model:
         metric, text = row.get("metric", ""), row.get("performance", "")
         status = row.get("status", "")
         self.last = dict(row)
-        if not has_value(metric) and not has_value(text):
-            self.by_metric.clear()
-            self.status_of = {"": status}
+        if is_failure(row):
+            self.end(status)
             return
         self.status_of.pop("", None)
         metric = metric if has_value(metric) else ""
         self.seen[metric] = self.seen.get(metric, 0) + 1
         self.status_of[metric] = status
         self.by_metric[metric] = Measured(number(text), text, self.seen[metric])
+
+    def end(self, status: str) -> None:
+        """It failed: what was before counts no more."""
+        self.by_metric.clear()
+        self.status_of = {"": status}
 
     @property
     def status(self) -> str:
@@ -166,8 +171,11 @@ def document(compared: Compared) -> dict[str, Any]:
 
 def _models(rows: Iterable[Mapping[str, str]]) -> dict[str, _Model]:
     found: dict[str, _Model] = {}
+    parts = Parts()
     for row in rows:
         found.setdefault(row.get("model", ""), _Model()).add(row)
+        for part in parts.add(row):
+            found[part].end(row.get("status", ""))
     return found
 
 
