@@ -202,6 +202,8 @@ def test_the_head_of_a_table_says_how_the_models_stand() -> None:
         csv_page("perf.csv", "/x", of_records([row("a", "1", "x", test_duration="90.5s", nnodes="2.0")]))
     ).text
     assert "time in tests 1 m 30 s nodes 2" in text
+    endless = [row(name, "1", "x", test_duration="1e308") for name in "ab"]
+    assert "time in tests" not in seen(csv_page("perf.csv", "/x", of_records(endless))).text
 
 
 # --- runs ----------------------------------------------------------------------------------------------

@@ -319,3 +319,16 @@ def test_commit_and_data_of_the_nodes_are_in_every_row_and_differences_in_the_no
         "5",
     )
     assert any("differs between nodes: that of n0 is kept, not that of n1" in note for note in verdict.notes)
+
+
+@pytest.mark.parametrize(
+    ("cell", "kept"),
+    [("2.5", "2.5"), ("0", "0"), ("inf", "1.50"), ("-1", "1.50"), ("1e999", "1.50"), ("3s", "3s")],
+)
+def test_a_result_tells_how_long_it_took_in_seconds_or_the_run_does(
+    tmp_path: Path, cell: str, kept: str
+) -> None:
+    plan = plan_for_tags(models({"multiple_results": "r.csv"}))
+    text = f"model,performance,metric,test_duration\na,1,x,{cell}\n"
+    verdict = judged(plan, tmp_path, outcome(tmp_path, files=files(tmp_path, text)))
+    assert [row["test_duration"] for row in verdict.rows] == [kept]

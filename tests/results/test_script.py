@@ -70,6 +70,12 @@ def test_a_row_without_a_value_or_that_says_so_failed(tmp_path: Path) -> None:
     assert (verdict.status, verdict.reason) == (Status.FAILURE, "no row of perf.csv has a performance")
 
 
+def test_a_row_tells_how_long_it_took_in_seconds_or_the_run_does(tmp_path: Path) -> None:
+    text = "model,performance,metric,test_duration\na,5,x,2.5\nb,6,x,inf\n"
+    verdict = judged(driven(), tmp_path, perf=text)
+    assert [row["test_duration"] for row in verdict.rows] == ["2.5", ""]
+
+
 def test_several_files_give_their_rows_and_a_copy_gives_none_again(tmp_path: Path) -> None:
     head = "model,performance,metric\n"
     verdict = judged(

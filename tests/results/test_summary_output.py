@@ -65,6 +65,12 @@ def test_several_results_are_one_run() -> None:
     assert one["results"][1] == {"model": "m0_b", "performance": None, "metric": None, "status": "FAILURE"}
 
 
+@pytest.mark.parametrize("cell", ["inf", "-inf", "nan", "-nan", "1e999", "1_0", "long", ""])
+def test_a_duration_that_is_no_number_is_none(cell: str) -> None:
+    found = phase(CaseFinished("m0", "SUCCESS", "", (row(performance="1", metric="x", test_duration=cell),)))
+    assert found["successful_runs"][0]["duration"] is None
+
+
 def test_a_case_without_a_verdict_failed() -> None:
     found = phase(CaseFinished("m0", "SUCCESS", "", (row(),)), cards=2)
     assert [one["model"] for one in found["failed_runs"]] == ["m1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ def tiles(summary: Summary, found: Sequence[Trend]) -> list[Tile]:
     for status, count in statuses_of(summary.columns, summary.rows)[:4]:
         facts.append(Tile(status, f"{count}", "bad" if status == "FAILURE" else ""))
     seconds = sum(_seconds(cell) for cell in _column(summary, "test_duration"))
-    if seconds:
+    if seconds and math.isfinite(seconds):
         facts.append(Tile("time in tests", duration(seconds)))
     nodes = [value for cell in _column(summary, "nnodes") if (value := number(cell)) is not None]
     if nodes:

@@ -19,6 +19,7 @@ from .perf_csv import COLUMNS, PerfCsvError, append_rows, guarded
 from .provenance import CollectedFile, columns_of
 from .scan import first_error, rules_of
 from .script import script_rows
+from .summary import tells
 from .table import Candidate, Choice, Table, TableError, best, has_value, results_of
 
 PERF_CSV = "perf.csv"
@@ -209,7 +210,7 @@ def _rows_of(table: Table, base: dict[str, str]) -> tuple[dict[str, str], ...]:
         rows.append(
             {
                 **base,
-                **{name: found[name] for name in own if has_value(found[name])},
+                **{name: found[name] for name in own if tells(name, found[name])},
                 "model": f"{base['model']}_{found['model']}",
                 "performance": found["performance"] if valued else "",
                 "metric": found["metric"],

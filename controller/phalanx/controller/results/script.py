@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .perf_csv import COLUMNS, guarded
+from .summary import tells
 from .table import TableError, has_value, results_of
 
 _BAD = frozenset({"failure", "failed", "fail", "error", "cancelled", "timeout"})
@@ -48,7 +49,7 @@ def script_rows(files: Sequence[tuple[str, Path]], base: dict[str, str]) -> Scri
         extra = {guarded(name): name for name in table.columns if name not in COLUMNS}
         earlier = {_known(row) for row in found.rows}
         for cells in table.rows:
-            said = {name: cells[name] for name in COLUMNS if has_value(cells.get(name, ""))}
+            said = {name: cells[name] for name in COLUMNS if tells(name, cells.get(name, ""))}
             row = {**base, **said, **{column: cells[name] for column, name in extra.items()}}
             row.pop("status", None)
             if _known(row) in earlier:

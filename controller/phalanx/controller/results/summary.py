@@ -76,6 +76,14 @@ def number(cell: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def tells(column: str, cell: str) -> bool:
+    """Whether a cell that a workload wrote says something of its column; durations: ``2.5``, ``2.5s``."""
+    if column != "test_duration":
+        return has_value(cell)
+    seconds = number(cell.removesuffix("s"))
+    return seconds is not None and seconds >= 0
+
+
 # --- CSV -----------------------------------------------------------------------------------------------
 
 

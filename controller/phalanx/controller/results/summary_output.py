@@ -15,7 +15,8 @@ from typing import Any
 from ..fleet.events import CaseFinished, Event, RunFinished
 from ..plan.model import CasePlan, Plan
 from .perf_csv import LONGEST_CELL
-from .table import cells_up_to, has_value
+from .summary import number
+from .table import cells_up_to
 
 LISTS = {
     "SUCCESS": "successful_runs",
@@ -87,13 +88,6 @@ def _run(case: CasePlan, end: CaseFinished) -> dict[str, Any]:
     return {
         **found,
         "performance": results[0]["performance"] if single else None,
-        "duration": _seconds(end.rows[0].get("test_duration", "")) if end.rows else None,
+        "duration": number(end.rows[0].get("test_duration", "")) if end.rows else None,
         **({} if single else {"results": results}),
     }
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        return float(text) if has_value(text) else None
-    except ValueError:
-        return None
