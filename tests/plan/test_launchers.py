@@ -372,6 +372,42 @@ def test_what_the_command_line_says_of_the_network_goes_over_card_and_manifest()
     assert "MASTER_PORT" not in plan.cases[0].env
 
 
+@pytest.mark.parametrize(
+    ("below", "above", "nccl", "gloo"),
+    [
+        ({"env_vars": {"GLOO_SOCKET_IFNAME": "g"}}, {"env_vars": {"NCCL_SOCKET_IFNAME": "n"}}, "n", "g"),
+        (
+            {"docker_env_vars": {"NCCL_SOCKET_IFNAME": "old", "GLOO_SOCKET_IFNAME": "g"}},
+            {"env_vars": {"NCCL_SOCKET_IFNAME": "n"}},
+            *("n", "g"),
+        ),
+        ({"slurm": {"network_interface": "i"}}, {"docker_env_vars": {"GLOO_SOCKET_IFNAME": "g"}}, "i", "g"),
+        (
+            {"env_vars": {"NCCL_SOCKET_IFNAME": "n"}, "docker_env_vars": {"GLOO_SOCKET_IFNAME": "g"}},
+            {"slurm": {"network_interface": "i"}},
+            *("i", "i"),
+        ),
+        (
+            {"multi_node_args": {"NCCL_SOCKET_IFNAME": "n", "GLOO_SOCKET_IFNAME": "g"}},
+            {"slurm": {"network_interface": "i"}},
+            *("i", "i"),
+        ),
+        (
+            {"env_vars": {"NCCL_SOCKET_IFNAME": "n", "GLOO_SOCKET_IFNAME": "g"}},
+            {"multi_node_args": {"NCCL_SOCKET_IFNAME": "m"}},
+            *("m", "g"),
+        ),
+    ],
+)
+def test_a_higher_layer_says_the_interfaces_that_it_names_and_no_other(
+    below: dict[str, Any], above: dict[str, Any], nccl: str, gloo: str
+) -> None:
+    said = load_context(json.dumps(above), below=[Layer("m.json", below)])
+    given = models({"distributed": {"launcher": "torchrun"}, "n_gpus": "8"}, image="x", target="slurm")
+    values = env(plan_for_tags(replace(given, context=said)).cases[0])
+    assert (values["NCCL_SOCKET_IFNAME"], values["GLOO_SOCKET_IFNAME"]) == (nccl, gloo)
+
+
 def test_placeholders_of_cards_are_refused_where_nobody_looks_them_up() -> None:
     for card in (
         {"distributed": {"launcher": "primus", "primus": {"cli_extra": "${HF_TOKEN}"}}},

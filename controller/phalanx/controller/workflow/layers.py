@@ -22,6 +22,11 @@ LITERAL = ("log_error_patterns", "log_error_benign_patterns")
 MERGED = (*ENVIRONMENTS, "docker_mounts", "slurm", "distributed")
 #: Blocks that stand for keys of the top level and go below them.
 DEPLOYMENTS = ("deploy", "deployment_config")
+#: Key paths of the variables that name the interface of NCCL, and of gloo.
+_INTERFACES = tuple(
+    tuple(f"{block}.{name}_SOCKET_IFNAME" for block in ("multi_node_args", "env_vars", "docker_env_vars"))
+    for name in ("NCCL", "GLOO")
+)
 #: Key paths that say the same thing. Which goes first within one layer is for whoever reads them.
 SAME = (
     ("slurm.nodes", "distributed.nnodes", "launcher.nnodes", "multi_node_args.NNODES"),
@@ -37,13 +42,12 @@ SAME = (
         ),
         *("env_vars.MASTER_PORT", "docker_env_vars.MASTER_PORT"),
     ),
-    (
-        *("slurm.network_interface", "env_vars.NCCL_SOCKET_IFNAME", "docker_env_vars.NCCL_SOCKET_IFNAME"),
-        *("env_vars.GLOO_SOCKET_IFNAME", "docker_env_vars.GLOO_SOCKET_IFNAME"),
-    ),
+    *_INTERFACES,
     ("MAD_CONTAINER_IMAGE", "docker_env_vars.MAD_CONTAINER_IMAGE"),
     ("gen_sys_env_details", "generate_sys_env_details"),
 )
+#: A key path that says what others say one by one: it goes over all of them, each of them over its part.
+WHOLE = {"slurm.network_interface": tuple(path for group in _INTERFACES for path in group)}
 #: Deepest nesting of a context; the documented keys need five.
 DEEPEST = 32
 #: Whole numbers beyond those of other programs that read the same JSON.
@@ -192,6 +196,9 @@ def _settle(below: Merged, above: Merged) -> None:
         if any(above.holds(path) for path in group):
             for path in group:
                 below.drop(path)
+    for whole, parts in WHOLE.items():
+        for path in parts if above.holds(whole) else ():
+            below.drop(path)
     for name in above.values.get("env_vars") or ():
         below.drop(f"docker_env_vars.{name}")
 
