@@ -88,6 +88,28 @@ def test_several_files_give_their_rows_and_a_copy_gives_none_again(tmp_path: Pat
     ]
 
 
+def test_rows_that_differ_in_a_column_of_their_own_are_no_copies(tmp_path: Path) -> None:
+    head = "model,performance,metric,concurrency\n"
+    verdict = judged(
+        driven(),
+        tmp_path,
+        perf_c16=f"{head}m,,tok/s,16\nm,10,ttft_ms,16\n",
+        perf_c8=f"{head}m,,tok/s,8\nm,10,ttft_ms,8\n",
+        perf_copy=f"{head}m,10,ttft_ms,8\n",
+        perf_super="model,performance,metric,concurrency,configs\nm,10,ttft_ms,8,{}\n",
+    )
+    assert [(row["performance"], row["concurrency"]) for row in verdict.rows] == [
+        ("", "16"),
+        ("10", "16"),
+        ("", "8"),
+        ("10", "8"),
+    ]
+    assert [note for note in verdict.notes if "counted once" in note] == [
+        f"perf_{name}.csv: rows that an earlier file has as well, counted once: 1"
+        for name in ("copy", "super")
+    ]
+
+
 def test_a_file_that_is_no_table_makes_no_success(tmp_path: Path) -> None:
     verdict = judged(driven(), tmp_path, perf="model,performance\na,5\n")
     assert verdict.status is Status.FAILURE

@@ -235,7 +235,11 @@ def _by_script(case: CasePlan, run_dir: Path, outcome: CaseOutcome, base: dict[s
         places = ", ".join(place.replace(JOB_NUMBER, outcome.job_id or "JOB") for place in case.result.places)
         return _unmeasured(case, base, f"{verdict.reason}, and no new file of results: looked at {places}")
     found = script_rows([(PurePosixPath(file.path).name, run_dir / file.kept) for file in own], base)
-    notes = (*(f"results from {name}, which the script left" for name in found.read), *found.unusable)
+    notes = (
+        *(f"results from {name}, which the script left" for name in found.read),
+        *found.copies,
+        *found.unusable,
+    )
     if not found.rows:
         why = "; ".join(found.unusable[:3]) or f"{', '.join(found.read)} has no rows"
         return _unmeasured(case, base, f"cannot use the script's results: {why}", notes)

@@ -7,7 +7,7 @@ performance is a failure whatever it says of itself, and one that calls itself a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ _BAD = frozenset({"failure", "failed", "fail", "error", "cancelled", "timeout"})
 class ScriptRows:
     """``rows`` of perf.csv without their status, which is in ``good``; ``unusable``: files that are none.
 
-    ``columns``: those that any of the files has.
+    ``columns``: those that any of the files has. ``copies``: words for rows that were there before.
     """
 
     rows: list[dict[str, str]] = field(default_factory=list)
@@ -30,14 +30,17 @@ class ScriptRows:
     read: list[str] = field(default_factory=list)
     columns: tuple[str, ...] = ()
     unusable: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
 
 
 def script_rows(files: Sequence[tuple[str, Path]], base: dict[str, str]) -> ScriptRows:
     """The rows of all files (what is shown of each, and where it is). Reads files.
 
-    A row that an earlier file had counts once: next to perf.csv often lies a copy of it.
+    A row that an earlier file had counts once: next to perf.csv often lies a copy of it. It is a copy when it
+    says the same in all columns that both files have: a row for each load may differ in no other than that.
     """
     found = ScriptRows()
+    before: list[tuple[Set[str], Sequence[dict[str, str]]]] = []
     for shown, path in files:
         try:
             table = results_of(path)
@@ -47,12 +50,14 @@ def script_rows(files: Sequence[tuple[str, Path]], base: dict[str, str]) -> Scri
         found.read.append(shown)
         found.columns = tuple(dict.fromkeys((*found.columns, *table.columns)))
         extra = {guarded(name): name for name in table.columns if name not in COLUMNS}
-        earlier = {_known(row) for row in found.rows}
+        earlier = [_said(rows, (*COLUMNS, *sorted(others & extra.keys()))) for others, rows in before]
+        first, copies = len(found.rows), 0
         for cells in table.rows:
             said = {name: cells[name] for name in COLUMNS if tells(name, cells.get(name, ""))}
             row = {**base, **said, **{column: cells[name] for column, name in extra.items()}}
             row.pop("status", None)
-            if _known(row) in earlier:
+            if any(tuple(row.get(name, "") for name in names) in those for names, those in earlier):
+                copies += 1
                 continue
             if not has_value(cells["performance"]):
                 row["performance"] = ""
@@ -60,8 +65,12 @@ def script_rows(files: Sequence[tuple[str, Path]], base: dict[str, str]) -> Scri
             found.good.append(
                 bool(row["performance"]) and cells.get("status", "").strip().lower() not in _BAD
             )
+        before.append((extra.keys(), found.rows[first:]))
+        if copies:
+            found.copies.append(f"{shown}: rows that an earlier file has as well, counted once: {copies}")
     return found
 
 
-def _known(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row.get(name, "") for name in COLUMNS)
+def _said(rows: Iterable[dict[str, str]], names: Sequence[str]) -> tuple[Sequence[str], Set[tuple[str, ...]]]:
+    """The names, and what rows say under them."""
+    return names, {tuple(row.get(name, "") for name in names) for row in rows}
