@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -79,6 +80,20 @@ def test_a_secret_is_in_the_ranks_environment_and_in_no_file_of_the_run(real: Ph
         path for path in real.only_run().rglob("*") if path.is_file() and canary.encode() in path.read_bytes()
     ]
     assert holding == []
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002])
+def test_a_file_of_rows_is_as_the_users_umask_has_it_and_the_run_is_private(
+    real: Phalanx, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        done = real("run", "-o", "rows.csv", "--", "echo", "performance: 1 x")
+    finally:
+        os.umask(before)
+    assert done.code == 0, done.err
+    assert (real.place / "rows.csv").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert (real.only_run() / "perf.csv").stat().st_mode & 0o777 == 0o600
 
 
 def test_ctrl_c_on_a_terminal_lets_ranks_say_goodbye(real: Phalanx) -> None:

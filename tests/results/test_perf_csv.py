@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def row(model: str, **more: str) -> dict[str, str]:
     return {**dict.fromkeys(COLUMNS, ""), "model": model, "status": "SUCCESS", **more}
+
+
+@pytest.fixture
+def private() -> Iterator[None]:
+    """What the controller makes is for its user alone."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 def test_the_columns_are_madengines_in_its_order(tmp_path: Path) -> None:
@@ -65,6 +74,22 @@ def test_a_file_with_a_huge_cell_can_be_widened(tmp_path: Path) -> None:
     assert path.read_text().splitlines()[2].endswith(",0.5")
     assert rows_in(str(path)) == 2
     assert csv.field_size_limit() < 200_000
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002])
+def test_a_file_has_the_mode_that_its_user_wants_and_keeps_its_own(
+    tmp_path: Path, private: None, umask: int
+) -> None:
+    fresh, old, plain = (tmp_path / name for name in ("fresh.csv", "old.csv", "plain.csv"))
+    old.touch()
+    old.chmod(0o664)
+    for one in (row("a"), row("a", ttft="1")):
+        append_rows(fresh, [one], mode=0o666 & ~umask)
+        append_rows(old, [one], mode=0o666 & ~umask)
+        append_rows(plain, [one])
+        assert fresh.stat().st_mode & 0o777 == 0o666 & ~umask
+        assert old.stat().st_mode & 0o777 == 0o664
+        assert plain.stat().st_mode & 0o777 == 0o600
 
 
 def test_rows_follow_the_order_of_a_header_that_is_there(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Story:
         cancelled: bool = False,
         started: bool = True,
         case: str = "",
+        file_mode: int | None = None,
     ) -> CaseFinished:
         name = case or plan.cases[0].name
         evidence = Evidence()
@@ -58,7 +60,8 @@ class Story:
             (self.run_dir / kept).write_text(table)
             evidence.add(FileCollected(name, "n0", "rank0/r.csv", 1, "00", kept, ""))
         end = CaseEnd(("n0",), 1, not failure, failure, cancelled, 0.0)
-        return judge(plan, name, self.run_dir, end, evidence, Circumstances("", "", 1.5, {}))
+        known = Circumstances("", "", 1.5, {}, file_mode)
+        return judge(plan, name, self.run_dir, end, evidence, known)
 
     def json(self, name: str) -> Any:
         def no_constant(word: str) -> Any:
@@ -77,6 +80,28 @@ class Story:
 @pytest.fixture
 def story(tmp_path: Path) -> Story:
     return Story(tmp_path)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002])
+def test_files_of_the_project_are_as_the_users_umask_has_it_and_those_of_the_run_private(
+    story: Story, umask: int
+) -> None:
+    mode = 0o666 & ~umask
+    before = os.umask(0o077)
+    try:
+        for log in ("performance: 1 x\n", "performance: 2 x\n"):
+            story.judged(story.plan(), log, file_mode=mode)
+            modes = {path.name: path.stat().st_mode & 0o777 for path in story.project.glob("perf*")}
+            assert modes == dict.fromkeys({"perf.csv"} | ENTRY_FILES | SUPER_FILES, mode)
+        (story.project / "perf_entry.json").chmod(0o640)
+        (story.project / "perf_super.json").write_text('[{"a": 1}]')
+        story.judged(story.plan(), "performance: 3 x\n", file_mode=mode)
+        assert (story.project / "perf_entry.json").stat().st_mode & 0o777 == 0o640
+        assert (story.project / "perf_super.json").stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+    made = [path for path in story.run_dir.rglob("perf*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
 
 
 def test_a_single_result_is_an_object_with_its_performance_as_text(story: Story) -> None:

@@ -60,9 +60,12 @@ def read_secrets() -> dict[str, str]:
     return {str(name): str(value) for name, value in document.get("secrets", {}).items()}
 
 
-def harden() -> None:
-    """Nothing that others can read, no core dump, a name, as many file descriptors as we may have."""
-    os.umask(0o077)
+def harden() -> int:
+    """Nothing that others can read, no core dump, a name, as many file descriptors as we may have.
+
+    Returns the umask that was: that of the user, by which files in a project are made.
+    """
+    umask = os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -70,6 +73,7 @@ def harden() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return umask
 
 
 def write_control(run_dir: Path, socket_path: Path) -> None:
@@ -113,8 +117,8 @@ class Stopping:
             self._conducting.cancel()
 
 
-async def serve(run_dir: Path, plan: Plan, secrets: dict[str, str]) -> None:
-    """Conduct the run and answer on its socket until it is over."""
+async def serve(run_dir: Path, plan: Plan, secrets: dict[str, str], file_mode: int) -> None:
+    """Conduct the run and answer on its socket until it is over. ``file_mode``: of files for the user."""
     check_descriptors(plan.target.nodes)
     watchers = Watchers()
     conductor = Conductor(
@@ -124,6 +128,7 @@ async def serve(run_dir: Path, plan: Plan, secrets: dict[str, str]) -> None:
         make_target(plan),
         watchers.publish,
         watchers.progress,
+        file_mode,
     )
     server = ControlServer(conductor, watchers)
     socket_path = make_socket_path(plan.run_id)
@@ -191,12 +196,12 @@ def main(argv: list[str]) -> int:
 
 def run(run_dir: Path, told: Callable[[], tuple[Plan, dict[str, str]]]) -> int:
     """Be the controller of a run; 0 when it came to its own end. ``told`` gives its plan and secrets."""
-    harden()
+    file_mode = 0o666 & ~harden()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         plan, secrets = told()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(run_dir, plan, secrets))
+            runner.run(serve(run_dir, plan, secrets, file_mode))
     except (Exception, BaseExceptionGroup, asyncio.CancelledError) as error:  # noqa: BLE001 - who else could say why
         return _failed(error)
     return 0

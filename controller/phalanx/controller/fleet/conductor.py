@@ -76,8 +76,10 @@ class Conductor:
         target: Target,
         publish: Callable[[int, bytes], None],
         progress: Callable[[str, str, int, int], None],
+        file_mode: int | None = None,
     ) -> None:
         self.run_dir = run_dir
+        self._file_mode = file_mode
         self.plan = plan
         self.target = target
         self.engine = Engine(plan, secret_of)
@@ -426,7 +428,8 @@ class Conductor:
         began, engine = self._case_began.get(case, time.monotonic()), self.engine
         image_id = engine.cases.images.id_of(self.plan, case)
         facts = {name: one.facts for name, one in engine.roster.nodes.items() if one.facts is not None}
-        known = Circumstances(engine.job_id, image_id, time.monotonic() - began, facts, missing)
+        seconds = time.monotonic() - began
+        known = Circumstances(engine.job_id, image_id, seconds, facts, missing, self._file_mode)
         try:
             with self._writing_rows:  # the locks of the files are the process's, and keep no thread off
                 return judge(self.plan, case, self.run_dir, outcome, self._evidence[case], known)

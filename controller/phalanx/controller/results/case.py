@@ -154,12 +154,18 @@ def _with_errors(verdict: CaseVerdict, error: str) -> CaseVerdict:
     return replace(verdict, status=failed, reason=error, rows=rows, notes=notes)
 
 
-def record_rows(plan: Plan, run_dir: Path, rows: tuple[dict[str, str], ...]) -> str:
-    """Append rows to the run's perf.csv and the plan's; "" or why that failed. Blocks on locks."""
+def record_rows(
+    plan: Plan, run_dir: Path, rows: tuple[dict[str, str], ...], file_mode: int | None = None
+) -> str:
+    """Append rows to the run's perf.csv and the plan's; "" or why that failed. Blocks on locks.
+
+    ``file_mode``: of the plan's, when it is made; None as the umask leaves it.
+    """
     errors: list[str] = []
-    for path in dict.fromkeys(filter(None, (str(run_dir / PERF_CSV), plan.output_csv))):
+    own = str(run_dir / PERF_CSV)
+    for path in dict.fromkeys(filter(None, (own, plan.output_csv))):
         try:
-            append_rows(Path(path), rows)
+            append_rows(Path(path), rows, mode=None if path == own else file_mode)
         except PerfCsvError as error:
             errors.append(str(error))
     return "; ".join(errors)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .locking import LOCK_S, FileBusy, locked, replacing, write_at
+from .locking import LOCK_S, FileBusy, give_mode, locked, replacing, write_at
 
 #: An array of ours begins and ends with these; a line in between is one record.
 BEGIN, CLOSE = b"[\n{", b"\n]\n"
@@ -41,15 +41,17 @@ def append_records(
     records: Sequence[Record],
     first: Callable[[], None] = lambda: None,
     wait_s: float = LOCK_S,
+    mode: int | None = None,
 ) -> None:
     """Append records to the array in a file, which is made when it is not there. Blocks up to ``wait_s``.
 
-    ``first`` is called under the lock, before. Raises JsonArrayError; the array then is as it was.
+    ``first`` is called under the lock, before. ``mode``: of a file that is made; None as the umask leaves it.
+    Raises JsonArrayError; the array then is as it was.
     """
     target = Path(os.path.realpath(path))
     lines = b",\n".join(line_of(record) for record in records)
     try:
-        with locked(target, wait_s) as file:
+        with locked(target, wait_s, mode) as file:
             first()
             size = os.fstat(file).st_size
             if not size:
@@ -134,5 +136,6 @@ def _take_over(file: int, target: Path, size: int, lines: bytes) -> None:
         raise JsonArrayError(
             f"cannot append to {target}: it is no JSON array of objects; move it away"
         ) from None
-    with replacing(target, os.fstat(file).st_mode & 0o777) as fresh:
+    with replacing(target) as fresh:
+        give_mode(fresh, os.fstat(file).st_mode & 0o777)
         write_at(fresh, b"[\n" + b",\n".join([*kept, lines]) + CLOSE, 0)

@@ -2,6 +2,9 @@
 
 The lock is on the file itself: nothing else is left in a user's folder. A writer may put a new file under the
 name meanwhile, so a waiter looks whether the file it has locked is still the one of that name.
+
+The controller's umask lets nobody else read what it makes; files in a user's project are as that user's umask
+has it. So they are given their mode, and a new file under an old name has that of the old one.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: How long another run's append is waited for, in seconds.
@@ -24,14 +27,15 @@ class FileBusy(Exception):
 
 
 @contextmanager
-def locked(path: Path, wait_s: float = LOCK_S) -> Iterator[int]:
+def locked(path: Path, wait_s: float = LOCK_S, mode: int | None = None) -> Iterator[int]:
     """A descriptor of the file of this name, made when it is not there, locked while it has the name.
 
-    Blocks up to ``wait_s``. Raises FileBusy and OSError.
+    Blocks up to ``wait_s``. ``mode``: of a file that is made; None as the umask leaves it. Raises FileBusy
+    and OSError.
     """
     end = time.monotonic() + wait_s
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = _open(path, mode)
         try:
             _lock(descriptor, path, end)
             if _same(descriptor, path):
@@ -74,12 +78,38 @@ def replacing(path: Path, mode: int = 0o644, *, synced: bool = True) -> Iterator
         _sync_folder(path.parent)
 
 
+def give_mode(descriptor: int, mode: int | None) -> None:
+    """Give an open file of ours its mode, whatever our umask; None leaves it as it is."""
+    if mode is not None:
+        with suppress(OSError):  # a file system that has no modes to give must not cost the rows
+            os.fchmod(descriptor, mode)
+
+
+def mode_of(path: Path, new: int | None) -> int | None:
+    """The mode of the file of this name, ``new`` when there is none. Raises OSError."""
+    try:
+        return path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return new
+
+
 def write_at(descriptor: int, data: bytes, offset: int) -> None:
     """All of ``data`` at an offset, past nobody's buffer. Raises OSError; part of it may be written then."""
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
+
+
+def _open(path: Path, mode: int | None) -> int:
+    """Open a file to write, made when it is not there."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return os.open(path, flags, 0o644)
+    give_mode(descriptor, mode)
+    return descriptor
 
 
 def _lock(descriptor: int, path: Path, end: float) -> None:

@@ -48,13 +48,17 @@ Missing = tuple[StreamName, ...]
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the run knows beside the case. ``facts``: as the nodes reported them, by node."""
+    """What the run knows beside the case. ``facts``: as the nodes reported them, by node.
+
+    ``file_mode``: of files that are made in the project; None as the umask leaves it.
+    """
 
     job_id: str
     image_id: str
     seconds: float
     facts: Mapping[str, dict[str, Any]]
     missing: Missing = ()
+    file_mode: int | None = None
 
 
 def outcome_of(
@@ -113,18 +117,18 @@ def judge(
     planned = next(one for one in plan.cases if one.name == case)
     outcome = outcome_of(plan, case, end, evidence, circumstances)
     verdict = finish_case(plan, planned, run_dir, outcome)
-    error = record_rows(plan, run_dir, verdict.rows)
+    error = record_rows(plan, run_dir, verdict.rows, circumstances.file_mode)
     status = "FAILURE" if error and verdict.status.value == "SUCCESS" else verdict.status.value
     reason = f"{verdict.reason}; {error}" if error else verdict.reason
     notes = verdict.notes
     if plan.entries and outcome.logs and not (end.cancelled or outcome.skipped):
-        beside, more = _record_beside(plan, planned, run_dir, verdict)
+        beside, more = _record_beside(plan, planned, run_dir, verdict, circumstances.file_mode)
         error, notes = "; ".join(filter(None, (error, beside))), (*notes, *more)
     return CaseFinished(case, status, reason, verdict.rows, error, notes)
 
 
 def _record_beside(
-    plan: Plan, case: CasePlan, run_dir: Path, verdict: CaseVerdict
+    plan: Plan, case: CasePlan, run_dir: Path, verdict: CaseVerdict, file_mode: int | None
 ) -> tuple[str, tuple[str, ...]]:
     """Write what stands beside rows, in the project and in the run; what failed, and notes."""
     config, notes = Config(), []
@@ -143,5 +147,5 @@ def _record_beside(
         in_run = replace_files(kept, files)
     except OSError as error:
         in_run = f"cannot write {kept}: {error.strerror}"
-    errors = (in_run, record_files(Path(plan.entries), files))
+    errors = (in_run, record_files(Path(plan.entries), files, file_mode))
     return "; ".join(filter(None, errors)), tuple(notes)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .locking import LOCK_S, FileBusy, locked, replacing, write_at
+from .locking import LOCK_S, FileBusy, give_mode, locked, replacing, write_at
 from .table import COLUMN_LIMIT, cells_up_to
 
 #: The columns of madengine, in its order.
@@ -41,16 +41,17 @@ class PerfCsvError(Exception):
     """Rows could not be written. The message is for the user."""
 
 
-def append_rows(path: Path, rows: Sequence[Row], wait_s: float = LOCK_S) -> None:
+def append_rows(path: Path, rows: Sequence[Row], wait_s: float = LOCK_S, mode: int | None = None) -> None:
     """Append rows; make the file with its header when it is not there. Blocks up to ``wait_s`` for the lock.
 
-    Raises PerfCsvError; the file then is as it was.
+    ``mode``: of a file that is made; None as the umask leaves it. Raises PerfCsvError; the file then is as it
+    was.
     """
     if not rows:
         return
     target = Path(os.path.realpath(path))
     try:
-        with locked(target, wait_s) as file:
+        with locked(target, wait_s, mode) as file:
             columns, end = _header_of(file, target)
             wanted = _bounded(columns or COLUMNS, rows, path)
             if columns is None or wanted == columns:
@@ -166,6 +167,7 @@ def _rewrite(descriptor: int, path: Path, columns: Sequence[str], rows: Sequence
         replacing(path, mode) as fresh,
         open(os.dup(fresh), "w", encoding="utf-8", errors="replace", newline="") as out,  # noqa: PTH123
     ):
+        give_mode(fresh, mode)
         old.seek(0)
         writer = csv.writer(out, lineterminator=end)
         reader = csv.reader(old)

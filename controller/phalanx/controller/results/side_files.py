@@ -16,7 +16,7 @@ from typing import Any
 
 from .entries import Entries, Record, flat
 from .json_array import JsonArrayError, append_records
-from .locking import replace_file
+from .locking import give_mode, mode_of, replacing, write_at
 from .perf_csv import COLUMNS, PerfCsvError, Row, append_rows, csv_bytes, widened
 
 SUPER_JSON, SUPER_CSV, COMMON = "perf_super.json", "perf_super.csv", "common_info.json"
@@ -47,26 +47,29 @@ def side_files(entries: Entries) -> SideFiles:
     return SideFiles(replaced, supers, rows)
 
 
-def record_files(folder: Path, files: SideFiles) -> str:
-    """Write all files of a case into a folder; "" or why some could not be. Blocks on locks."""
+def record_files(folder: Path, files: SideFiles, mode: int | None = None) -> str:
+    """Write all files of a case into a folder; "" or why some could not be. Blocks on locks.
+
+    ``mode``: of files that are made; None as the umask leaves it.
+    """
     errors: list[str] = []
 
     def others() -> None:
         try:
-            append_rows(folder / SUPER_CSV, files.rows)
+            append_rows(folder / SUPER_CSV, files.rows, mode=mode)
         except PerfCsvError as error:
             errors.append(str(error))
-        errors.extend(filter(None, [replace_files(folder, files)]))
+        errors.extend(filter(None, [replace_files(folder, files, mode)]))
 
     try:
-        append_records(folder / SUPER_JSON, files.records, others)
+        append_records(folder / SUPER_JSON, files.records, others, mode=mode)
     except JsonArrayError as error:
         errors.append(str(error))
     return "; ".join(errors)
 
 
-def replace_files(folder: Path, files: SideFiles) -> str:
-    """Replace the files of the last case; "" or why one could not be."""
+def replace_files(folder: Path, files: SideFiles, mode: int | None = None) -> str:
+    """Replace the files of the last case; "" or why one could not be. ``mode`` as for ``record_files``."""
     path = folder
     try:
         for name, data in files.replaced:
@@ -74,7 +77,10 @@ def replace_files(folder: Path, files: SideFiles) -> str:
             if data is None:
                 path.unlink(missing_ok=True)
             else:
-                replace_file(Path(os.path.realpath(path)), data)
+                target = Path(os.path.realpath(path))
+                with replacing(target) as fresh:
+                    give_mode(fresh, mode_of(target, mode))
+                    write_at(fresh, data, 0)
     except OSError as error:
         return f"cannot write {path}: {os.strerror(error.errno or 0)}"
     return ""
