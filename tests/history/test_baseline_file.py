@@ -201,6 +201,12 @@ def test_a_perf_csv_knows_a_measurement_by_the_name_that_its_run_gave_it(tmp_pat
     assert rows_of_csv(tmp_path / "perf.csv") == [measured(of_run)]
 
 
+def test_one_huge_cell_of_a_perf_csv_keeps_nobody_from_its_values(tmp_path: Path) -> None:
+    path = tmp_path / "perf.csv"
+    append_rows(path, [row(1.0, metric="x" * 200_000).columns, row(2.0).columns])
+    assert [one.value for one in rows_of_csv(path)] == [1.0, 2.0]
+
+
 def test_a_failure_at_the_end_of_a_perf_csv_is_not_hidden_by_an_older_value(tmp_path: Path) -> None:
     path = tmp_path / "perf.csv"
     append_rows(path, [row(1.0).columns, row(5.0, model="n").columns, row(None).columns])

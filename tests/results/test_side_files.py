@@ -60,7 +60,7 @@ class Story:
             (self.run_dir / kept).write_text(table)
             evidence.add(FileCollected(name, "n0", "rank0/r.csv", 1, "00", kept, ""))
         end = CaseEnd(("n0",), 1, not failure, failure, cancelled, 0.0)
-        known = Circumstances("", "", 1.5, {}, file_mode)
+        known = Circumstances("", "", 1.5, {}, file_mode=file_mode)
         return judge(plan, name, self.run_dir, end, evidence, known)
 
     def json(self, name: str) -> Any:

@@ -446,10 +446,7 @@ class Conductor:
         return [self._verdict(case, outcome) for case in rest]
 
     async def _missing_logs(self, case: str) -> Missing:
-        """Wait for the logs of a case, not for ever; while the disk is full, until someone cancels.
-
-        Those that have not come, of nodes that are gone as well.
-        """
+        """Logs that did not come. Waits for them, not for ever; while the disk is full, until a cancel."""
         deadline = time.monotonic() + LOGS_WITHIN_S
         while time.monotonic() < deadline:
             here = self.engine.roster.of(Member.JOINED)

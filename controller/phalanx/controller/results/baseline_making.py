@@ -12,7 +12,7 @@ from .baseline import DEFAULT_TOLERANCE, Baseline, Identity, Measured, measured
 from .direction import Direction
 from .parts import Parts
 from .perf_csv import KNOWN_BY, unguarded
-from .table import TableError, read_table
+from .table import LINE_LIMIT, TableError, read_table
 from .tolerance import tolerances
 
 #: Measurements that an error names.
@@ -45,7 +45,7 @@ def rows_of_csv(path: Path) -> list[Measured]:
     Runs append to the file: the last row of a measurement is the one that counts.
     """
     try:
-        table = read_table(path)
+        table = read_table(path, LINE_LIMIT)
     except TableError as error:
         raise InputError(f"cannot read {path}: {error}") from error
     missing = [name for name in (*KNOWN_BY, "metric") if name not in table.columns]

@@ -99,10 +99,10 @@ def has_value(cell: str) -> bool:
     return cell.strip().lower() not in MISSING
 
 
-def read_table(path: Path) -> Table:
-    """A CSV file as a whole. Raises TableError."""
-    with _opened(path, FILE_LIMIT) as file:
-        return _table(_bounded(file, ROW_LIMIT))
+def read_table(path: Path, cell_limit: int = CELL_LIMIT) -> Table:
+    """A CSV file as a whole, whose cells have at most ``cell_limit`` characters. Raises TableError."""
+    with _opened(path, FILE_LIMIT) as file, cells_up_to(cell_limit):
+        return _table(_bounded(file, ROW_LIMIT, cell_limit))
 
 
 def parse_table(text: str, cell_limit: int = CELL_LIMIT) -> Table:
@@ -210,10 +210,10 @@ class _Lines:
             yield line.replace("\0", "") if "\0" in line else line
 
 
-def _bounded(file: TextIO, rows: int) -> Iterator[tuple[int, list[str]]]:
+def _bounded(file: TextIO, rows: int, cell: int = CELL_LIMIT) -> Iterator[tuple[int, list[str]]]:
     """The rows of a file, ``rows`` of them at most, in the memory of one. Raises TableError."""
     lines = _Lines(file)
-    return rows_of(lines, Limits(rows, COLUMN_LIMIT, CELL_LIMIT), lines.row_ended)
+    return rows_of(lines, Limits(rows, COLUMN_LIMIT, cell), lines.row_ended)
 
 
 def rows_of(
