@@ -258,7 +258,7 @@ def test_a_verdict_that_is_taken_back_gives_the_node_its_place_again() -> None:
     assert change.parents["n2"] != ()
 
 
-def seeded_by_n1(n2_has: int = 0) -> Imaging:
+def seeded_by_n1(n2_has: int = 0, n2_caches: tuple[int, ...] = ()) -> Imaging:
     """On to the moment in which n2 has it from n1; ``n2_has``: layers that its engine had already."""
     one = imaging(archive="")
     asked(one, n1=IMAGE)
@@ -266,7 +266,8 @@ def seeded_by_n1(n2_has: int = 0) -> Imaging:
     heard(
         one,
         *(ev.RelayOnNode(node, 4711) for node in NODES),
-        *(replace(HELD, node=node, in_engine=n2_has if node == "n2" else 0) for node in NODES[1:]),
+        replace(HELD, node="n2", in_engine=n2_has, in_cache=n2_caches),
+        *(replace(HELD, node=node) for node in NODES[2:]),
         has("n2", IMAGE),
     )
     return one
@@ -331,8 +332,10 @@ def test_a_source_that_cannot_be_had_says_why() -> None:
     assert (one.trouble.reason, one.trouble.exit_code) == ("no such file", Exit.IMAGE)
 
 
-def test_a_node_that_got_only_what_it_lacked_cannot_follow_a_lost_seed() -> None:
-    one = seeded_by_n1(n2_has=2)
+@pytest.mark.parametrize("caches", [(), (0, 1)])
+def test_a_node_that_got_only_what_it_lacked_cannot_follow_a_lost_seed(caches: tuple[int, ...]) -> None:
+    """What its cache has of the rest does not help: its agent has not opened that."""
+    one = seeded_by_n1(n2_has=2, n2_caches=caches)
     assert heard(one, ev.AgentLost("n1", "power")) == []
     assert one.trouble is not None
     assert one.trouble.exit_code == Exit.RUN

@@ -55,6 +55,11 @@ def alike(count: int) -> list[Candidate]:
     return [Candidate(f"n{index:05}", 0) for index in range(count)]
 
 
+def gives(node: Candidate) -> set[int]:
+    """The layers that its agent opens, and so serves: those that it is to load, cached or not."""
+    return set(range(node.first, len(SIZES)))
+
+
 def plan_of(nodes: Sequence[Candidate], links: Links = EVEN, previous: SyncPlan | None = None) -> SyncPlan:
     return make_plan(SIZES, nodes, CONTROLLER, links, previous)
 
@@ -112,14 +117,14 @@ def test_parents_can_give_all_that_their_readers_lack(
     nodes: list[Candidate], root: str, links: Links
 ) -> None:
     plan = make_plan(SIZES, nodes, root, links)
-    cached = {node.name: node.cached for node in nodes}
+    given = {node.name: gives(node) for node in nodes}
     for node in nodes:
         route = plan.routes[node.name]
         assert set(route.missing) == set(range(node.first, len(SIZES))) - node.cached
         assert route.bytes == sum(SIZES[layer] for layer in route.missing)
         for line in route.parents:
             for parent in line[:-1]:
-                assert set(route.missing) <= set(plan.routes[parent].missing) | cached[parent]
+                assert set(route.missing) <= given[parent]
 
 
 @given(nodes=candidates(), root=ROOTS, links=LINKS)
@@ -177,11 +182,11 @@ def test_a_plan_made_again_is_as_sound_as_the_first(nodes: list[Candidate], gone
     after = plan_of(left, links, before)
     assert set(after.routes) == {node.name for node in left}
     assert set(after.order) <= set(after.routes)
-    cached = {node.name: node.cached for node in left}
+    given = {node.name: gives(node) for node in left}
     for route in after.routes.values():
         for line in route.parents:
             for parent in line[:-1]:
-                assert set(route.missing) <= set(after.routes[parent].missing) | cached[parent]
+                assert set(route.missing) <= given[parent]
     assert plan_of(left, links, after) == after
 
 
@@ -304,7 +309,7 @@ def test_nodes_with_a_base_in_the_engine_hang_behind_those_that_lack_it() -> Non
 
 
 def test_a_node_that_has_all_blobs_feeds_the_others_instead_of_the_source() -> None:
-    cache = Candidate("zz", len(SIZES), frozenset(range(len(SIZES))))
+    cache = Candidate("zz", 0, frozenset(range(len(SIZES))))
     plan = plan_of([*alike(3), cache])
     assert plan.source_bytes == 0
     assert plan.routes["zz"].children == 1
@@ -312,8 +317,19 @@ def test_a_node_that_has_all_blobs_feeds_the_others_instead_of_the_source() -> N
     assert plan.routes["n00001"].parents == (("n00000", "zz", CONTROLLER),)
 
 
+def test_what_is_cached_of_layers_that_an_engine_has_is_counted_on_by_nobody() -> None:
+    """After `v1` came, `v2` has one more layer: all of v1 lies in the caches of those that got it, too."""
+    old = [Candidate(f"a{index}", 5, frozenset(range(5))) for index in range(4)]
+    plan = plan_of([*old, *alike(2)])
+    assert plan.order == ("n00000", "n00001", "a0", "a1", "a2", "a3")
+    assert plan.routes["n00001"].parents == (("n00000", CONTROLLER),)
+    assert plan.source_bytes == sum(SIZES)
+    done = Candidate("zz", len(SIZES), frozenset(range(len(SIZES))))
+    assert "zz" not in plan_of([*alike(3), done]).order, "its engine has it all: it opens nothing"
+
+
 def test_a_slow_node_that_has_all_blobs_feeds_nobody() -> None:
-    cache = Candidate("zz", len(SIZES), frozenset(range(len(SIZES))), slow=True)
+    cache = Candidate("zz", 0, frozenset(range(len(SIZES))), slow=True)
     plan = plan_of([*alike(3), cache])
     assert "zz" not in plan.order
     assert plan.source_bytes == sum(SIZES)

@@ -287,9 +287,9 @@ class Imaging:
         return [*self._planned(), *self._replan(), *self._finished()]
 
     def _can_give_all(self, node: str) -> bool:
-        """Whether every layer lies in the node's cache: those that it did not have to get only may."""
+        """Whether it has got every layer by this sync: it serves none that its engine had before."""
         held = self.held.get(node)
-        return held is not None and not held.present and set(range(self._first(node))) <= set(held.in_cache)
+        return held is not None and not held.present and self._first(node) == 0
 
     def _replan(self) -> list[Instruction]:
         """Tell those whose parents are others now; nothing that a node has got is asked for again."""

@@ -43,8 +43,8 @@ def _sorted_out(needs: Sequence[Need]) -> tuple[list[Need], list[Need]]:
     spared = {one.name for one in slow}
     normal = [one for one in needy if one.name not in spared]
     # Who needs nothing helps if it can give to someone all that this one lacks.
-    furthest = max((one.gives_from for one in normal), default=-1)
-    holders = [one for one in needs if not one.missing and not one.slow and one.gives_from <= furthest]
+    furthest = max((one.first for one in normal), default=-1)
+    holders = [one for one in needs if not one.missing and not one.slow and one.first <= furthest]
     return normal + holders, slow
 
 

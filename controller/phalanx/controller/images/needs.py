@@ -1,8 +1,8 @@
 """What each node lacks and can give, and the order in which nodes may feed one another.
 
-A node can give what lies in its blob cache, and what it receives; not what only its engine has. So it can
-feed whom nothing is missing that it neither receives nor keeps. Nodes are grouped by the layer from which
-on they can give everything: within a group anyone can feed anyone, and a group can feed all later ones.
+A node gives the layers that it is to load, cached ones at once and the others as they come; not what its
+engine has, though the cache may have it as well: a sync opens nothing below its first layer. Nodes are
+grouped by that layer: within a group anyone can feed anyone, and a group can feed all later ones.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from .sync_plan import Candidate
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """``missing``: layers that must travel to it. ``gives_from``: it can give every layer from here on."""
+    """``first``: it loads, and gives, every layer from here on. ``missing``: those that must travel to it."""
 
     name: str
     rack: str
     first: int
     missing: tuple[int, ...]
-    gives_from: int
     slow: bool
 
     @property
     def place(self) -> tuple[int, bool, str, str]:
         """Where it stands among the others: who can give most first, then who needs nothing itself."""
-        return (self.gives_from, bool(self.missing), self.rack, self.name)
+        return (self.first, bool(self.missing), self.rack, self.name)
 
     def can_feed(self, child: Need) -> bool:
         """Whether everything that ``child`` lacks can be had here. Right for a suffix, careful else."""
-        return not child.missing or self.gives_from <= child.missing[0]
+        return not child.missing or self.first <= child.missing[0]
 
 
 def need(candidate: Candidate, layers: int) -> Need:
@@ -40,17 +39,14 @@ def need(candidate: Candidate, layers: int) -> Need:
         raise ValueError(f"cannot plan for {candidate.name}: layer {candidate.first} of {layers}")
     wanted = range(candidate.first, layers)
     missing = tuple(layer for layer in wanted if layer not in candidate.cached)
-    gives_from = candidate.first
-    while gives_from > 0 and gives_from - 1 in candidate.cached:
-        gives_from -= 1
-    return Need(candidate.name, candidate.rack, candidate.first, missing, gives_from, candidate.slow)
+    return Need(candidate.name, candidate.rack, candidate.first, missing, candidate.slow)
 
 
 def groups(needs: Iterable[Need]) -> list[list[Need]]:
     """By what they can give, most first; within, who needs nothing first, then by rack and name."""
     made: dict[int, list[Need]] = {}
     for one in sorted(needs, key=lambda one: one.place):
-        made.setdefault(one.gives_from, []).append(one)
+        made.setdefault(one.first, []).append(one)
     return list(made.values())
 
 

@@ -19,8 +19,9 @@ class Candidate:
     """A node that needs the image.
 
     ``first``: the first layer that its engine lacks; an engine knows layers by their chain, so the rest
-    lacks too. ``cached``: layers that lie whole in its blob cache: they need not travel, and it can give
-    them to others. ``slow``: known to be slow: a leaf, fed beside the others. ``rack``: "" when not known.
+    lacks too. ``cached``: layers that lie whole in its blob cache: from ``first`` on they need not travel,
+    and it gives them to others. ``slow``: known to be slow: a leaf, fed beside the others. ``rack``: "" when
+    not known.
     """
 
     name: str
