@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 import pytest
 from phalanx.agent import imaging
 from phalanx.agent.imaging import Imaging
+from phalanx.agent.relay.cache import BlobCache
 from phalanx.agent.runtimes import parts, store
 from phalanx.protocol import messages as m
 
@@ -125,6 +127,31 @@ async def test_a_sync_that_comes_after_its_end_is_not_begun(one: Imaging, cleane
     last = start(one, 3)
     await begun(3)
     await over(last, stop(one, 3))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_room_is_told_without_what_is_to_be_loaded_and_with_the_disk_that_both_share(
+    one: Imaging, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: int
+) -> None:
+    stay: list[bytes] = []
+
+    async def held(*given: Any) -> store.Held:
+        return store.Held(False, first, True, 1 << 40, str(tmp_path))
+
+    def free_bytes(self: BlobCache, but: Iterable[bytes] = ()) -> int:
+        stay.extend(but)
+        return 4711
+
+    monkeypatch.setattr(imaging.store, "held", held)
+    monkeypatch.setattr(BlobCache, "free_bytes", free_bytes)
+    cache = await one._open_cache()
+    layer = MADE.content.layers[0]
+    (cache.folder / layer.diff_id.hex()).write_bytes(bytes(layer.size))
+    await one.query(m.LayersQuery(1, REFERENCE, MADE.content.digest, MADE.content.layers))
+    (answer,) = cast(Any, one.session).told
+    assert (answer.in_cache, answer.free_bytes, answer.one_disk) == ((0,), 4711, True)
+    assert stay == ([] if first else [layer.diff_id]), "what the engine has may go"
+    await one.close()
 
 
 async def test_what_is_here_is_told_once_what_an_earlier_one_left_is_removed(

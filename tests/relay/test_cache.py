@@ -171,6 +171,25 @@ def test_a_disk_that_is_short_is_relieved_of_what_nobody_uses(tmp_path: Path) ->
         assert cache.whole(unused.blob, unused.size) is None
 
 
+def test_blobs_that_are_to_stay_are_no_room_for_others(tmp_path: Path) -> None:
+    """Those of an image that is to come are not evicted for its own other layers."""
+    with small_filesystem(tmp_path / "small", 12 * CHUNK) as folder:
+        cache = BlobCache(folder / "cache", 1 << 30, reserve_bytes=CHUNK)
+        own, other = keep(cache, 3, 1.0), keep(cache, 2, 1.0)
+        every = cache.free_bytes()
+        assert every - cache.free_bytes([own.blob]) == 3 * CHUNK
+        assert every - cache.free_bytes([own.blob, other.blob, b"\0" * 32]) == 5 * CHUNK
+
+
+def test_two_folders_share_their_room_on_one_disk(tmp_path: Path) -> None:
+    with small_filesystem(tmp_path / "small", 12 * CHUNK) as folder:
+        cache = BlobCache(folder / "cache", 1 << 30)
+        (folder / "engine").mkdir()
+        assert cache.on_disk_of(str(folder / "engine"))
+        for apart in (str(tmp_path), str(folder / "nowhere"), ""):
+            assert not cache.on_disk_of(apart)
+
+
 def test_everything_of_the_cache_is_the_users_alone(tmp_path: Path) -> None:
     cache = BlobCache(tmp_path / "cache", 1 << 30)
     keep(cache, 1, 1.0)

@@ -113,7 +113,9 @@ class Imaging:
                 if cache.whole(layer.diff_id, layer.size) is not None
             )
         )
-        free = await asyncio.to_thread(cache.free_bytes)
+        wanted = [message.layers[index].diff_id for index in whole if index >= held.first]
+        free = await asyncio.to_thread(cache.free_bytes, wanted)
+        one_disk = await asyncio.to_thread(cache.on_disk_of, held.engine_root)
         self.session.send(
             LayersStatus(
                 message.request,
@@ -123,6 +125,7 @@ class Imaging:
                 held.deltas,
                 free,
                 held.engine_free_bytes,
+                one_disk=one_disk,
             )
         )
 

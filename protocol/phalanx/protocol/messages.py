@@ -623,7 +623,8 @@ class LayersStatus(Message):
     its store has as a chain. ``in_cache``: indexes of layers that lie whole in the node's cache.
 
     ``deltas``: whether the engine takes archives without the layers that it has. ``free_bytes``: where layers
-    are kept on their way, and ``engine_free_bytes``: where the engine keeps them (2**63-1: not known).
+    are kept on their way, beside those of this image, and ``engine_free_bytes``: where the engine keeps them
+    (2**63-1: not known). ``one_disk``: both are the same bytes.
     """
 
     request: U32
@@ -634,6 +635,7 @@ class LayersStatus(Message):
     free_bytes: U63
     engine_free_bytes: U63
     error: Words = ""
+    one_disk: bool = False
 
 
 @message(96, Kind.CONTROL, C)

@@ -160,10 +160,22 @@ class BlobCache:
                 "larger disk of the node"
             )
 
-    def free_bytes(self) -> int:
-        """What blobs could take now, evicting all that is not in use."""
-        evictable = sum(entry.taken for entry in self._entries() if _unused(entry.path) is not None)
+    def free_bytes(self, but: Iterable[bytes] = ()) -> int:
+        """What blobs could take now, evicting all that is not in use; ``but``: blobs that are to stay."""
+        stay = {self._path(blob) for blob in but}
+        evictable = sum(
+            entry.taken
+            for entry in self._entries()
+            if entry.path not in stay and _unused(entry.path) is not None
+        )
         return max(0, self._free() + evictable - self._reserve)
+
+    def on_disk_of(self, folder: str) -> bool:
+        """Whether a folder and the blobs share their room; False for "", and one that cannot be seen."""
+        try:
+            return bool(folder) and Path(folder).stat().st_dev == self.folder.stat().st_dev
+        except OSError:
+            return False
 
     def kept(self) -> tuple[int, int]:
         """How many blobs lie here, whole or begun, and the bytes that they take on the disk."""

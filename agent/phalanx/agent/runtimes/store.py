@@ -57,13 +57,20 @@ class Store:
 class Held:
     """``present``: the reference means just this image. ``in_engine``: leading layers that need not come.
 
-    ``engine_free_bytes``: where the engine keeps images; UNKNOWN_BYTES when that is not on this node.
+    ``engine_free_bytes``: where the engine keeps images, below ``engine_root``; UNKNOWN_BYTES and "" when
+    that is not on this node.
     """
 
     present: bool
     in_engine: int
     deltas: bool
     engine_free_bytes: int
+    engine_root: str = ""
+
+    @property
+    def first(self) -> int:
+        """The first layer that it must be given."""
+        return self.in_engine if self.deltas else 0
 
 
 async def store_of(engine: EngineClient) -> Store:
@@ -95,12 +102,12 @@ async def held(engine: EngineClient, reference: str, config_digest: bytes, diff_
     """
     store = await store_of(engine)
     present = same_id(await images.image_id(engine, reference), digest_text(config_digest))
-    _, free = await images.storage(engine)
-    known = UNKNOWN_BYTES if math.isinf(free) else int(free)
+    root, free = await images.storage(engine)
+    known, root = (UNKNOWN_BYTES, "") if math.isinf(free) else (int(free), root)
     if present:
-        return Held(True, len(diff_ids), store.deltas, known)
+        return Held(True, len(diff_ids), store.deltas, known, root)
     count = leading_held(diff_ids, await have_chains(engine, store)) if store.deltas else 0
-    return Held(False, count, store.deltas, known)
+    return Held(False, count, store.deltas, known, root)
 
 
 async def have_chains(engine: EngineClient, store: Store) -> set[bytes]:

@@ -333,6 +333,7 @@ class LayersOnNode(Event):
     engine_free_bytes: int
     error: str = ""
     request: int = OWN
+    one_disk: bool = False
 
 
 @event("image.inventory")

@@ -214,6 +214,7 @@ class Delivery:
                     message.engine_free_bytes,
                     message.error,
                     self.request,
+                    message.one_disk,
                 )
             )
 

@@ -15,7 +15,8 @@ RESERVE_BYTES = 64 * 1024 * 1024
 def too_little(sizes: Sequence[int], held: LayersOnNode) -> str:
     """Why the layers that a node lacks do not fit there, "" when they do or that is not known.
 
-    On its way a layer lies in the node's cache; while it is loaded the engine has it twice, once as it came.
+    On its way a layer lies in the node's cache, and stays there while the engine loads; while it is loaded
+    the engine has it twice, once as it came. Where both lie on one disk that must hold all of it.
     """
     wanted = range(held.in_engine if held.deltas else 0, len(sizes))
     travels = sum(sizes[index] for index in wanted if index not in held.in_cache)
@@ -31,5 +32,12 @@ def too_little(sizes: Sequence[int], held: LayersOnNode) -> str:
         return (
             f"not enough room for the image: its engine needs {loads} bytes, {held.engine_free_bytes} are "
             "free; remove unused images (docker image prune) or use another node"
+        )
+    if held.one_disk and travels + loads + RESERVE_BYTES > held.free_bytes:
+        return (
+            f"not enough room for the image: {travels} bytes in its cache, {loads} for its engine and "
+            f"{RESERVE_BYTES} in reserve are needed on one disk, {held.free_bytes} are free; remove unused "
+            "images (docker image prune), set PHALANX_CACHE_DIR to another disk of the node, or use another "
+            "node"
         )
     return ""
