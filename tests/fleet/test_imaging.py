@@ -196,6 +196,22 @@ def test_what_an_engine_has_does_not_travel() -> None:
     assert one.plan.saved_bytes == LAYERS[0] + LAYERS[1]
 
 
+def test_a_layer_that_comes_again_travels_once() -> None:
+    one = imaging(nodes=("n1", "n2"))
+    asked(one)
+    heard(one, replace(SOURCE, layers=(1000, 20_000_000, 1000), repeated=(0,)))
+    tight = replace(HELD, free_bytes=64 * 2**20 + 20_001_000)
+    heard(
+        one,
+        *(ev.RelayOnNode(node, 4711) for node in one.nodes),
+        *(replace(tight, node=node) for node in one.nodes),
+    )
+    assert not one.failed
+    assert one.plan is not None
+    assert {route.bytes for route in one.plan.routes.values()} == {20_001_000}
+    assert (one.plan.source_bytes, one.plan.saved_bytes) == (20_001_000, 0)
+
+
 def test_the_barrier_opens_when_the_last_node_has_verified_it() -> None:
     one = imaging()
     syncing(one)

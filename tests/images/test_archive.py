@@ -190,6 +190,9 @@ def test_the_sizes_of_layers_are_known_without_unpacking_anything(tmp_path: Path
     packed = write_folder(tmp_path / "x", oci_members(one, packed_by_gzip))
     assert layer_sizes(packed, NAME) == ()
     assert layer_sizes(tmp_path / "none.tar", NAME) == ()
+    low, high = one.layers[:2]
+    twice = hybrid(tmp_path / "twice.tar", image(low, high, low))
+    assert layer_sizes(twice, NAME) == (0, len(high), len(low)), "what comes again travels once"
 
 
 def test_a_flipped_bit_in_a_compressed_layer_is_told_and_leaves_nothing(tmp_path: Path) -> None:

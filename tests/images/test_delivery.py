@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet import instructions as ins
 from phalanx.controller.fleet.hub import Hub
 from phalanx.controller.fleet.pulling import Pulling
@@ -110,6 +111,31 @@ async def test_digests_are_told_in_the_order_of_layers_each_once_to_all_who_lack
     await delivering(heard, found, [])._tell_digests(found, {"n1": 0, "n2": 2})
     told = [(node, page.blob) for node, page in heard.told if isinstance(page, m.BlobChunks)]
     assert told == [("n1", twice), ("n2", twice), ("n1", once)]
+
+
+@pytest.mark.parametrize("places", [(0, 1), (0, 1, 0)], ids=["once", "twice"])
+async def test_a_node_is_through_when_it_has_each_layer_once_though_one_comes_again(
+    monkeypatch: pytest.MonkeyPatch, places: tuple[int, ...]
+) -> None:
+    heard, shown = Heard(), list[Any]()
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(delivery, "time", clock)
+    kinds = (m.Layer(bytes([1]) * 32, 1024), m.Layer(bytes([2]) * 32, 8 << 20))
+    content = with_layers(*(kinds[place] for place in places))
+    object.__setattr__(content, "config", CONFIG)
+    one = delivering(heard, Found(NAME, "x", content, spans=()), [])
+    one.sources = cast(Any, SimpleNamespace(on_seeded=None, on_chunks=None))
+    one.relays = cast(Any, SimpleNamespace(stripes=lambda node, lists: ()))
+    one.progress = lambda *given: shown.append(given)
+    monkeypatch.setattr(Delivery, "_tell_digests", lambda *given: asyncio.sleep(0))
+    await one.sync(ins.SyncImage(dict.fromkeys(("n1", "n2"), 0), {}, 1))
+    each_once = sum(layer.size for layer in kinds)
+    for node, seconds in (("n2", 2.0), ("n1", 5.0)):
+        clock.now += seconds
+        one.takers()[m.SyncProgress](node, m.SyncProgress(1, each_once, each_once, 0))
+    assert shown[-1] == ("image", "n1", each_once, each_once)
+    figures = one.summed_up(ev.ImageReady(NAME, "sha256:x", 2, 0.0))
+    assert (figures.slowest, figures.transfer_s) == ("n1", 7.0)
 
 
 async def test_a_damaged_layer_fails_the_image_and_no_node_can_have_all_of_it(

@@ -41,3 +41,13 @@ def test_an_image_needs_room_in_the_cache_and_in_the_engine_and_for_both_on_one_
     found = too_little(SIZES, there)
     assert words in found
     assert bool(words) == bool(found)
+
+
+def test_a_layer_that_comes_again_travels_once_and_is_twice_in_the_engine() -> None:
+    twice, loads = (5 * GB, 20 * GB, 5 * GB), 53 * GB
+    fits = held(25 * GB + RESERVE_BYTES, loads)
+    assert too_little(twice, fits, repeated=(0,)) == ""
+    assert "30000000000 bytes" in too_little(twice, fits)
+    assert "its engine needs" in too_little(twice, held(25 * GB + RESERVE_BYTES, loads - 1), (0,))
+    above = held(25 * GB + RESERVE_BYTES, loads, loaded=1)
+    assert too_little(twice, above, repeated=(0,)) == "", "of a layer in the engine, the second one comes"

@@ -158,6 +158,11 @@ def test_an_image_with_more_than_messages_carry_is_refused_as_too_large() -> Non
     assert LayersQuery(1, NAME, largest.digest, largest.layers)
 
 
+def test_a_layer_that_comes_again_counts_at_the_last_of_its_places() -> None:
+    assert image_of(b"a", b"b", b"a", b"a").repeated == (0, 2)
+    assert image_of(b"a", b"b").repeated == ()
+
+
 def test_layers_that_the_configuration_does_not_name_are_refused() -> None:
     content = image_of(b"a", b"b")
     with pytest.raises(ImageFormatError, match="not those"):

@@ -141,6 +141,12 @@ class ImageContent:
         """Bytes of all layers."""
         return sum(layer.size for layer in self.layers)
 
+    @property
+    def repeated(self) -> tuple[int, ...]:
+        """Indexes of layers that come again above: such a layer is got once, for the last of its places."""
+        last = {layer.diff_id: place for place, layer in enumerate(self.layers)}
+        return tuple(place for place, layer in enumerate(self.layers) if last[layer.diff_id] != place)
+
     def prefix(self, count: int) -> ImageContent:
         """The image on the way that has the first ``count`` layers."""
         return ImageContent(prefix_config(self.config, count), self.layers[:count])

@@ -304,7 +304,7 @@ class ImageSource(Event):
 
     ``image_id``: "sha256:" and the digest of its configuration. ``size``: bytes of its layers, each of which
     ``layers`` has in order. ``likeness``: as nodes tell it. ``engine_id``: what the engine calls it that
-    gives it, where that is something else.
+    gives it, where that is something else. ``repeated``: indexes of layers that come again above.
     """
 
     where: str
@@ -317,6 +317,7 @@ class ImageSource(Event):
     request: int = OWN
     likeness: str = ""
     engine_id: str = ""
+    repeated: tuple[int, ...] = ()
 
 
 @event("image.layers")

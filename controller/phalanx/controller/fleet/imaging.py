@@ -18,6 +18,7 @@ from typing import Any
 from phalanx.protocol.messages import ImageQuery, SyncStop
 
 from ..exits import Exit
+from ..images.needs import each_once
 from ..images.planner import CONTROLLER, Candidate, SyncPlan, make_plan
 from ..images.room import too_little
 from ..plan.model import ImagePlan
@@ -170,7 +171,7 @@ class Imaging:
         if event.present:  # by the digest of the configuration, and since it was asked for the name
             self.has[event.node] = held_by_source(replace(self.source, node=event.node, engine_id=""))
             self.ready.add(event.node)
-        elif words := event.error or self._untrue(event) or too_little(self.source.layers, event):
+        elif words := event.error or self._untrue(event) or self._too_little(event):
             refused = self._refuse(event.node, words)
         return [*refused, *self._planned()]
 
@@ -178,6 +179,10 @@ class Imaging:
         """What cannot be of an answer, "" for one that can."""
         layers = len(self.source.layers) if self.source else 0
         return f"it says that it has {event.in_engine} of {layers} layers" if event.in_engine > layers else ""
+
+    def _too_little(self, event: LayersOnNode) -> str:
+        source = self.source
+        return too_little(source.layers, event, source.repeated) if source else ""
 
     def _on_relay(self, event: RelayOnNode) -> list[Instruction]:
         if event.node not in self._relays_asked:
@@ -223,7 +228,7 @@ class Imaging:
 
     def _make_plan(self) -> SyncPlan:
         """Those that have it already by this sync stay in: others read from them."""
-        sizes = self.source.layers if self.source else ()
+        sizes = each_once(self.source.layers, self.source.repeated) if self.source else ()
         wanting = [
             Candidate(node, self._first(node), frozenset(held.in_cache), slow=node in self.slow)
             for node, held in sorted(self.held.items())

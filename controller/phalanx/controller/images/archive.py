@@ -26,6 +26,7 @@ from phalanx.protocol.image_tar import Member, members
 from phalanx.protocol.messages import BlobChunks, Layer
 
 from .login import ImageSourceError
+from .needs import each_once
 from .staging import PIECE_BYTES, Stage, write
 
 _OPENERS = {"gzip": gzip.GzipFile, "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile}
@@ -156,15 +157,16 @@ def span_pages(span: Span, layer: Layer, chunk_bytes: int) -> Iterator[BlobChunk
 
 
 def layer_sizes(path: Path, reference: str) -> tuple[int, ...]:
-    """Bytes of each layer of an image in an uncompressed archive; () where that takes unpacking.
+    """Bytes that travel of each layer of an image in an uncompressed archive; () where that takes unpacking.
 
     Raises ImageSourceError.
     """
     nowhere = Stage(Path(os.devnull))
     try:
-        return tuple(layer.size for layer in open_content(path, reference, nowhere).image.layers)
+        image = open_content(path, reference, nowhere).image
     except ImageSourceError:
         return ()
+    return each_once([layer.size for layer in image.layers], image.repeated)
 
 
 def _plain(span: Span, member: Member, diff_id: bytes, stage: Stage) -> Span:

@@ -110,6 +110,7 @@ class Delivery:
                 request=self.request,
                 likeness=content.likeness.hex(),
                 engine_id=found.engine_id,
+                repeated=content.repeated,
             )
         )
 
@@ -155,7 +156,8 @@ class Delivery:
         content, now = found.content, time.monotonic()
         self._parents, self._sent_before = dict(wanted.parents), self.shipping.sent
         for node, first in wanted.first.items():
-            self._readers[node] = _Reader(sum(layer.size for layer in content.layers[first:]), now)
+            each_once = {layer.diff_id: layer.size for layer in content.layers[first:]}
+            self._readers[node] = _Reader(sum(each_once.values()), now)
             stripes = self.relays.stripes(node, wanted.parents.get(node, ()))
             sync = m.ImageSync(
                 self.request,

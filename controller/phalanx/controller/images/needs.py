@@ -7,7 +7,7 @@ grouped by that layer: within a group anyone can feed anyone, and a group can fe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from .sync_plan import Candidate
@@ -40,6 +40,11 @@ def need(candidate: Candidate, layers: int) -> Need:
     wanted = range(candidate.first, layers)
     missing = tuple(layer for layer in wanted if layer not in candidate.cached)
     return Need(candidate.name, candidate.rack, candidate.first, missing, candidate.slow)
+
+
+def each_once(sizes: Sequence[int], repeated: Collection[int]) -> tuple[int, ...]:
+    """Bytes that travel of each layer: none of one that comes again above, since it is got for that place."""
+    return tuple(0 if layer in repeated else size for layer, size in enumerate(sizes))
 
 
 def groups(needs: Iterable[Need]) -> list[list[Need]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ..fleet.events import LayersOnNode
+from .needs import each_once
 
 #: What an engine needs beyond a layer's own bytes, for its books and for blocks that are not full.
 DISK_FACTOR = 1.1
@@ -12,14 +13,16 @@ DISK_FACTOR = 1.1
 RESERVE_BYTES = 64 * 1024 * 1024
 
 
-def too_little(sizes: Sequence[int], held: LayersOnNode) -> str:
+def too_little(sizes: Sequence[int], held: LayersOnNode, repeated: Collection[int] = ()) -> str:
     """Why the layers that a node lacks do not fit there, "" when they do or that is not known.
 
     On its way a layer lies in the node's cache, and stays there while the engine loads; while it is loaded
     the engine has it twice, once as it came. Where both lie on one disk that must hold all of it.
+    ``repeated``: layers that come again above; these travel once, and the engine keeps each by itself.
     """
     wanted = range(held.in_engine if held.deltas else 0, len(sizes))
-    travels = sum(sizes[index] for index in wanted if index not in held.in_cache)
+    once = each_once(sizes, repeated)
+    travels = sum(once[index] for index in wanted if index not in held.in_cache)
     if travels + RESERVE_BYTES > held.free_bytes:
         return (
             f"not enough room for the image: {travels} bytes and {RESERVE_BYTES} in reserve are needed in "
