@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from phalanx.agent.relay.events import Patience
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet.session import Session
-from phalanx.controller.fleet.shipping import MOST_ASKED, Held, Shipping, manifest_of
+from phalanx.controller.fleet.shipping import LONGEST_WAIT_S, MOST_ASKED, Held, Shipping, manifest_of
 from phalanx.protocol import messages as m
 from phalanx.protocol import zstd
 from phalanx.protocol.blob import Download, Manifest, make_manifest, with_page
 from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.messages import CHUNK_BYTES, CHUNK_BYTES_MIN, Channel
-from phalanx.protocol.packing import Sent
+from phalanx.protocol.packing import Packing, Sent
+from phalanx.protocol.rate import BURST_S
 
 from .peers import Fleet, Peer, fleet, say_hello
 
@@ -126,6 +128,39 @@ async def test_a_node_cannot_pile_up_requests() -> None:
             for index in range(MOST_ASKED + 2):
                 dock.shipping.on_chunk_get("n0", m.ChunkGet(bytes(32), index), dock.spawn)
         await asyncio.wait(dock.tasks)
+
+
+async def test_nodes_together_get_layers_at_the_rate_and_all_else_at_once(tmp_path: Path) -> None:
+    async with fleet() as one:
+        dock = Dock(one)
+        chunks, step = 16, CHUNK_BYTES_MIN
+        rate = 64 * step
+        dock.shipping = Shipping(one.hub, one._record, lambda *told: None, rate)
+        bulks = [(await join(one, rank))[1] for rank in (0, 1)]
+        layer = held(dock, tmp_path / "layer", os.urandom(chunks * step))
+        dock.shipping.hold(Held(layer, tmp_path / "layer", paced=True))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.gather(*(answers(bulk, layer) for bulk in bulks))
+        # All but the burst, and the last chunk of each, after which nobody waits.
+        assert (2 * chunks - 2) * step / rate - BURST_S <= loop.time() - began
+        workspace = held(dock, tmp_path / "workspace", os.urandom(step))
+        (answer,) = await answers(bulks[0], workspace)
+        assert dock.shipping._wait_after(answer) == 0.0
+        await asyncio.wait(dock.tasks)
+
+
+async def test_no_reader_waits_so_long_for_the_rate_that_it_takes_the_login_node_for_dead(
+    tmp_path: Path,
+) -> None:
+    async with fleet() as one:
+        dock = Dock(one)
+        dock.shipping = Shipping(one.hub, one._record, lambda *told: None, 1000)
+        path = tmp_path / "layer"
+        layer = held(dock, path, os.urandom(CHUNK_BYTES_MIN))
+        dock.shipping.hold(Held(layer, path, paced=True))
+        answer = dock.shipping._answer(m.ChunkGet(layer.blob, 0), Packing())
+        assert dock.shipping._wait_after(answer) == LONGEST_WAIT_S < Patience().controller_silent_s
 
 
 async def test_a_chunk_whose_digest_is_still_being_made_is_not_given_out(tmp_path: Path) -> None:

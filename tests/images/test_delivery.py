@@ -125,7 +125,7 @@ async def test_a_node_is_through_when_it_has_each_layer_once_though_one_comes_ag
     object.__setattr__(content, "config", CONFIG)
     one = delivering(heard, Found(NAME, "x", content, spans=()), [])
     one.sources = cast(Any, SimpleNamespace(on_seeded=None, on_chunks=None))
-    one.relays = cast(Any, SimpleNamespace(stripes=lambda node, lists: ()))
+    one.relays = cast(Any, SimpleNamespace(stripes=lambda node, lists: (), rate_bytes_s=0))
     one.progress = lambda *given: shown.append(given)
     monkeypatch.setattr(Delivery, "_tell_digests", lambda *given: asyncio.sleep(0))
     await one.sync(ins.SyncImage(dict.fromkeys(("n1", "n2"), 0), {}, 1))
@@ -136,6 +136,30 @@ async def test_a_node_is_through_when_it_has_each_layer_once_though_one_comes_ag
     assert shown[-1] == ("image", "n1", each_once, each_once)
     figures = one.summed_up(ev.ImageReady(NAME, "sha256:x", 2, 0.0))
     assert (figures.slowest, figures.transfer_s) == ("n1", 7.0)
+
+
+@pytest.mark.parametrize("rate", [0, 2_000_000])
+async def test_one_rate_holds_for_relays_for_readers_and_for_the_login_node(
+    tmp_path: Path, rate: int
+) -> None:
+    heard, events = Heard(), list[Any]()
+    layer = os.urandom(1000)
+    path = tmp_path / "layer"
+    path.write_bytes(layer)
+    described = m.Layer(hashlib.sha256(layer).digest(), len(layer))
+    content = with_layers(described)
+    object.__setattr__(content, "config", CONFIG)
+    found = Found(NAME, "the archive x.tar", content, spans=(Span(path, 0, len(layer)),))
+    one = delivering(heard, found, events)
+    one.relays = Relays("r", m.BulkSecurity.INTEGRITY, rate, lambda node: "127.0.0.1")
+    shipping = one.shipping = Shipping(cast(Hub, heard), events.append, print, rate)
+    await one.open_relays(ins.OpenRelays(("n1",)))
+    await one.sync(ins.SyncImage({"n1": 0, "n2": 0}, {"n1": (("",),), "n2": (("n1", ""),)}, 1))
+    told = [message for _, message in heard.told if isinstance(message, m.RelayOpen | m.ImageSync)]
+    assert [message.rate_bytes_s for message in told] == [rate] * 3
+    answer = shipping._answer(m.ChunkGet(described.diff_id, 0), Packing())
+    waits = [shipping._wait_after(answer) for _ in range(1000)]
+    assert waits[-1] == pytest.approx(1000 * len(layer) / rate if rate else 0.0, rel=0.1)
 
 
 async def test_a_damaged_layer_fails_the_image_and_no_node_can_have_all_of_it(
@@ -172,7 +196,7 @@ async def test_a_seed_is_told_what_the_others_lack_and_its_digests_are_passed_on
     chunk = layer_chunk_bytes(content.size)
     seeded = SeededLayers("n1", content)
     one = delivering(heard, Found(NAME, "engine of node n1", content, seeded=seeded), events)
-    one.relays = cast(Any, SimpleNamespace(stripes=lambda node, lists: ()))
+    one.relays = cast(Any, SimpleNamespace(stripes=lambda node, lists: (), rate_bytes_s=0))
     going = asyncio.create_task(one.sync(ins.SyncImage({"n2": 1, "n3": 1}, {}, 1)))
     await asyncio.sleep(0)
     assert ("n1", m.SeedLayers(1, 1)) in heard.told

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from phalanx.agent.relay.parents import Known, Line
-from phalanx.agent.relay.rate import BURST_S, Bucket
 from phalanx.protocol.messages import Parent, Ticket
+from phalanx.protocol.rate import BURST_S, Bucket
 
 A, B, C = (Parent(name, "host", port, bytes(32)) for port, name in enumerate("abc", 1))
 

@@ -645,7 +645,8 @@ class ImageSync(Message):
     next is on its way, and make sure that ``reference`` then means this image. Answered with ImageStatus.
 
     ``stripes`` may change later (SyncParents); without any parent it waits for them. ``seeded``: another node
-    made the manifests; then the digest of each whole layer is to be checked as well.
+    made the manifests; then the digest of each whole layer is to be checked as well. ``rate_bytes_s``: most
+    bytes a second to read from other agents, 0 for no limit.
     """
 
     request: U32

@@ -152,7 +152,10 @@ BULK: tuple[Callable[[Any], Any], ...] = (
         help="How layers travel between nodes: encrypted, or verified only (for trusted fabrics).",
     ),
     click.option(
-        "--bulk-rate", default="", metavar="SIZE", help="Most bytes a second that a node gives to others."
+        "--bulk-rate",
+        default="",
+        metavar="SIZE",
+        help="Most bytes a second of layers that a node, or this machine, gives to all others together.",
     ),
 )
 

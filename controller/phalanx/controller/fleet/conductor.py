@@ -116,7 +116,7 @@ class Conductor:
             self.record,
             self.engine.roster.seat,
         )
-        shipping = Shipping(self.hub, self.record, progress)
+        shipping = Shipping(self.hub, self.record, progress, plan.travel.rate_bytes_s)
         pulling = Pulling(self.hub, run_dir, single, self.record)
         self.intake = Intake(self.hub, self.record, self.store, shipping, pulling, self.start)
         self.intake.connect()  # a delivery takes some of its messages over

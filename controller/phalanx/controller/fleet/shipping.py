@@ -2,13 +2,14 @@
 
 A blob is read once for its digests; nodes then ask for chunks. Chunks of one node go out one after another
 and only as its socket takes them, for a bounded number of nodes at a time: memory does not grow with the
-fleet, and the link is full long before.
+fleet, and the link is full long before. Layers of images keep to a rate if there is one, as relays do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from phalanx.protocol.messages import (
     Message,
 )
 from phalanx.protocol.packing import Packing
+from phalanx.protocol.rate import Bucket
 from phalanx.protocol.schema import as_words
 
 from .events import OWN, BlobFetched, Event
@@ -42,6 +44,9 @@ Spawn = Callable[..., object]
 AT_ONCE = 32
 #: Chunks that a node may have asked for, over all of its fetches.
 MOST_ASKED = 16 * WINDOW
+#: Longest wait for the rate between two chunks to a node, in seconds: half of what readers of layers bear
+#: without one (the agents' Patience). With very many readers at a very low rate it is passed rather.
+LONGEST_WAIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +59,25 @@ class _Shipment:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A blob that nodes can read: bytes of a file from ``offset`` on."""
+    """A blob that nodes can read: bytes of a file from ``offset`` on. ``paced``: it keeps to the rate."""
 
     manifest: Manifest
     path: Path
     offset: int = 0
+    paced: bool = False
 
 
 @dataclass(slots=True)
 class Shipping:
-    """Outgoing blobs. ``progress(phase, node, done, total)`` is for screens only."""
+    """Outgoing blobs. ``progress(phase, node, done, total)`` is for screens only.
+
+    ``rate_bytes_s``: most bytes a second of paced blobs, to all nodes together; 0 for no limit.
+    """
 
     hub: Hub
     record: Callable[[Event], None]
     progress: Progress
+    rate_bytes_s: int = 0
     #: bytes of chunks that went to nodes
     sent: int = 0
     _manifests: dict[Path, Manifest] = field(default_factory=dict)
@@ -77,6 +87,10 @@ class Shipping:
     _rules: WeakKeyDictionary[Session, Packing] = field(default_factory=WeakKeyDictionary)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _next: int = 1
+    _bucket: Bucket | None = None
+
+    def __post_init__(self) -> None:
+        self._bucket = Bucket(self.rate_bytes_s, time.monotonic()) if self.rate_bytes_s else None
 
     async def ship(
         self, purpose: str, path: Path, nodes: tuple[str, ...], image: int = OWN, case: str = ""
@@ -160,8 +174,16 @@ class Shipping:
                     if asked:  # the next is read, and packed, while this one is on its way
                         ahead = await self._prepared(asked[0], session)
                     await session.bulk_room()
+                if wait := self._wait_after(answer):
+                    await asyncio.sleep(wait)
         finally:
             del self._asked[node]
+
+    def _wait_after(self, answer: Chunk | ChunkRefused) -> float:
+        """Seconds until the node may get its next chunk, so that all nodes together keep to the rate."""
+        if self._bucket is None or not isinstance(answer, Chunk) or not self._held[answer.blob].paced:
+            return 0.0
+        return min(LONGEST_WAIT_S, self._bucket.take(len(answer.payload), time.monotonic()))
 
     def _rule_of(self, session: Session) -> Packing:
         return self._rules.setdefault(session, Packing())

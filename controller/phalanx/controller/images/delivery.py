@@ -166,11 +166,13 @@ class Delivery:
                 content.layers,
                 first,
                 stripes,
+                self.relays.rate_bytes_s,
                 seeded=bool(found.node),
             )
             self.hub.tell([node], sync)
         totals = {node: reader.total for node, reader in self._readers.items()}
-        self._pace = Pace(totals, layer_chunk_bytes(content.size), wanted.fanout, EXPECTED)
+        expected = min(EXPECTED, self.relays.rate_bytes_s or EXPECTED)
+        self._pace = Pace(totals, layer_chunk_bytes(content.size), wanted.fanout, expected)
         if found.node:
             self.hub.tell([found.node], m.SeedLayers(self.request, min(wanted.first.values(), default=0)))
         await self._tell_digests(found, wanted.first)
@@ -185,7 +187,7 @@ class Delivery:
         def tell(place: int, manifest: Manifest, page: m.BlobChunks) -> None:
             if found.spans:
                 span = found.spans[place]
-                self.shipping.hold(Held(manifest, span.path, span.offset))
+                self.shipping.hold(Held(manifest, span.path, span.offset, paced=True))
             self.hub.tell([node for node, start in first.items() if start <= place], page)
 
         try:

@@ -19,7 +19,7 @@ def transfer_lines(plan: Plan) -> Iterator[str]:
         if sizes := _layer_sizes(image):
             yield from _way(sizes, plan.target.nodes)
             if plan.travel.rate_bytes_s:
-                yield f"each node gives at most {plan.travel.rate_bytes_s / 1e6:g} MB/s to others"
+                yield f"each node, and this machine, gives at most {plan.travel.rate_bytes_s / 1e6:g} MB/s"
 
 
 def _way(sizes: tuple[int, ...], nodes: int) -> Iterator[str]:

@@ -30,7 +30,8 @@ class Relay:
 
 @dataclass(slots=True)
 class Relays:
-    """All relays of a run. ``address_of``: where others reach a node."""
+    """All relays of a run. ``rate_bytes_s``: most that each gives, 0 for no limit. ``address_of``: where
+    others reach a node."""
 
     run_id: str
     security: BulkSecurity

@@ -161,7 +161,7 @@ class Travel:
     """How layers travel between the nodes of a run, of its own images and of those asked for later.
 
     ``security``: "integrity" is plaintext, every byte verified all the same. ``rate_bytes_s``: most bytes a
-    second that a node gives to others, 0 for no limit.
+    second that a node, or the login node, gives to all others together, and that a node reads; 0: no limit.
     """
 
     security: Literal["tls", "integrity"] = "tls"
