@@ -340,6 +340,38 @@ def test_two_images_under_one_name_need_a_source_that_decides() -> None:
     assert of(ins.AskLayers, heard(decided, SOURCE)) == [ins.AskLayers(("n2", "n3", "n4"))]
 
 
+PINNED = "rocm/vllm@sha256:" + "ab" * 32
+
+
+@pytest.mark.parametrize("name", [PINNED, IMAGE])
+@pytest.mark.parametrize("have", [{}, {"n1": IMAGE}])
+def test_a_name_that_no_engine_can_give_is_refused_before_anything_is_pulled_or_exported(
+    name: str, have: dict[str, str]
+) -> None:
+    one = Imaging(ImagePlan(name, ""), NODES)
+    assert heard(one, *(has(node, have.get(node, "")) for node in NODES)) == []
+    assert one.trouble is not None
+    assert one.trouble.exit_code == Exit.IMAGE
+    assert one.trouble.reason == (
+        f"cannot bring {name} to n[2-4]: no image can be given the name {name}: a digest comes from a "
+        "registry and an id from the engine; name it by repository and tag"
+    )
+
+
+def test_a_digest_is_no_trouble_where_nothing_has_to_move() -> None:
+    everywhere = Imaging(ImagePlan(PINNED, ""), NODES)
+    heard(everywhere, *(has(node, IMAGE) for node in NODES))
+    assert everywhere.done
+    pulled = Imaging(ImagePlan(PINNED, ""), ("n1",))
+    assert heard(pulled, has("n1")) == [ins.FindImage(PINNED, "", "", ("n1",))]
+    heard(pulled, replace(SOURCE, reference=PINNED, node="n1"))
+    assert pulled.done
+    login = Imaging(ImagePlan(PINNED, ""), ("n1",))
+    assert of(ins.AskLayers, heard(login, has("n1"), replace(SOURCE, reference=PINNED))) == []
+    assert login.trouble is not None
+    assert f"cannot bring {PINNED} to n1: no image can be given" in login.trouble.reason
+
+
 def test_a_source_that_cannot_be_had_says_why() -> None:
     one = imaging()
     asked(one)

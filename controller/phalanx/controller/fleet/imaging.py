@@ -11,16 +11,18 @@ next time. Nodes that would hold up those behind them are fed last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from phalanx.protocol.image import ImageFormatError, check_tagged
 from phalanx.protocol.messages import ImageQuery, SyncStop
 
 from ..exits import Exit
 from ..images.needs import each_once
 from ..images.planner import CONTROLLER, Candidate, SyncPlan, make_plan
 from ..images.room import too_little
+from ..nodesets import fold
 from ..plan.model import ImagePlan
 from .events import (
     OWN,
@@ -116,6 +118,10 @@ class Imaging:
             self.source = ImageSource("every node has it", image.reference, image_id, 0, request=self.request)
             self.ready = set(self.nodes)
             return self._finished()
+        giver = (holders[0].node if holders else self.nodes[0]) if not image.archive else ""
+        lacking = [node for node in self.nodes if node != giver and not self.has[node].image_id]
+        if words := self._unmovable(lacking):
+            return self._fail(words)
         return [
             FindImage(
                 image.reference,
@@ -127,6 +133,14 @@ class Imaging:
                 had[0].likeness if same and all(one.by_manifest for one in had) else "",
             )
         ]
+
+    def _unmovable(self, lacking: Collection[str]) -> str:
+        """Why nodes that lack it cannot be given it, "" when they can: nothing is pulled or read in vain."""
+        try:
+            check_tagged(self.image.reference)
+        except ImageFormatError as error:
+            return f"cannot bring {self.image.reference} to {fold(lacking)}: {error}" if lacking else ""
+        return ""
 
     def _on_source(self, event: ImageSource) -> list[Instruction]:
         if event.error:
@@ -153,6 +167,8 @@ class Imaging:
         lacking = tuple(self.late())
         if not lacking:
             return self._nothing_moves()
+        if words := self._unmovable(lacking):
+            return self._fail(words)
         self._asked = set(lacking)
         out: list[Instruction] = [AskLayers(lacking, self.request)]
         if event.node or len(lacking) > 1:
