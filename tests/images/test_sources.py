@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -97,7 +98,7 @@ async def test_an_engine_and_an_archive_with_another_image_under_the_name_are_pa
     made = digest_text(MADE.content.digest)
     assert (await found_in(tmp_path, None, made)).where == "engine of the login node"
 
-    async def pulled(self: Sources, wanted: FindImage) -> str:
+    async def pulled(self: Sources, wanted: FindImage, passed_over: str = "") -> str:
         return "pulled"
 
     monkeypatch.setattr(Sources, "_pull", pulled)
@@ -174,6 +175,67 @@ async def test_what_cannot_take_its_place_in_the_shared_folder_is_not_lost(
     (archive,) = {span.path for span in found.spans}
     assert archive == tmp_path / "stage" / "saved.tar"
     assert archive.is_file()
+
+
+def shared_builds(tmp_path: Path, cut: int = 0) -> Path:
+    """A shared folder with ``rocm/vllm:6.2``, whose file is that of ``rocm_vllm:6.2``; its end is cut off."""
+    builds = tmp_path / "builds"
+    builds.mkdir()
+    shared = hybrid(builds / "rocm_vllm_6.2.tar", MADE, "rocm/vllm:6.2")
+    os.truncate(shared, shared.stat().st_size - cut)
+    return builds
+
+
+async def looked_for(tmp_path: Path, builds: Path, reference: str, answer: ImageSeeded) -> Found:
+    """The search for an image that only the shared folder has; ``answer``: of the node that is to pull it."""
+    told = Told()
+    environ = {sources.BUILDS: str(builds), "HOME": str(tmp_path)}
+    found_by = Sources(cast(Hub, told), cast(Pulling, told), tmp_path / "stage", environ)
+    finding = asyncio.create_task(found_by.find(FindImage(reference, "", "", ("n1",))))
+    async with asyncio.timeout(5):
+        while not told.told and not finding.done():
+            await asyncio.sleep(0.01)
+    found_by.on_seeded("n1", answer)
+    return await finding
+
+
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.parametrize(
+    ("reference", "cut", "words"),
+    [
+        ("rocm_vllm:6.2", 0, "{shared} holds docker.io/rocm/vllm:6.2, not rocm_vllm:6.2"),
+        ("rocm/vllm:6.2", 4000, "cannot read the image archive {shared}: "),
+    ],
+)
+async def test_a_shared_archive_of_another_name_or_half_written_is_passed_over_for_a_pull(
+    tmp_path: Path, reference: str, cut: int, words: str
+) -> None:
+    builds = shared_builds(tmp_path, cut)
+    words = words.format(shared=builds / "rocm_vllm_6.2.tar")
+    found = await looked_for(tmp_path, builds, reference, TWICE)
+    assert found.where.startswith(f"a registry, pulled by node n1 ({words}")
+    with pytest.raises(ImageSourceError, match=r"pulling it failed \(n1: no such") as caught:
+        await looked_for(tmp_path, builds, reference, replace(TWICE, error="no such image"))
+    assert f"no archive was named, {words}" in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_shared_archive_counts_by_the_name_in_it_or_by_its_own_when_it_has_none(
+    tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds = shared_builds(tmp_path)
+    reference = "rocm/vllm:6.2" if named else "rocm_vllm:6.2"
+    if not named:
+        real = sources.open_content
+
+        def nameless(*given: Any) -> Any:
+            return replace(real(*given), tags=())
+
+        monkeypatch.setattr(sources, "open_content", nameless)
+    found = await looked_for(tmp_path, builds, reference, TWICE)
+    assert found.where == f"archive {builds / 'rocm_vllm_6.2.tar'}"
+    assert found.content.digest == MADE.content.digest
 
 
 class Told:

@@ -30,7 +30,7 @@ from phalanx.protocol.image import (
     prefix_config,
 )
 from phalanx.protocol.image_archive import archive, blob_name, manifest_digest, oci_manifest
-from phalanx.protocol.image_index import MANIFEST_BYTES, Held, choose, find_images, gunzip, packing
+from phalanx.protocol.image_index import MANIFEST_BYTES, Held, choose, find_images, gunzip, is_named, packing
 from phalanx.protocol.messages import ImageSync, Layer, LayersQuery
 
 NAME = "phx/made:1"
@@ -428,6 +428,24 @@ def test_indexes_that_multiply_are_refused() -> None:
 
 def held(architecture: str, *names: str) -> Held:
     return Held(config_of([], architecture=architecture), names, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "same"),
+    [
+        ("rocm/vllm:6.2", "rocm/vllm:6.2", True),
+        ("docker.io/rocm/vllm:6.2", "rocm/vllm:6.2", True),
+        ("rocm/vllm:6.2", "rocm_vllm:6.2", False),
+        ("rocm/vllm:6.3", "rocm/vllm:6.2", False),
+        ("6.2", "rocm/vllm:6.2", True),
+        ("localhost/mad:1", "mad:1", True),
+        ("localhost/mad:1", "localhost/mad:1", True),
+        ("localhost/mad:1", "quay.io/mad:1", False),
+    ],
+)
+def test_the_name_of_an_image_is_compared_as_engines_write_it(name: str, reference: str, same: bool) -> None:
+    assert is_named(["other:1", name], reference) is same
+    assert not is_named([], reference)
 
 
 def test_the_image_of_the_wanted_name_is_chosen_however_it_is_written() -> None:

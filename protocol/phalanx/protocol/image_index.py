@@ -160,16 +160,22 @@ def _printable(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name.isascii() and name.isprintable() and len(name) <= _NAME)
 
 
+def is_named(names: Iterable[str], reference: str) -> bool:
+    """Whether one of the names of an image is this one.
+
+    An OCI layout may have the tag alone as name; podman writes "localhost/" before the name of what it built.
+    """
+    wanted = full_name(reference)
+    same = {wanted.rpartition(":")[2], wanted}
+    return any(same & {name, full_name(name), full_name(name.removeprefix("localhost/"))} for name in names)
+
+
 def choose(images: list[Held], reference: str, architecture: str = "") -> Held:
     """The image of that name, or the only one. ``architecture``: which, when it is there for several.
 
-    An OCI layout may have the tag alone as name. Raises ImageFormatError saying what there is.
+    Raises ImageFormatError saying what there is.
     """
-    wanted = full_name(reference)
-    tag = wanted.rpartition(":")[2]
-    fitting = [
-        image for image in images if any(name == tag or full_name(name) == wanted for name in image.names)
-    ]
+    fitting = [image for image in images if is_named(image.names, reference)]
     if not fitting and len({image.config for image in images}) == 1:
         fitting = images
     if not fitting:

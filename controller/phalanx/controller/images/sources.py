@@ -12,6 +12,7 @@ from pathlib import Path
 
 from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.image import ImageContent, digest_text
+from phalanx.protocol.image_index import is_named
 from phalanx.protocol.messages import BlobChunks, Credentials, ImageSeed, ImageSeeded, Message
 
 from ..fleet.hub import Hub
@@ -30,7 +31,8 @@ BUILDS = "MAD_DOCKER_BUILDS"
 @dataclass(frozen=True, slots=True)
 class Found:
     """An image and where its layers are: in files of this machine (``spans``), or on a node that seeds them.
-    ``where``: in words. ``engine_id``: what the engine calls it that gives it."""
+    ``where``: in words. ``engine_id``: what the engine calls it that gives it. ``names``: what an archive
+    calls it."""
 
     reference: str
     where: str
@@ -38,6 +40,7 @@ class Found:
     spans: tuple[Span, ...] = ()
     seeded: SeededLayers | None = None
     engine_id: str = ""
+    names: tuple[str, ...] = ()
 
     @property
     def node(self) -> str:
@@ -118,13 +121,12 @@ class Sources:
         if wanted.node:
             return await self._seed(wanted, wanted.node, pull=False)
         shared = shared_place(self.environ, wanted.reference)
-        if shared is not None and await asyncio.to_thread(shared.is_file):
-            if not wanted.image_id:
-                return await self._archive(wanted.reference, shared)
-            same = await self._archived(wanted.reference, shared)
-            if same is not None and digest_text(same.content.digest) == wanted.image_id:
-                return same
-        return await self._pull(wanted)
+        if shared is None or not await asyncio.to_thread(shared.is_file):
+            return await self._pull(wanted)
+        try:
+            return await self._shared(wanted, shared)
+        except (ImageSourceError, OSError) as error:  # someone may be writing it just now
+            return await self._pull(wanted, str(error))
 
     async def found_by_login(self, wanted: FindImage) -> str:
         """The login node's engine's id of what all nodes have already, if it is what is wanted; else ""."""
@@ -134,6 +136,20 @@ class Sources:
         if known is None or known.likeness.hex() != wanted.held:
             return ""
         return known.image_id if wanted.image_id in ("", known.image_id) else ""
+
+    async def _shared(self, wanted: FindImage, shared: Path) -> Found:
+        """The image of the shared archive, if that is what is wanted: two references may share its name.
+
+        By its id, or by the names that the archive has for it; one without any is what it is called. Raises
+        ImageSourceError, OSError.
+        """
+        found = await self._archive(wanted.reference, shared)
+        if wanted.image_id:
+            if digest_text(found.content.digest) != wanted.image_id:
+                raise ImageSourceError(f"{shared} holds another image than the one that was built")
+        elif found.names and not is_named(found.names, wanted.reference):
+            raise ImageSourceError(f"{shared} holds {', '.join(found.names[:3])}, not {wanted.reference}")
+        return found
 
     async def _archive(self, reference: str, path: Path) -> Found:
         stage = Stage(self.folder)
@@ -146,7 +162,7 @@ class Sources:
             stage.called_off.set()
             # Until its thread has ended something might be written into the folder, which is to be removed.
             await asyncio.gather(opening, return_exceptions=True)
-        return Found(reference, f"archive {path}", content.image, content.spans)
+        return Found(reference, f"archive {path}", content.image, content.spans, names=content.tags)
 
     async def _login(self, reference: str, wanted: str) -> Found | None:
         """What the login node's engine has; saved, unless the shared folder has just this image already.
@@ -186,22 +202,25 @@ class Sources:
         except (ImageSourceError, OSError):
             return None
 
-    async def _pull(self, wanted: FindImage) -> Found:
-        """One node pulls it for all."""
+    async def _pull(self, wanted: FindImage, passed_over: str = "") -> Found:
+        """One node pulls it for all. ``passed_over``: why the shared archive is not what is wanted."""
         try:
             shown = await credentials(self.environ, wanted.reference)
-            return await self._seed(wanted, wanted.nodes[0], pull=True, shown=shown)
+            found = await self._seed(wanted, wanted.nodes[0], pull=True, shown=shown)
+            return replace(found, where=f"{found.where} ({passed_over})") if passed_over else found
         except ImageSourceError as error:
+            archive = f"{passed_over}, " if passed_over else ""
             if wanted.image_id:
                 raise ImageSourceError(
                     f"cannot get the image {wanted.reference} as it was built ({wanted.image_id[:19]}): "
                     "neither a node nor the login node's engine has it (the name may mean another by now), "
-                    f"and pulling failed ({error}); build it again, or say --image to run what has the name"
+                    f"{archive}and pulling failed ({error}); build it again, or say --image to run what has "
+                    "the name"
                 ) from error
             raise ImageSourceError(
                 f"cannot get the image {wanted.reference}: no node has it, the login node's engine does not "
-                f"have it (or there is none), no archive was named, and pulling it failed ({error}); give "
-                "one with --image-archive, or log in to its registry here (docker login)"
+                f"have it (or there is none), no archive was named, {archive}and pulling it failed "
+                f"({error}); give one with --image-archive, or log in to its registry here (docker login)"
             ) from error
 
     async def _seed(
