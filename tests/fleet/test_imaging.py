@@ -10,7 +10,7 @@ from phalanx.controller.fleet import events as ev
 from phalanx.controller.fleet import instructions as ins
 from phalanx.controller.fleet.imaging import Imaging
 from phalanx.controller.plan.model import ImagePlan
-from phalanx.protocol.messages import ImageQuery, SyncStop
+from phalanx.protocol.messages import ImageQuery, SeedLayers, SyncStop
 
 IMAGE = "sha256:" + "ab" * 32
 OTHER = "sha256:" + "cd" * 32
@@ -381,12 +381,104 @@ def test_a_source_that_cannot_be_had_says_why() -> None:
 
 
 @pytest.mark.parametrize("caches", [(), (0, 1)])
-def test_a_node_that_got_only_what_it_lacked_cannot_follow_a_lost_seed(caches: tuple[int, ...]) -> None:
+def test_a_node_that_got_only_what_it_lacked_has_to_export_it_to_follow_a_lost_seed(
+    caches: tuple[int, ...],
+) -> None:
     """What its cache has of the rest does not help: its agent has not opened that."""
     one = seeded_by_n1(n2_has=2, n2_caches=caches)
-    assert heard(one, ev.AgentLost("n1", "power")) == []
+    assert heard(one, ev.AgentLost("n1", "power")) == [ins.SeedOn("n2")]
+    seeds, change = heard(one, seeded_by("n2"))
+    assert seeds == ins.Tell(("n2",), SeedLayers(1, 0))
+    assert isinstance(change, ins.ChangeParents)
+    assert change.parents == {"n3": (("n2",),), "n4": (("n3", "n2"),)}
+
+
+def seeded_by(node: str) -> ev.ImageSource:
+    """What is recorded once a node has exported the image."""
+    return replace(SOURCE, where=f"engine of node {node}", node=node)
+
+
+def in_two_engines(*, planned: bool = True) -> Imaging:
+    """n1 seeds, n2 has it in its engine as well, n3 and n4 have nothing; on to the plan, or just before."""
+    one = imaging(archive="")
+    asked(one, n1=IMAGE, n2=IMAGE)
+    heard(one, seeded_by("n1"), *(replace(HELD, node=node) for node in ("n3", "n4")))
+    out = heard(one, *(ev.RelayOnNode(node, 4711) for node in ("n1", "n3", "n4")[: 3 if planned else 2]))
+    assert len(of(ins.SyncImage, out)) == planned
+    return one
+
+
+def test_a_lost_seed_is_followed_by_a_node_whose_engine_has_the_image_too() -> None:
+    one = in_two_engines()
+    assert heard(one, ev.AgentLost("n1", "power")) == [ins.OpenRelays(("n2",))]
+    assert heard(one, ev.SlowNodes(("n3",)), ev.SlowNodes(())) == [], (
+        "nobody is sent to who does not serve yet"
+    )
+    assert heard(one, ev.RelayOnNode("n2", 4711)) == [ins.SeedOn("n2")]
+    seeds, change = heard(one, seeded_by("n2"))
+    assert seeds == ins.Tell(("n2",), SeedLayers(1, 0))
+    assert isinstance(change, ins.ChangeParents)
+    assert change.parents == {"n3": (("n2",),), "n4": (("n3", "n2"),)}
+    heard(one, has("n3", IMAGE), has("n4", IMAGE))
     assert one.trouble is not None
-    assert one.trouble.exit_code == Exit.RUN
+    assert (one.trouble.reason, one.trouble.exit_code) == ("n1: it was lost: power", Exit.RUN)
+
+
+def test_a_seed_that_is_lost_before_anyone_reads_is_the_root_of_no_plan() -> None:
+    one = in_two_engines(planned=False)
+    heard(one, ev.AgentLost("n1", "power"), ev.RelayOnNode("n2", 4711))
+    assert heard(one, ev.RelayOnNode("n4", 4711)) == [], "all have answered, and n2 is not through"
+    (_, sync) = heard(one, seeded_by("n2"))
+    assert isinstance(sync, ins.SyncImage)
+    assert sync.parents == {"n3": (("n2",),), "n4": (("n3", "n2"),)}
+
+
+def test_who_follows_a_lost_seed_may_be_lost_or_fail_as_well() -> None:
+    one = imaging(archive="")
+    asked(one, n1=IMAGE, n2=IMAGE, n3=IMAGE)
+    heard(one, seeded_by("n1"), ev.RelayOnNode("n1", 1), ev.RelayOnNode("n4", 1), replace(HELD, node="n4"))
+    heard(one, ev.AgentLost("n1", "power"))
+    assert heard(one, ev.AgentLost("n2", "power"), ev.RelayOnNode("n3", 1)) == [
+        ins.OpenRelays(("n3",)),
+        ins.SeedOn("n3"),
+    ]
+    heard(one, ev.ImageSource("", "a:1", "", 0, "n3: no room"))
+    assert one.trouble is not None
+    assert one.trouble.reason == "n3: no room"
+    nobody = in_two_engines()
+    heard(nobody, ev.AgentLost("n1", "power"), ev.AgentLost("n2", "smoke"))
+    assert nobody.trouble is not None
+    assert nobody.trouble.reason == (
+        "n2, which had the image, was lost: smoke; no other node has all of it: bring it again, what nodes "
+        "have got of it lies in their caches"
+    )
+    deaf = in_two_engines()
+    heard(deaf, ev.AgentLost("n1", "power"), ev.RelayOnNode("n2", 0, "no port"))
+    assert deaf.trouble is not None
+    assert deaf.trouble.reason == "n2: no port"
+
+
+def test_a_seed_is_not_missed_by_nodes_that_only_load() -> None:
+    one = imaging(archive="")
+    asked(one, n1=IMAGE)
+    heard(
+        one,
+        seeded_by("n1"),
+        *(ev.RelayOnNode(node, 4711) for node in NODES),
+        *(replace(HELD, node=node, in_engine=3 if node == "n4" else 0) for node in NODES[1:]),
+    )
+    assert heard(one, ev.ImageArrived("n2"), ev.ImageArrived("n3")) == []
+    assert heard(one, ev.AgentLost("n1", "power")) == [], "n4 lacks a name only"
+    heard(one, *(has(node, IMAGE) for node in NODES[1:]))
+    assert one.trouble is not None
+    assert one.trouble.reason == "n1: it was lost: power"
+
+
+def test_an_export_that_nobody_needs_any_more_is_not_kept() -> None:
+    stop = ins.Tell(("n2",), SyncStop(1))
+    late = in_two_engines()
+    heard(late, ev.AgentLost("n1", "power"), ev.RelayOnNode("n2", 1), ev.ImageArrived("n3"))
+    assert heard(late, ev.ImageArrived("n4"), seeded_by("n2")) == [stop]
 
 
 def test_a_node_that_says_what_cannot_be_is_refused_and_the_others_go_on() -> None:

@@ -236,7 +236,7 @@ class World:
             case ins.RequestImage():
                 request, wanted = next(self._requests), instruction
                 self.happen(ev.ImageRequested(request, wanted.reference, "", wanted.nodes, wanted.case))
-            case ins.FindImage() | ins.AskLayers() | ins.OpenRelays() | ins.SyncImage():
+            case ins.FindImage() | ins.SeedOn() | ins.AskLayers() | ins.OpenRelays() | ins.SyncImage():
                 self._image(instruction)
             case ins.ChangeParents():
                 assert set(instruction.parents) <= set(self.syncing), "parents for a node that reads nothing"
@@ -280,23 +280,35 @@ class World:
             by_manifest=node in self.containerd,
         )
 
+    def _source(self, node: str, reference: str, request: int) -> ev.ImageSource:
+        """An image of two layers, seeded by a node or in an archive of the login node."""
+        where = f"engine of node {node}" if node else "archive x"
+        own = self.id_on(node, reference) if node else ""
+        return ev.ImageSource(
+            where,
+            reference,
+            image_id(reference),
+            30,
+            node=node,
+            layers=(10, 20),
+            request=request,
+            likeness=reference,
+            engine_id=own,
+        )
+
     def _image(self, instruction: ins.Instruction) -> None:
         match instruction:
             case ins.FindImage():
                 reference, request = instruction.reference, instruction.request
-                source = ev.ImageSource(
-                    "archive x",
-                    reference,
-                    image_id(reference),
-                    30,
-                    layers=(10, 20),
-                    request=request,
-                    likeness=reference,
-                )
+                source = self._source(instruction.node, reference, request)
                 error = ev.ImageSource("", reference, "", 0, f"nobody has {reference}", request=request)
                 missing = reference in self.nowhere or self.chance(self.odds.error)
                 self._coming[request] = reference
                 self.happen(error if missing else source, self.soon())
+            case ins.SeedOn():
+                request = instruction.request
+                source = self._source(instruction.node, self._coming[request], request)
+                self._answer(instruction.node, source, "error")
             case ins.AskLayers():
                 for node in instruction.nodes:
                     have = self.dice.choice((0, 1, 2))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,6 +21,7 @@ from phalanx.controller.fleet.shipping import Shipping
 from phalanx.controller.images import delivery
 from phalanx.controller.images.archive import Span
 from phalanx.controller.images.delivery import Delivery
+from phalanx.controller.images.login import ImageSourceError
 from phalanx.controller.images.relays import Relays
 from phalanx.controller.images.seeded import SeededLayers
 from phalanx.controller.images.sources import Found, Sources
@@ -160,6 +162,34 @@ async def test_one_rate_holds_for_relays_for_readers_and_for_the_login_node(
     answer = shipping._answer(m.ChunkGet(described.diff_id, 0), Packing())
     waits = [shipping._wait_after(answer) for _ in range(1000)]
     assert waits[-1] == pytest.approx(1000 * len(layer) / rate if rate else 0.0, rel=0.1)
+
+
+async def test_who_seeds_on_is_the_source_from_then_on_and_each_node_that_has_all_is_told_of() -> None:
+    heard, events = Heard(), list[Any]()
+    found = seeded_by_n1()
+    one = delivering(heard, found, events)
+    answers = iter([replace(found, where="engine of node n2"), ImageSourceError("n3: no room")])
+
+    async def seed_on(found: Found, node: str) -> Found:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        assert answer.seeded is not None
+        answer.seeded.go_on(node)
+        return answer
+
+    one.sources = cast(Any, SimpleNamespace(seed_on=seed_on, on_seeded=None, on_chunks=None))
+    one._readers["n3"] = delivery._Reader(1, 0.0)
+    one.takers()[m.SyncProgress]("n3", m.SyncProgress(1, 0, 0, 0))
+    assert events == []
+    for _ in range(2):
+        one.takers()[m.SyncProgress]("n3", m.SyncProgress(1, 1, 1, 0))
+    assert events == [ev.ImageArrived("n3")]
+    await one.seed_on(ins.SeedOn("n2"))
+    source = events[-1]
+    assert (source.where, source.node, source.layers) == ("engine of node n2", "n2", (1,))
+    await one.seed_on(ins.SeedOn("n3"))
+    assert events[-1].error == "n3: no room"
 
 
 async def test_a_damaged_layer_fails_the_image_and_no_node_can_have_all_of_it(

@@ -19,15 +19,15 @@ from phalanx.controller.fleet.instructions import FindImage
 from phalanx.controller.fleet.pulling import Pulling
 from phalanx.controller.images import sources
 from phalanx.controller.images.login import ImageSourceError, LoginImage, login_engine
-from phalanx.controller.images.seeded import SeedError
+from phalanx.controller.images.seeded import SeededLayers, SeedError
 from phalanx.controller.images.sources import Found, Sources
 from phalanx.controller.images.staging import Stage
 from phalanx.protocol.blob import layer_chunk_bytes
 from phalanx.protocol.errors import RemoteError
 from phalanx.protocol.image import digest_text
-from phalanx.protocol.messages import CHUNK_BYTES, BlobChunks, ImageSeeded, Layer, Message
+from phalanx.protocol.messages import CHUNK_BYTES, BlobChunks, ImageSeed, ImageSeeded, Layer, Message
 
-from tests.images.layered import hybrid, of
+from tests.images.layered import hybrid, image, of
 
 NAME = "phx/made:1"
 MADE = of("shared", 1000, 2000)
@@ -308,6 +308,67 @@ async def test_a_seed_that_fails_while_it_is_read_is_told_to_who_waits_for_its_d
     with pytest.raises(SeedError, match=r"^the disk is full$"):
         async for _ in found.seeded.pages(BLOB):
             pytest.fail("a page that nobody told")
+
+
+def pages_of(layer: Layer, total: int) -> list[BlobChunks]:
+    """The digests of a layer in pages of one."""
+    step = layer_chunk_bytes(total)
+    count = -(-layer.size // step)
+    every = [BlobChunks(layer.diff_id, layer.size, at, (bytes([at]) * 32,), step) for at in range(count)]
+    return every or [BlobChunks(layer.diff_id, 0, 0, (), step)]
+
+
+async def told_of(layers: SeededLayers, layer: Layer) -> list[BlobChunks]:
+    async with asyncio.timeout(5):
+        return [page async for page in layers.pages(layer.diff_id)]
+
+
+@pytest.mark.parametrize("before", range(8))
+async def test_digests_go_on_where_a_lost_seed_has_ended_and_none_is_told_twice(before: int) -> None:
+    content = image(b"a" * 700_000, b"", b"b" * 800_000).content
+    pages = [pages_of(layer, content.size) for layer in content.layers]
+    every = [page for of_one in pages for page in of_one]
+    assert len(every) == 8
+    layers = SeededLayers("n1", content)
+    readers = [asyncio.create_task(told_of(layers, layer)) for layer in content.layers]
+    for page in every[:before]:
+        assert layers.takes("n1", page)
+    if before % 2:  # who reads may be behind or not
+        await asyncio.sleep(0)
+    layers.go_on("n2")
+    assert not layers.takes("n1", every[0])
+    for page in every:
+        assert layers.takes("n2", page)
+    assert await asyncio.gather(*readers) == pages
+
+
+@pytest.mark.usefixtures("no_engine")
+async def test_another_node_seeds_on_the_same_layers_and_no_others(tmp_path: Path) -> None:
+    told = Told()
+    found_by, finding = await seeding(told, tmp_path, TWICE)
+    found = await finding
+
+    async def asked_again(answer: ImageSeeded) -> Found:
+        going = asyncio.create_task(found_by.seed_on(found, "n2"))
+        await asyncio.sleep(0)
+        assert told.told[-1] == (["n2"], ImageSeed(1, "a:1"))
+        found_by.on_seeded("n2", answer)
+        return await going
+
+    lost = asyncio.create_task(found_by.seed_on(found, "n2"))
+    await asyncio.sleep(0)
+    again = await asked_again(replace(TWICE, image_id="sha256:other"))
+    assert (again.where, again.node, again.engine_id) == ("engine of node n2", "n2", "sha256:other")
+    assert again.seeded is found.seeded
+    found_by.on_chunks("n2", PAGE)
+    assert again.seeded is not None
+    assert [page async for page in again.seeded.pages(BLOB)] == [PAGE]
+    await asyncio.wait([lost])
+    assert lost.cancelled(), "nobody waits for an answer of who was asked before"
+    with pytest.raises(ImageSourceError, match=r"^n2: its engine gives other layers than those"):
+        await asked_again(replace(TWICE, layers=(Layer(BLOB, 2),) * 2))
+    with pytest.raises(ImageSourceError, match=r"^n2: no room$"):
+        await asked_again(replace(TWICE, error="no room"))
 
 
 @pytest.mark.usefixtures("no_engine")

@@ -322,6 +322,8 @@ class Conductor:
         match instruction:
             case ins.FindImage():
                 self._move(self._delivery.find(instruction), name="image source")
+            case ins.SeedOn():
+                self._move(self._delivery.seed_on(instruction), name="image source")
             case ins.OpenRelays():
                 self._move(self._delivery.open_relays(instruction), name="relays")
             case ins.SyncImage():

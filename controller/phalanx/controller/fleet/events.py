@@ -301,6 +301,7 @@ class ImageOnNode(Event):
 @dataclass(frozen=True, slots=True)
 class ImageSource(Event):
     """Where the image comes from: ``where`` in words, ``node`` the node that seeds it ("": the login node).
+    A second one names the node that seeds on when the first is lost.
 
     ``image_id``: "sha256:" and the digest of its configuration. ``size``: bytes of its layers, each of which
     ``layers`` has in order. ``likeness``: as nodes tell it. ``engine_id``: what the engine calls it that
@@ -376,6 +377,15 @@ class ImagePlanned(Event):
     source_bytes: int
     saved_bytes: int
     predicted_s: float
+    request: int = OWN
+
+
+@event("image.arrived")
+@dataclass(frozen=True, slots=True)
+class ImageArrived(Event):
+    """A node has every byte of an image that another node seeds; its engine may still be loading."""
+
+    node: str
     request: int = OWN
 
 

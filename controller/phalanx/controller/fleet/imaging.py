@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from phalanx.protocol.image import ImageFormatError, check_tagged
-from phalanx.protocol.messages import ImageQuery, SyncStop
+from phalanx.protocol.messages import ImageQuery, SeedLayers, SyncStop
 
 from ..exits import Exit
 from ..images.needs import each_once
@@ -28,6 +28,7 @@ from .events import (
     OWN,
     AgentLost,
     Event,
+    ImageArrived,
     ImageOnNode,
     ImagePlanned,
     ImageReady,
@@ -45,6 +46,7 @@ from .instructions import (
     OpenRelays,
     Parents,
     Record,
+    SeedOn,
     SyncImage,
     Tell,
 )
@@ -70,7 +72,9 @@ class Imaging:
     lost: set[str] = field(default_factory=set)
     slow: set[str] = field(default_factory=set)
     parents: Parents = field(default_factory=dict)
+    arrived: set[str] = field(default_factory=set)
     _root: str = CONTROLLER
+    _heir: str = ""
     _asked: set[str] = field(default_factory=set)
     _relays_asked: set[str] = field(default_factory=set)
 
@@ -145,6 +149,8 @@ class Imaging:
     def _on_source(self, event: ImageSource) -> list[Instruction]:
         if event.error:
             return self._fail(event.error)
+        if self.source is not None:
+            return self._on_heir(self.source, event)
         wanted = self.image.image_id
         if wanted and wanted not in (event.image_id, event.engine_id):
             return self._fail(
@@ -201,6 +207,9 @@ class Imaging:
         return too_little(source.layers, event, source.repeated) if source else ""
 
     def _on_relay(self, event: RelayOnNode) -> list[Instruction]:
+        if event.node == self._heir and event.node not in self.relays:
+            self.relays.add(event.node)
+            return self._fail(f"{event.node}: {event.error}") if event.error else self._prepare_heir()
         if event.node not in self._relays_asked:
             return []
         self.relays.add(event.node)
@@ -216,10 +225,11 @@ class Imaging:
         """The plan, once all have answered whom it is about."""
         alive = (self._asked | self._relays_asked) - set(self.failed)
         known = self._asked & alive <= set(self.held) and self._relays_asked & alive <= self.relays
-        if self.plan is not None or self.source is None or not known:
+        if self.plan is not None or self.source is None or self._heir or not known:
             return []
         if self._root in self.failed:
-            return self._fail(f"{self._root}: {self.failed[self._root]}")
+            code = Exit.RUN if self._root in self.lost else Exit.IMAGE
+            return self._fail(f"{self._root}: {self.failed[self._root]}", code)
         plan = self.plan = self._make_plan()
         if not plan.routes:
             return self._nothing_moves()
@@ -300,12 +310,55 @@ class Imaging:
         self.failed.setdefault(event.node, f"it was lost: {event.detail}")
         self.lost.add(event.node)
         self.ready.discard(event.node)
-        if event.node == self._root:
-            whole = sorted(node for node in self.ready if self._can_give_all(node))
-            if not whole and self.late():
-                return self._fail(f"{event.node}, which had the image, was lost: {event.detail}", Exit.RUN)
-            self._root = whole[0] if whole else self._root
+        if event.node in (self._root, self._heir) and self._lacking():
+            return self._follow(event)
         return [*self._planned(), *self._replan(), *self._finished()]
+
+    # --- when the node that seeds is lost
+
+    def _on_arrived(self, event: ImageArrived) -> list[Instruction]:
+        self.arrived.add(event.node)
+        return []
+
+    def _lacking(self) -> list[str]:
+        """Who still needs bytes from others, or their digests: not those that only load."""
+        layers = len(self.source.layers) if self.source else 0
+        waiting = [node for node in self.late() if node not in self.failed and node not in self.arrived]
+        return [node for node in waiting if node not in self.held or self._first(node) < layers]
+
+    def _follow(self, event: AgentLost) -> list[Instruction]:
+        """Others read from a node that has got all of it here, else one whose engine has it seeds on."""
+        self._heir = ""
+        if whole := sorted(node for node in self.ready if self._can_give_all(node)):
+            self._root = whole[0]
+            return [*self._planned(), *self._replan(), *self._finished()]
+        if not self.ready:
+            return self._fail(
+                f"{event.node}, which had the image, was lost: {event.detail}; no other node has all of it: "
+                "bring it again, what nodes have got of it lies in their caches",
+                Exit.RUN,
+            )
+        self._heir = min(self.ready)
+        return self._prepare_heir()
+
+    def _prepare_heir(self) -> list[Instruction]:
+        """It must serve others before it is worth its while to export."""
+        if self._heir in self.relays:
+            return [SeedOn(self._heir, self.request)]
+        return [OpenRelays((self._heir,), self.request)]
+
+    def _on_heir(self, source: ImageSource, event: ImageSource) -> list[Instruction]:
+        """It has exported the image. What nodes have got of it stays, and so do digests that they know."""
+        if event.node != self._heir:
+            return []
+        self._root, self._heir = event.node, ""
+        self.source = replace(source, node=event.node, where=event.where)
+        if self.plan is None:
+            return self._planned()
+        if not (lacking := self._lacking()):
+            return self._nothing_moves()
+        first = min(self._first(node) for node in lacking)
+        return [Tell((self._root,), SeedLayers(self.request, first)), *self._replan()]
 
     def _can_give_all(self, node: str) -> bool:
         """Whether it has got every layer by this sync: it serves none that its engine had before."""
@@ -314,7 +367,7 @@ class Imaging:
 
     def _replan(self) -> list[Instruction]:
         """Tell those whose parents are others now; nothing that a node has got is asked for again."""
-        if self.plan is None:
+        if self.plan is None or self._heir:
             return []
         self.plan = self._make_plan()
         parents = self._parents(self.plan)
@@ -346,7 +399,8 @@ class Imaging:
             saved_bytes=saved,
             request=self.request,
         )
-        return [Record(ready)]
+        stop = [Tell((self._heir,), SyncStop(self.request))] if self._heir else []
+        return [*stop, Record(ready)]
 
     def _fail(self, reason: str, exit_code: int = Exit.IMAGE) -> list[Instruction]:
         self.trouble = Trouble(reason, exit_code)
@@ -359,6 +413,7 @@ _HANDLERS: Mapping[type[Event], Callable[[Imaging, Any], list[Instruction]]] = {
     LayersOnNode: Imaging._on_layers,
     RelayOnNode: Imaging._on_relay,
     SlowNodes: Imaging._on_slow,
+    ImageArrived: Imaging._on_arrived,
     AgentLost: Imaging._on_lost,
 }
 

@@ -117,6 +117,14 @@ class OpenRelays(Instruction):
     request: int = OWN
 
 
+@dataclass(frozen=True, slots=True)
+class SeedOn(Instruction):
+    """Let this node, whose engine has it, seed the image for one that is lost; record image.source."""
+
+    node: str
+    request: int = OWN
+
+
 Parents = dict[str, tuple[tuple[str, ...], ...]]
 
 

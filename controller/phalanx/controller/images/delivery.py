@@ -98,11 +98,26 @@ class Delivery:
         except (ImageSourceError, ImageFormatError, OSError) as error:
             self.no_source(wanted.reference, str(error))
             return
+        self._tell_source(found)
+
+    async def seed_on(self, wanted: ins.SeedOn) -> None:
+        """Let another node seed what one that is lost has begun: the same layers, and the digests go on."""
+        found = self._found
+        if found is None:
+            return
+        try:
+            found = self._found = await self.sources.seed_on(found, wanted.node)
+        except ImageSourceError as error:
+            self.no_source(found.reference, str(error))
+            return
+        self._tell_source(found)
+
+    def _tell_source(self, found: Found) -> None:
         content = found.content
         self.record(
             ev.ImageSource(
                 found.where,
-                wanted.reference,
+                found.reference,
                 digest_text(content.digest),
                 content.size,
                 node=found.node,
@@ -194,7 +209,8 @@ class Delivery:
             # in the order of their first places
             await tell_digests({place: _pages(found, place) for place in places.values()}, tell)
         except* (ImageFormatError, OSError, SeedError) as failed:
-            words = f"cannot read a layer of {found.where}: {failed.exceptions[0]}"
+            where = (self._found or found).where  # another may seed by now
+            words = f"cannot read a layer of {where}: {failed.exceptions[0]}"
             self.no_source(found.reference, words)
 
     def change_parents(self, wanted: ins.ChangeParents) -> None:
@@ -252,6 +268,8 @@ class Delivery:
         reader.verified, reader.read = min(message.verified, reader.total), message.read
         if reader.verified == reader.total and not reader.took_s:
             reader.took_s = now - reader.began
+            if self._found is not None and self._found.node:
+                self.record(ev.ImageArrived(node, self.request))
         self.progress("image", node, reader.verified, reader.total)
         self._judge_pace(node, reader.verified, now)
 

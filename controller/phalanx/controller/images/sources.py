@@ -226,12 +226,26 @@ class Sources:
     async def _seed(
         self, wanted: FindImage, node: str, *, pull: bool, shown: Credentials | None = None
     ) -> Found:
-        self._seeded, self._layers = asyncio.get_running_loop().create_future(), None
         self._asked = wanted.request
-        self.hub.tell([node], ImageSeed(wanted.request, wanted.reference, pull, shown))
-        seeded, layers = await self._seeded
+        seeded, layers = await self._told_by(node, ImageSeed(wanted.request, wanted.reference, pull, shown))
         where = f"a registry, pulled by node {node}" if pull else f"engine of node {node}"
         return Found(wanted.reference, where, layers.content, seeded=layers, engine_id=seeded.image_id)
+
+    async def _told_by(self, node: str, message: ImageSeed) -> tuple[ImageSeeded, SeededLayers]:
+        if self._seeded is not None:
+            self._seeded.cancel()  # who was asked before is lost, and will not answer
+        self._seeded, self._layers = asyncio.get_running_loop().create_future(), None
+        self.hub.tell([node], message)
+        return await self._seeded
+
+    async def seed_on(self, found: Found, node: str) -> Found:
+        """The image that a lost node has begun to seed, seeded by another. Raises ImageSourceError."""
+        seeded, layers = await self._told_by(node, ImageSeed(self._asked, found.reference))
+        if found.seeded is None or layers.content.layers != found.content.layers:
+            raise ImageSourceError(f"{node}: its engine gives other layers than those that were begun with")
+        found.seeded.go_on(node)
+        self._layers = found.seeded
+        return replace(found, where=f"engine of node {node}", engine_id=seeded.image_id)
 
     def on_seeded(self, node: str, message: Message) -> None:
         """A node has exported its image, or cannot give it, or not all of it after all."""
