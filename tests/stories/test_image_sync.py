@@ -187,6 +187,24 @@ def test_an_agent_killed_in_the_middle_holds_nobody_up_and_its_node_goes_on_wher
     assert read < 6 * LAYER, "it began anew"
 
 
+def test_a_node_that_seeds_and_is_killed_is_followed_by_one_whose_engine_has_the_image(
+    shaped: Cluster, phalanx: Phalanx, place: Path
+) -> None:
+    path = archive(place, *range(7))
+    phalanx.run("image", "sync", NAME, "--target", "slurm", "-w", "n[1-2]", "--image-archive", path)
+    run = phalanx.start(*SYNC, *TIMES)
+    run.wait_event("image.planned")
+    before = shaped.lab.traffic()["n1"][0]
+    until(lambda: shaped.lab.traffic()["n1"][0] - before > 2 * LAYER, 20.0, "n1 gives its layers")
+    for pid in shaped.agents("n1"):
+        os.kill(pid, signal.SIGKILL)
+    run.ends(3)
+    assert have(shaped) == set(shaped.nodes)
+    assert [event["node"] for event in run.events("image.source")] == ["n1", "n2"]
+    assert "n1" in run.stderr.partition("First failure")[2].splitlines()[0]
+    shaped.forget_dead_files()
+
+
 def test_a_link_that_is_cut_for_a_while_delays_and_breaks_nothing(
     shaped: Cluster, phalanx: Phalanx, place: Path
 ) -> None:
