@@ -122,6 +122,12 @@ def test_history_refuses_what_it_does_not_know_with_the_nearest(fed: Phalanx) ->
     assert "did you mean" in fed("history", "n78").err
 
 
+@pytest.mark.parametrize("count", ["0", "99999999999999999999"])
+def test_a_count_that_no_history_could_have_is_refused(fed: Phalanx, count: str) -> None:
+    done = fed("history", "--limit", count)
+    assert (done.code, "--limit" in done.err) == (4, True), done.err
+
+
 def test_history_that_is_not_there_yet_or_off_says_so_and_makes_nothing(phalanx: Phalanx) -> None:
     done = phalanx("history")
     assert (done.code, done.out) == (0, "")

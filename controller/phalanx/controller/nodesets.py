@@ -5,13 +5,21 @@ ClusterShell does the work and is imported when it is first needed: most command
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from functools import lru_cache
 
 #: Above this, names with several numbers take ClusterShell seconds to fold: people then get a count.
 IRREGULAR_LIMIT = 1024
+#: The most names that a node set may stand for, those of a plan: each takes room here once it is written out.
+MOST_NAMES = 100_000
 _NUMBER = re.compile(r"(\d+)")
+#: One operand of a node set, and in its brackets each range; a number of more digits is none of a node.
+_OPERAND = re.compile(r"(?:\[[^\]]*\]|[^\[\],!&^\s])+")
+_BRACKETS = re.compile(r"\[([^\]]*)\]")
+_RANGE = re.compile(r"\s*(\d{1,18})\s*-\s*(\d{1,18})\s*(?:/\s*(\d{1,18})\s*)?")
+_LONG = re.compile(r"\d{19}")
 
 
 class NodesetError(Exception):
@@ -21,8 +29,12 @@ class NodesetError(Exception):
 def expand(text: str) -> tuple[str, ...]:
     """The nodes of a node set, in natural order: ``node[001-003,007]``, unions ``a,b``, differences ``a!b``.
 
-    Raises NodesetError.
+    Raises NodesetError, before a set is written out that no run could have.
     """
+    if _written_out(text) > MOST_NAMES:
+        raise NodesetError(
+            f"cannot read node set {text!r}: it stands for more than {MOST_NAMES} nodes, the most of a run"
+        )
     from ClusterShell.NodeSet import NodeSet, NodeSetException
 
     try:
@@ -31,6 +43,25 @@ def expand(text: str) -> tuple[str, ...]:
         raise NodesetError(
             f"cannot read node set {text!r}: {error}; write it like node[001-016,020] or a,b"
         ) from error
+
+
+def _written_out(text: str) -> int:
+    """How many names all operands of a node set have together, by their ranges alone."""
+    return sum(
+        math.prod(
+            sum(_length(part) for part in brackets.split(",")) for brackets in _BRACKETS.findall(operand)
+        )
+        for operand in _OPERAND.findall(text)
+    )
+
+
+def _length(part: str) -> int:
+    """Names of one part within brackets; 1 for what is no range, which ClusterShell looks at."""
+    match = _RANGE.fullmatch(part)
+    if match is None:
+        return MOST_NAMES + 1 if _LONG.search(part) else 1
+    low, high, step = int(match[1]), int(match[2]), int(match[3] or 1)
+    return (high - low) // step + 1 if step and high >= low else 1
 
 
 def fold(names: Iterable[str]) -> str:
@@ -81,14 +112,14 @@ def fold_numbers(numbers: Iterable[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    """The numbers of ``0-7,12``. Raises NodesetError."""
-    found: list[int] = []
+def ranges(text: str) -> tuple[range, ...]:
+    """The numbers of ``0-7,12``, as ranges: they may be long. Raises NodesetError."""
+    found: list[range] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
         if match is None or int(match[2] or match[1]) < int(match[1]):
             raise NodesetError(
                 f"cannot read ranks {text!r}: {part!r} is no number or range; write them like 0-7,12"
             )
-        found.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return tuple(dict.fromkeys(found))
+        found.append(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(found)

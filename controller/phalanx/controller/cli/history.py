@@ -63,7 +63,7 @@ def command() -> None:
     help="SUCCESS, FAILURE, SKIPPED or CANCELLED.",
 )
 @click.option("--since", default="", metavar="TIME", help="Not older than this, such as 12h or 7d.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, metavar="COUNT")
+@click.option("--limit", type=click.IntRange(1, 10**9), default=20, show_default=True, metavar="COUNT")
 @click.option("--summary", is_flag=True, help="One line for each model, metric and shape, with its trend.")
 @json_option
 def list_(name: str, as_json: bool, summary: bool, limit: int, since: str, **given: str) -> int:

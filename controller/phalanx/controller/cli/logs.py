@@ -12,7 +12,7 @@ from phalanx.controller.cli.selecting import (
     chosen,
     color_option,
     node_names,
-    rank_numbers,
+    rank_ranges,
     refuse,
     run_argument,
 )
@@ -67,7 +67,7 @@ def command(run: str, **given: Any) -> int:
     found = chosen(run)
     selection = Selection(
         frozenset(node_names(given["nodeset"])),
-        frozenset(rank_numbers(given["ranks"])),
+        rank_ranges(given["ranks"]),
         given["step"],
         given["case"],
         given["stream"] or "",

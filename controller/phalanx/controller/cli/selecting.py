@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 from phalanx.controller.cli.completing import run_ids
 from phalanx.controller.exits import Exit
-from phalanx.controller.nodesets import NodesetError, expand, numbers
+from phalanx.controller.nodesets import NodesetError, expand, ranges
 from phalanx.controller.runs.directory import RunDirectory, SelectionError, runs_root, select
 from phalanx.controller.runs.words import Style
 
@@ -101,10 +101,10 @@ def run_nodes(run: RunDirectory, nodeset: str, exclude: str, cannot: str) -> tup
     return tuple(name for name in wanted if name not in without)
 
 
-def rank_numbers(text: str) -> tuple[int, ...]:
+def rank_ranges(text: str) -> tuple[range, ...]:
     """The ranks of ``0-7,12``, () for "", or a usage error."""
     try:
-        return numbers(text) if text else ()
+        return ranges(text) if text else ()
     except NodesetError as error:
         raise Refused(str(error), Exit.USAGE) from error
 

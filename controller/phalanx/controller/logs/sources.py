@@ -42,7 +42,7 @@ class Selection:
     """Which sources to show; an empty part selects all, an empty step all that are the run's own."""
 
     nodes: frozenset[str] = frozenset()
-    ranks: frozenset[int] = frozenset()
+    ranks: tuple[range, ...] = ()
     step: str = ""
     case: str = ""
     output: str = ""
@@ -51,7 +51,7 @@ class Selection:
         """Whether the source is among those asked for."""
         return (
             (not self.nodes or source.node in self.nodes)
-            and (not self.ranks or source.rank in self.ranks)
+            and (not self.ranks or any(source.rank in some for some in self.ranks))
             and (source.step == self.step if self.step else not aside(source.step))
             and (not self.case or source.case == self.case)
             and (not self.output or source.output == self.output)
