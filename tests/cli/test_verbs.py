@@ -344,6 +344,22 @@ def test_a_dry_run_touches_nothing_and_shows_the_plan(phalanx: Phalanx) -> None:
     assert not phalanx.runs.exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "shape"),
+    [
+        ([], (2, 1)),
+        (["-n", "8"], (2, 4)),
+        (["-N", "3"], (3, 1)),
+        (["-n", "8", "--ntasks-per-node", "4"], (2, 4)),
+    ],
+)
+def test_named_nodes_are_counted_and_ranks_dealt_to_them(
+    phalanx: Phalanx, words: list[str], shape: tuple[int, int]
+) -> None:
+    plan = json.loads(phalanx("run", "--dry-run", "--json", "-w", "n[1-2]", *words, "--", "x").out)
+    assert (plan["target"]["nodes"], plan["cases"][0]["ranks_per_node"]) == shape
+
+
 def test_unknown_keys_of_a_context_may_be_let_pass(phalanx: Phalanx) -> None:
     words = ("run", "--dry-run", "-c", '{"slrm": {}, "docker_env_vars": {"A": "${B}"}}', "--", "x")
     env = {"B": "from here", "PHALANX_UNKNOWN_KEYS": "warn"}

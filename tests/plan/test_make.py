@@ -416,3 +416,41 @@ def test_the_meeting_port_may_be_said_in_four_places() -> None:
 def test_the_same_inputs_give_the_same_plan() -> None:
     given = models({"args": "a"}, {"args": "b"}, context='{"slurm": {"nodes": 2}}', image="x")
     assert plan_for_tags(given) == plan_for_tags(given)
+
+
+NAMED = SlurmOptions(nodelist="n[1-4]")
+
+
+def test_a_list_of_nodes_is_how_many_are_asked_for_when_nobody_says_a_number() -> None:
+    plan = plan_for_command(command(slurm=NAMED))
+    assert (plan.target.nodes, plan.origins["target.nodes"]) == (4, "--nodelist")
+    by_context = plan_for_command(command(context='{"slurm": {"nodelist": ["n1", "n2"]}}'))
+    assert by_context.target.nodes == 2
+    assert by_context.origins["target.nodes"] == "--additional-context: slurm.nodelist"
+    by_card = plan_for_tags(models({"slurm": {"nodes": 6}}, slurm=NAMED, image="i"))
+    assert by_card.target.nodes == 6
+
+
+def test_a_list_of_nodes_may_be_shorter_than_the_number_and_not_longer() -> None:
+    assert plan_for_command(command(slurm=NAMED, nodes=6)).target.nodes == 6, "Slurm adds what is missing"
+    with pytest.raises(InputError, match="cannot use --nodelist: it names 4 nodes, and --nodes asks for 3"):
+        plan_for_command(command(slurm=NAMED, nodes=3))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (SlurmOptions(nodelist="n[1-"), "cannot use --nodelist: cannot read node set"),
+        (SlurmOptions(exclude="n[3-1]"), "cannot use --exclude: cannot read node set"),
+        (SlurmOptions(nodelist="n1!n1"), "names no node"),
+    ],
+)
+def test_a_list_of_nodes_that_cannot_be_read_is_refused(options: SlurmOptions, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        plan_for_command(command(slurm=options, nodes=1))
+
+
+def test_a_list_of_nodes_says_nothing_inside_an_allocation_or_as_the_name_of_a_file() -> None:
+    inside = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "3"}
+    assert plan_for_command(command(slurm=NAMED, environ=inside)).target.nodes == 3
+    assert plan_for_command(command(slurm=SlurmOptions(nodelist="./hosts"))).target.nodes == 1

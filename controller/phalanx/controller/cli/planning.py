@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phalanx.controller.cli.selecting import refuse
+from phalanx.controller.cli.selecting import node_names, refuse
 from phalanx.controller.exits import Exit
 from phalanx.controller.runs.directory import new_run_id
 
@@ -141,12 +141,10 @@ def planned_inventory(image: str, given: Mapping[str, Any], prune: bool) -> Plan
 
 
 def _of_images(image: str, given: Mapping[str, Any], make: Callable[[RunInputs], Plan]) -> Plan:
-    from phalanx.controller.nodesets import NodesetError, expand
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.workflow.errors import InputError
 
     try:
-        nodes = given["nodes"] or (len(expand(given["nodelist"])) if given["nodelist"] else None)
         inputs = RunInputs(
             run_id=new_run_id("image"),
             cwd=str(Path.cwd()),
@@ -154,13 +152,13 @@ def _of_images(image: str, given: Mapping[str, Any], make: Callable[[RunInputs],
             environ=dict(os.environ),
             name="image",
             target=given["target"] or "",
-            nodes=nodes,
+            nodes=given["nodes"],
             image=image,
             slurm=slurm_options(given),
             **{name: given[name] for name in _OF_SYNC if name in given},
         )
         plan = make(inputs)
-    except (InputError, NodesetError) as error:
+    except InputError as error:
         refuse(str(error), Exit.USAGE)
     return _timed(plan, given)
 
@@ -179,7 +177,7 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
     from phalanx.controller.plan.secrets import read_secrets
     from phalanx.controller.workflow.surroundings import Surroundings, find_surroundings
 
-    nodes, ranks_per_node = shape(given.get("nodes"), given.get("ntasks"), given.get("ntasks_per_node"))
+    nodes, ranks_per_node = shape(_counted(given), given.get("ntasks"), given.get("ntasks_per_node"))
     chosen = choose_models(given, environ)
     context = chosen.context
     project = Path(chosen.models[0].project) if chosen.models else Path.cwd()
@@ -218,6 +216,14 @@ def slurm_options(given: Mapping[str, Any]) -> SlurmOptions:
     from phalanx.controller.plan.model import SlurmOptions
 
     return SlurmOptions(**{name: given[name] for name in _SLURM})
+
+
+def _counted(given: Mapping[str, Any]) -> int | None:
+    """Nodes on which ranks of ``-n`` go: ``-N``, else as many as ``-w`` names. None for not said."""
+    nodes: int | None = given.get("nodes")
+    if nodes is not None or given.get("ntasks") is None or given.get("ntasks_per_node") is not None:
+        return nodes
+    return len(node_names(given["nodelist"])) or None
 
 
 def shape(nodes: int | None, ntasks: int | None, per_node: int | None) -> tuple[int | None, int | None]:

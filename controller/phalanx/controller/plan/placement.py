@@ -7,11 +7,13 @@ allocation (``SLURM_JOB_ID``) that one is used, unless the target is said to be 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..listing import listed
+from ..nodesets import NodesetError, expand
 from ..workflow.card import ModelCard
 from ..workflow.distributed import MOST_NODES, context_nodes
 from ..workflow.errors import InputError, did_you_mean
@@ -179,7 +181,10 @@ def _card_slurm(inputs: RunInputs, warnings: list[str]) -> tuple[str, dict[str, 
 def _nodes(
     inputs: RunInputs, kind: str, options: SlurmOptions, origins: dict[str, str], warnings: list[str]
 ) -> int:
-    count, origin = _asked_nodes(inputs, kind, bool(options.job_id))
+    names = _named(options, origins)
+    count, origin = _asked_nodes(inputs, kind, bool(options.job_id)) or (
+        (len(names), origins["target.slurm.nodelist"]) if names else (1, "default")
+    )
     if kind == "local" and count > 1 and inputs.nodes is None:
         # Several agents of one machine share its GPUs: that is for trying things out, and has to be said.
         warnings.append(
@@ -191,10 +196,35 @@ def _nodes(
     origins["target.nodes"] = origin
     if not 1 <= count <= MOST_NODES:
         raise InputError(f"cannot use {origin}: expected 1 to {MOST_NODES} nodes, found {count}")
+    if len(names) > count:
+        raise InputError(
+            f"cannot use {origins['target.slurm.nodelist']}: it names {len(names)} nodes, and {origin} asks "
+            f"for {count}; say -N {len(names)}, or name fewer"
+        )
     held = _allocated(inputs) if options.job_id else 0
     if held and count > held:
         raise InputError(f"cannot use {count} nodes ({origin}): allocation {options.job_id} has {held}")
     return count
+
+
+def _named(options: SlurmOptions, origins: Mapping[str, str]) -> tuple[str, ...]:
+    """The nodes that a new allocation has to have, () when nobody names any. Raises InputError.
+
+    As srun has it these may be fewer than are asked for: Slurm adds what is missing. A text with a slash
+    outside of brackets is the name of a file for Slurm, which it reads itself.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in ("nodelist", "exclude"):
+        text, origin = getattr(options, name), origins.get(f"target.slurm.{name}", name)
+        if not text or "/" in re.sub(r"\[[^\]]*\]", "", text):
+            continue
+        try:
+            found[name] = expand(text)
+        except NodesetError as error:
+            raise InputError(f"cannot use {origin}: {error}") from error
+        if not found[name]:
+            raise InputError(f"cannot use {origin}: {text!r} names no node")
+    return () if options.job_id else found.get("nodelist", ())
 
 
 def _carried_along(inputs: RunInputs, count: int, origin: str) -> list[str]:
@@ -208,7 +238,8 @@ def _carried_along(inputs: RunInputs, count: int, origin: str) -> list[str]:
     return [f"{origin} asks for {count} nodes, and {listed(silent, 5)} run on as many; say -N COUNT"]
 
 
-def _asked_nodes(inputs: RunInputs, kind: str, in_allocation: bool) -> tuple[int, str]:
+def _asked_nodes(inputs: RunInputs, kind: str, in_allocation: bool) -> tuple[int, str] | None:
+    """How many nodes are asked for by number, and by whom; None when nobody does."""
     context = inputs.context
     if inputs.nodes is not None:
         return inputs.nodes, "--nodes"
@@ -222,7 +253,7 @@ def _asked_nodes(inputs: RunInputs, kind: str, in_allocation: bool) -> tuple[int
     held = _allocated(inputs)
     if kind == "slurm" and in_allocation and held:
         return held, "the allocation"
-    return 1, "default"
+    return None
 
 
 def _card_nodes(inputs: RunInputs) -> tuple[int, str] | None:
