@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from phalanx.controller.cli.main import main
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.runs.directory import RunDirectory, create, point_latest
 
@@ -327,6 +329,51 @@ def test_bad_arguments_end_with_4_and_words_and_touch_nothing(
     assert said in done.err + done.out
     assert "Traceback" not in done.err
     assert not phalanx.runs.exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["ps", "status", "run -- true", "discover", "run --tags a", "image ls", "history import a"]
+)
+def test_a_directory_that_is_gone_is_said_to_be_gone(phalanx: Phalanx, words: str) -> None:
+    gone = phalanx.place / "gone"
+    gone.mkdir()
+    argv = " ".join(phalanx.argv(*words.split()))
+    environ = {name: value for name, value in phalanx.environ().items() if name != "PHALANX_RUNS_DIR"}
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir ../gone; exec {argv}"],
+        cwd=gone,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == "phalanx: cannot go on: this directory is gone; cd to one that exists\n"
+
+
+def test_a_place_that_is_closed_to_us_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def closed(**given: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/home/alice/x")
+
+    monkeypatch.setattr("phalanx.controller.cli.ps.command.callback", closed)
+    with pytest.raises(SystemExit) as ended:
+        main(["ps"])
+    words = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert words.startswith("phalanx: cannot use /home/alice/x: Permission denied; let this user")
+
+
+def test_a_run_of_another_user_is_left_out_of_the_list_with_a_word(
+    phalanx: Phalanx, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(phalanx, STORIES["success"])
+    monkeypatch.setenv("PHALANX_RUNS_DIR", str(phalanx.runs))
+    monkeypatch.setattr("phalanx.controller.cli.ps.unreadable", lambda run: "Permission denied")
+    with pytest.raises(SystemExit):
+        main(["ps"])
+    assert f"cannot read run {RUN}: Permission denied" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["run", "build"])

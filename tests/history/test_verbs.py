@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
+from phalanx.controller.cli.main import main
 from phalanx.controller.fleet import events as ev
 from phalanx.controller.results.history import NodeEntry, opened
 
@@ -136,6 +138,21 @@ def test_history_that_is_not_there_yet_or_off_says_so_and_makes_nothing(phalanx:
     assert not (phalanx.place / "state").exists()
     off = phalanx("history", env={"PHALANX_HISTORY": "off"})
     assert (off.code, "PHALANX_HISTORY is off" in off.err) == (4, True)
+
+
+def test_history_where_nobody_lets_us_look_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exists(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setenv("PHALANX_HISTORY", str(tmp_path / "history.db"))
+    monkeypatch.setattr(Path, "exists", exists)
+    with pytest.raises(SystemExit) as ended:
+        main(["history"])
+    words = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "history.db: Permission denied; choose another file with PHALANX_HISTORY" in words
 
 
 def test_history_that_is_damaged_is_named_without_a_traceback(phalanx: Phalanx) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from phalanx.controller.runs.directory import (
+    RunDirectory,
     SelectionError,
     all_runs,
     create,
@@ -119,3 +123,37 @@ def test_an_empty_folder_tells_how_to_begin(tmp_path: Path) -> None:
 def test_the_root_follows_the_environment(tmp_path: Path) -> None:
     assert runs_root({"PHALANX_RUNS_DIR": str(tmp_path)}) == tmp_path
     assert runs_root({}) == Path.cwd() / "phalanx-runs"
+
+
+def shut(where: Path, real: Callable[..., object]) -> Callable[..., object]:
+    """``real``, but nobody may look at ``where`` or below: root can do that everywhere."""
+
+    def refusing(path: str | Path, *words: object, **more: object) -> object:
+        if Path(path).is_relative_to(where):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *words, **more)
+
+    return refusing
+
+
+def test_a_folder_of_runs_that_cannot_be_read_is_named_with_what_to_set(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", shut(root, os.scandir))
+    with pytest.raises(
+        SelectionError, match=r"cannot read the runs in .*: Permission denied; set PHALANX_RUNS_DIR"
+    ):
+        select(root)
+    with pytest.raises(SelectionError, match="Not a directory"):
+        select(Path("/dev/null"))
+
+
+@pytest.mark.parametrize("selector", ["@latest", SECOND, "{root}/" + SECOND])
+def test_a_run_of_another_user_is_named_and_not_taken_for_one_without_events(
+    root: Path, monkeypatch: pytest.MonkeyPatch, selector: str
+) -> None:
+    point_latest(RunDirectory(root / SECOND))
+    monkeypatch.setattr(Path, "open", shut(root / SECOND, Path.open))
+    with pytest.raises(SelectionError, match=f"cannot read run {SECOND}: Permission denied"):
+        select(root, selector.format(root=root))
+    assert select(root, FIRST).run_id == FIRST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,22 @@ def test_a_colon_after_a_name_is_never_a_scope(tmp_path: Path) -> None:
 def test_a_folder_without_models_says_where_to_go(tmp_path: Path) -> None:
     with pytest.raises(DiscoveryError, match="go to a project's folder or set MODEL_DIR"):
         discover(tmp_path)
+
+
+def test_a_folder_that_nobody_lets_us_read_is_named_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(tmp_path, [card("one")], {"dummy3": [{"name": "m", "scripts": "run.sh"}]})
+    real = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if "dummy3" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    with pytest.raises(InputError, match=r"cannot read .*scripts/dummy3/models.json: Permission denied"):
+        discover(root)
 
 
 def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:

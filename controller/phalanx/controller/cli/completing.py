@@ -36,10 +36,10 @@ def allowance_words(ctx: click.Context, parameter: click.Parameter, incomplete: 
 
 def run_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """``@latest``, ``@failed`` and the runs of this directory, newest first."""
-    from phalanx.controller.runs.directory import all_runs, runs_root
+    from phalanx.controller.runs.directory import SelectionError, all_runs, runs_root
 
     try:
         runs = [run.run_id for run in all_runs(runs_root()) if run.run_id.startswith(incomplete)]
-    except OSError:
+    except (OSError, SelectionError):
         runs = []
     return [word for word in ("@latest", "@failed") if word.startswith(incomplete)] + runs[:RUNS_OFFERED]

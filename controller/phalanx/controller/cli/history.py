@@ -71,7 +71,7 @@ def list_(name: str, as_json: bool, summary: bool, limit: int, since: str, **giv
     from phalanx.controller.results import history_query
 
     wanted = history_query.Filter(since=_since(since), **{**given, "status": given["status"].upper()})
-    if not (path := _path()).exists():
+    if not _is_there(path := _path()):
         return _no_history(path)
     with _history(path) as history:
         if name:
@@ -117,7 +117,7 @@ def prune(keep: str, dry_run: bool) -> int:
     from phalanx.controller.runs.words import plural
 
     before = _ago(keep, "--keep")
-    if not (path := _path()).exists():
+    if not _is_there(path := _path()):
         return _no_history(path)
     with _history(path) as history:
         runs, rows = history.prune(before, dry_run)
@@ -146,6 +146,17 @@ def _history(path: Path) -> Iterator[History]:
             yield history
     except HistoryError as error:
         refuse(str(error))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a history, or a refusal where nobody lets us look."""
+    try:
+        return path.exists()
+    except OSError as error:
+        refuse(
+            f"cannot read the history {path}: {error.strerror}; choose another file with PHALANX_HISTORY, "
+            "or off"
+        )
 
 
 def _no_history(path: Path) -> int:

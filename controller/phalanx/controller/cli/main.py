@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -163,7 +164,24 @@ def _told(error: Exception) -> int:
         return int(getattr(error, "code", Exit.FAILURE))
     if isinstance(error, click.Abort):
         return Exit.INTERRUPTED
+    if isinstance(error, OSError) and (why := _closed_to_us(error)):
+        click.echo(f"phalanx: {why}", err=True)
+        return Exit.FAILURE
     return _silence() if isinstance(error, ReaderGone) else _bug(error)
+
+
+def _closed_to_us(error: OSError) -> str:
+    """What a user can do about a place that is gone or not to be read; "" for another error."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "cannot go on: this directory is gone; cd to one that exists"
+    if isinstance(error, PermissionError) and error.filename:
+        from phalanx.controller.logs.clean import clean_text
+
+        where = clean_text(os.fsdecode(error.filename))
+        return f"cannot use {where}: {error.strerror}; let this user read it, or name another place"
+    return ""
 
 
 def _silence() -> int:

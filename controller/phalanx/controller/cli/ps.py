@@ -8,10 +8,10 @@ from itertools import islice
 from typing import Any
 
 import click
-from phalanx.controller.cli.selecting import json_option, put
+from phalanx.controller.cli.selecting import json_option, put, refuse
 from phalanx.controller.cli.tables import table
 from phalanx.controller.exits import Exit
-from phalanx.controller.runs.directory import all_runs, runs_root
+from phalanx.controller.runs.directory import SelectionError, all_runs, runs_root, unreadable
 from phalanx.controller.runs.words import duration
 
 ONGOING = ("starting", "pending", "running", "ending", "unknown")
@@ -29,13 +29,19 @@ def command(everything: bool, quiet: bool, as_json: bool) -> int:
     from phalanx.controller.runs.status import line, summary
 
     root = runs_root()
-    runs = islice(all_runs(root), None if everything else 20)
+    try:
+        runs = list(islice(all_runs(root), None if everything else 20))
+    except SelectionError as error:
+        refuse(str(error), Exit.USAGE)
     if quiet:
         for run in runs:
             put(run.run_id)
         return Exit.OK
     now = time.time()
-    lines = [line(run, summary(run), now) for run in runs]
+    for run in runs:
+        if why := unreadable(run):
+            click.echo(f"phalanx: cannot read run {run.run_id}: {why}", err=True)
+    lines = [line(run, summary(run), now) for run in runs if not unreadable(run)]
     if as_json:
         put(json.dumps(lines, ensure_ascii=False))
     elif lines:
@@ -44,7 +50,7 @@ def command(everything: bool, quiet: bool, as_json: bool) -> int:
                 table(("RUN", "STATE", "EXIT", "NODES", "TOOK", "JOB"), [_row(entry) for entry in lines])
             )
         )
-    else:
+    elif not runs:
         click.echo(f"no runs in {root}; start one with: phalanx run -- COMMAND", err=True)
     return Exit.OK
 

@@ -26,6 +26,10 @@ NAME_LIMIT = 40
 _IDENTITY_LIMIT = 4 * 1024 * 1024
 
 
+#: What helps who cannot use a folder of runs.
+_OWN = "set PHALANX_RUNS_DIR to a folder of yours"
+
+
 class SelectionError(Exception):
     """No run, or more than one, answers to a selector. The message is for the user."""
 
@@ -146,13 +150,15 @@ def read_identity(run: RunDirectory) -> dict[str, Any]:
 
 
 def all_runs(root: Path) -> Iterator[RunDirectory]:
-    """Every run below ``root``, newest first."""
+    """Every run below ``root``, newest first. Raises SelectionError for a folder that cannot be read."""
     try:
         names = sorted(
             (entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)), reverse=True
         )
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return
+    except OSError as error:
+        raise SelectionError(f"cannot read the runs in {root}: {error.strerror}; {_OWN}") from error
     for name in names:
         if RUN_ID.fullmatch(name):
             yield RunDirectory(root / name)
@@ -162,11 +168,33 @@ def select(root: Path, selector: str = "@latest") -> RunDirectory:
     """The run that a selector means.
 
     Accepted: an id, a unique prefix or the last four digits of one, ``@latest``, ``@failed``, a Slurm job id,
-    a run's name (the newest of that name), a path. Raises SelectionError.
+    a run's name (the newest of that name), a path. Raises SelectionError, also for a run that cannot be read.
     """
+    run = _found(root, selector)
+    if why := unreadable(run):
+        raise SelectionError(f"cannot read run {run.run_id}: {why}; it may be another user's: {_OWN}")
+    return run
+
+
+def unreadable(run: RunDirectory) -> str:
+    """Why a run's event log cannot be read; "" when it can be, or is not there yet."""
+    try:
+        run.events.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _found(root: Path, selector: str) -> RunDirectory:
     if "/" in selector:
         path = Path(selector).absolute()
-        if (path / "events.jsonl").exists() or (path / "plan.json").exists():
+        if (
+            unreadable(RunDirectory(path))
+            or (path / "events.jsonl").exists()
+            or (path / "plan.json").exists()
+        ):
             return RunDirectory(path.resolve())
         raise SelectionError(f"cannot find a run in {selector}: it has no events.jsonl")
     runs = list(all_runs(root))

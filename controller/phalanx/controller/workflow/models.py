@@ -78,7 +78,7 @@ def project_folder(environ: Mapping[str, str]) -> Path:
 def discover(project: Path) -> list[ModelCard]:
     """All cards of a project, root file first, then those of folders by name. Raises InputError."""
     root = project / MODELS_FILE
-    if not root.is_file():
+    if not is_file(root):
         raise DiscoveryError(
             f"cannot find models: {project} has no {MODELS_FILE}; go to a project's folder or set MODEL_DIR"
         )
@@ -131,7 +131,7 @@ def folders(project: Path) -> list[str]:
 def _of_folder(project: Path, scope: str) -> list[ModelCard]:
     folder = project / SCRIPTS / scope
     listing = folder / MODELS_FILE
-    has_list, has_program = listing.is_file(), (folder / MODELS_PROGRAM).is_file()
+    has_list, has_program = is_file(listing), is_file(folder / MODELS_PROGRAM)
     shown = f"{SCRIPTS}/{scope}/{MODELS_FILE}"
     if has_list and has_program:
         raise InputError(f"cannot read {shown}: {MODELS_PROGRAM} beside it gives models as well; keep one")

@@ -70,9 +70,14 @@ def read_json(path: Path, shown: str = "") -> Any:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file, also under a name that no file system takes."""
+    """Whether there is a regular file, also under a name that no file system takes.
+
+    Raises InputError where nobody lets us look: what is hidden is not taken for what is not there.
+    """
     try:
         return path.is_file()
+    except PermissionError as error:
+        raise InputError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
     except OSError:
         return False
 
