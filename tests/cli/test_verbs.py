@@ -376,6 +376,16 @@ def test_a_run_of_another_user_is_left_out_of_the_list_with_a_word(
     assert f"cannot read run {RUN}: Permission denied" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("csv", "said"), [("gone/x.csv", "no folder"), (".", "a folder"), ("part", "-o")])
+def test_a_file_of_results_that_could_not_be_written_is_refused_before_the_run(
+    phalanx: Phalanx, csv: str, said: str
+) -> None:
+    (phalanx.place / "part").write_text("some,other\ntable,1\n")
+    done = phalanx("run", "-o", csv, "--", "x")
+    assert (done.code, said in done.err) == (4, True), done.err
+    assert not phalanx.runs.exists()
+
+
 @pytest.mark.parametrize("verb", ["run", "build"])
 def test_no_model_to_be_found_ends_with_1_as_in_madengine(phalanx: Phalanx, verb: str) -> None:
     done = phalanx(verb, "--tags", "no-such-model")

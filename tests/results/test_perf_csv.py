@@ -19,6 +19,7 @@ from phalanx.controller.results.perf_csv import (
     TRIGGERS,
     PerfCsvError,
     append_rows,
+    check_appendable,
     csv_bytes,
     guarded,
 )
@@ -281,3 +282,31 @@ def test_a_file_of_one_endless_line_is_no_perf_csv(tmp_path: Path) -> None:
     path.write_bytes(b"model,performance,status," + b"x" * (2 * 1024 * 1024))
     with pytest.raises(PerfCsvError, match="its first line is no header"):
         append_rows(path, [row("a")])
+
+
+def test_a_file_that_could_be_appended_to_passes_and_is_not_touched(tmp_path: Path) -> None:
+    check_appendable(tmp_path / "new.csv")
+    assert list(tmp_path.iterdir()) == []
+    append_rows(tmp_path / "perf.csv", [row("a")])
+    (tmp_path / "empty.csv").touch()
+    before = (tmp_path / "perf.csv").read_bytes()
+    for name in ("perf.csv", "empty.csv"):
+        check_appendable(tmp_path / name)
+    assert (tmp_path / "perf.csv").read_bytes() == before
+
+
+def test_a_file_that_could_not_be_appended_to_is_known_before_there_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in {
+        "gone/x.csv": "there is no folder",
+        "other.csv": "it is no perf.csv, which has model",
+        "other.csv/x.csv": "Not a directory",
+        "folder": "it is a folder",
+        "pipe": "not a regular file",
+    }.items():
+        with pytest.raises(PerfCsvError, match=words):
+            check_appendable(tmp_path / name)
+    with read_only(tmp_path / "folder"), pytest.raises(PerfCsvError, match="is not to be written to"):
+        check_appendable(tmp_path / "folder" / "perf.csv")

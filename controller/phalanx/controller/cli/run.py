@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -75,6 +76,7 @@ def command(**given: Any) -> int:
         refuse(plan.refusals[0], Exit.USAGE)
     if made.build and made.build.plan.unbuilt:
         refuse(f"{made.build.plan.unbuilt[0].error}; nothing was run: leave it out", Exit.BUILD)
+    refuse_unappendable(plan.output_csv)
     summary = summary_of(given, plan)
     if made.build:
         from phalanx.controller.cli.building import built_for_run
@@ -91,6 +93,17 @@ def command(**given: Any) -> int:
     from phalanx.controller.cli.gating import gated
 
     return gated(run, baseline, quiet=given["quiet"])
+
+
+def refuse_unappendable(output_csv: str) -> None:
+    """Ends the command when rows could not be written at the end of the run; "" for no file."""
+    from phalanx.controller.results.perf_csv import PerfCsvError, check_appendable
+
+    try:
+        if output_csv:
+            check_appendable(Path(output_csv))
+    except PerfCsvError as error:
+        refuse(str(error), Exit.USAGE)
 
 
 def baseline_of(given: Mapping[str, Any]) -> Baseline | None:

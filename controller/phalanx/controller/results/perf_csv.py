@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -62,6 +63,36 @@ def append_rows(path: Path, rows: Sequence[Row], wait_s: float = LOCK_S, mode: i
         raise PerfCsvError(str(error)) from error
     except OSError as error:
         raise PerfCsvError(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
+
+
+def check_appendable(path: Path) -> None:
+    """Whether rows could be appended to what has this name now, or to a new file. Touches nothing.
+
+    Raises PerfCsvError. Who appends later looks again: a file may change while a run goes on.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if not stat.S_ISREG(target.stat().st_mode):
+            kind = "a folder" if target.is_dir() else "not a regular file"
+            raise PerfCsvError(f"cannot write {path}: it is {kind}; choose another file with -o")
+        descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        _check_folder(target.parent, path)
+        return
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise PerfCsvError(f"cannot write {path}: {why}; choose another file with -o") from error
+    try:
+        _header_of(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _check_folder(folder: Path, path: Path) -> None:
+    if not folder.is_dir():
+        raise PerfCsvError(f"cannot write {path}: there is no folder {folder}; choose another file with -o")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PerfCsvError(f"cannot write {path}: {folder} is not to be written to; choose a file with -o")
 
 
 def guarded(cell: str) -> str:
