@@ -75,6 +75,15 @@ def test_a_timeout_that_is_none_is_refused(timeout: str) -> None:
         plan_for_tags(models(timeout=timeout))
 
 
+@pytest.mark.parametrize("seconds", [10**9, 10**18, int("9" * 400)])
+def test_a_timeout_of_a_card_has_the_limit_of_the_option(seconds: int) -> None:
+    with pytest.raises(
+        InputError, match=r"cannot use models.json: \[0\] \(m0\): timeout: it is more than ten"
+    ):
+        plan_for_tags(models({"timeout": seconds}))
+    assert plan_for_tags(models({"timeout": seconds}, timeout="60")).cases, "the command line goes over it"
+
+
 def test_the_number_of_nodes_comes_from_the_last_that_says_one() -> None:
     card = {"nnodes": "2"}
     context = '{"slurm": {"nodes": 3}}'

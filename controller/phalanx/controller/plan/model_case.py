@@ -31,7 +31,7 @@ from .model import CasePlan, EnvValue, RunsOn, StepPlan
 from .model_steps import SSH_KEY, around_model
 from .option_secrets import open_options
 from .placement import Placement
-from .quantities import duration
+from .quantities import LONGEST_S, duration
 from .result_rule import result_rule
 from .secrets import Secret, Secrets, looks_secret
 from .tools import ToolStack, stack, system_details, wrap
@@ -223,13 +223,18 @@ def _argv(
 
 
 def _deadline(inputs: RunInputs, model: SelectedModel, placement: Placement, name: str) -> float:
-    """Seconds: command line (0 for none, -1 for default), else the card's timeout, else 7200."""
+    """Seconds: command line (0 for none, -1 for default), else the card's timeout, else 7200.
+
+    Raises InputError.
+    """
     key = f"cases.{name}.timeout"
     if inputs.timeout not in ("", "-1"):
         placement.origins[key] = "--timeout"
         return duration(inputs.timeout, "--timeout")
     if model.card.timeout > 0:
-        placement.origins[key] = f"{model.card.where}: timeout"
+        placement.origins[key] = where = f"{model.card.where}: timeout"
+        if model.card.timeout > LONGEST_S:
+            raise InputError(f"cannot use {where}: it is more than ten years; it is meant in seconds")
         return float(model.card.timeout)
     placement.origins[key] = "default"
     return MODEL_TIMEOUT_S
