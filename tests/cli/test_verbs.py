@@ -19,7 +19,7 @@ from phalanx.controller.runs.directory import RunDirectory, create, point_latest
 from tests.runs.fake_controller import act
 from tests.runs.stories import RUN, STORIES, log_bytes, running, started, success
 
-from .driver import Phalanx, Terminal
+from .driver import REPOSITORY, Phalanx, Terminal
 
 pytestmark = pytest.mark.local
 
@@ -132,13 +132,46 @@ def test_logs_shows_all_with_node_and_local_rank(phalanx: Phalanx, logged: RunDi
         (["--rank", "2", "--since", "1m"], ["more of 2"]),
         (["--rank", "2", "--prefix", "rank"], ["2: out of 2", "2: more of 2"]),
         (["--rank", "2", "--prefix", "{node}#{lrank} "], ["node2#0 out of 2", "node2#0 more of 2"]),
-        (["-w", "node[3-4]"], []),
     ],
 )
 def test_logs_shows_what_is_asked_for(
     phalanx: Phalanx, logged: RunDirectory, options: list[str], lines: list[str]
 ) -> None:
     assert phalanx("logs", *options).out.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["logs", "-w", "node[2-4]"], "logs of node[3-4]: no such node"),
+        (["logs", "--case", "nope"], "logs of case nope: no such case"),
+        (["logs", "--step", "x"], "logs of step x: no such step"),
+        (["logs", "-f", "--step", "exec-1"], "no such step"),
+        (["nodes", "-w", "node[1-3]"], "cannot show node3: no such node"),
+    ],
+)
+def test_what_a_run_has_not_is_refused_and_not_shown_as_nothing(
+    phalanx: Phalanx, logged: RunDirectory, words: list[str], said: str
+) -> None:
+    done = phalanx(*words)
+    assert (done.code, done.out, said in done.err) == (4, "", True), done.err
+
+
+def test_who_follows_a_run_that_begins_waits_for_the_nodes_that_it_may_get(phalanx: Phalanx) -> None:
+    gate = phalanx.place / "gate"
+    story = success()
+    acts: list[dict[str, Any]] = [act(event) for event in [*started(), *running()]]
+    line = {"log": "logs/node1/rank0.out", "text": "here\n"}
+    begun = next(place for place, one in enumerate(story) if isinstance(one, ev.RunStarted)) + 1
+    rest = [*acts[begun:], line, *map(act, story[len(acts) :])]
+    phalanx.part([*acts[:begun], {"until": str(gate)}, *rest])
+    assert phalanx("run", "-d", "-N", "2", "--", "x").code == 0
+    assert phalanx("logs", "-w", "node1").code == phalanx("nodes", "-w", "node1").code == 0
+    assert phalanx("logs", "--case", "nope").code == 4, "cases are known from the beginning"
+    follow = phalanx.start("logs", "-f", "-w", "node1")
+    gate.touch()
+    out, err = follow.communicate(timeout=20)
+    assert (out, err, follow.returncode) == (b"here\n", b"", 0)
 
 
 def test_logs_raw_gives_the_bytes_and_json_the_truth_about_each_line(
@@ -270,6 +303,12 @@ def test_exec_on_a_node_that_is_not_there_is_refused_before_anything_runs(live: 
     assert "node9" in done.err
 
 
+def test_exec_in_a_case_that_the_run_has_not_is_refused_before_anything_runs(live: Phalanx) -> None:
+    done = live("exec", "--case", "nope", "--", "uname")
+    assert (done.code, done.out) == (4, "")
+    assert "cannot run in case nope: no such case" in done.err
+
+
 def test_exec_shows_the_controllers_refusal(live: Phalanx) -> None:
     done = live("exec", "--", "refuse")
     assert done.code == 1
@@ -374,6 +413,15 @@ def test_a_run_of_another_user_is_left_out_of_the_list_with_a_word(
     with pytest.raises(SystemExit):
         main(["ps"])
     assert f"cannot read run {RUN}: Permission denied" in capsys.readouterr().err
+
+
+def test_a_file_of_data_sets_that_is_named_is_looked_at_whatever_the_models_need(phalanx: Phalanx) -> None:
+    words = ("run", "--dry-run", "--tags", "hello", "--runtime", "process", "--data-config", "sets.json")
+    env = {"MODEL_DIR": str(REPOSITORY / "examples" / "mad-mini")}
+    done = phalanx(*words, env=env)
+    assert (done.code, "cannot read sets.json" in done.err) == (4, True), done.err
+    (phalanx.place / "sets.json").write_text("{}")
+    assert phalanx(*words, env=env).code == 0
 
 
 @pytest.mark.parametrize(("csv", "said"), [("gone/x.csv", "no folder"), (".", "a folder"), ("part", "-o")])

@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 from phalanx.controller.control import server
 from phalanx.controller.fleet import events as ev
+from phalanx.controller.fleet.states import Phase
 from phalanx.controller.logs.paths import StreamName
 from phalanx.protocol.membership import Member
 from phalanx.protocol.messages import StepStop
@@ -309,6 +310,15 @@ async def _ask_as_two_users(folder: Path) -> None:
         ]
         assert len(json.loads(mine.stdout)["nodes"]) == 2
         assert json.loads(his.stdout) == {"error": "this run belongs to user 0, not to 65534"}
+
+
+async def test_a_command_for_a_case_that_does_not_run_is_not_run_beside_it(tmp_path: Path) -> None:
+    async with desk(tmp_path) as one, one.http() as http:
+        one.engine.phase = Phase.IDLE
+        one.engine.cases.flows.clear()
+        async with http.post("/v1/exec", json={"argv": ["ls"], "case": "case0"}) as reply:
+            assert (reply.status, "case case0 is not running now" in await reply.text()) == (409, True)
+        assert one.hub.told == []
 
 
 async def test_a_command_says_in_which_of_several_cases_it_is_meant(tmp_path: Path) -> None:

@@ -7,7 +7,14 @@ import sys
 from typing import Any
 
 import click
-from phalanx.controller.cli.selecting import chosen, color_option, controller_of, refuse, run_nodes
+from phalanx.controller.cli.selecting import (
+    chosen,
+    color_option,
+    controller_of,
+    refuse,
+    refuse_strange_case,
+    run_nodes,
+)
 from phalanx.controller.exits import Exit
 
 EPILOG = """\b
@@ -42,6 +49,11 @@ def command(**given: Any) -> int:
         refuse("cannot use --case with --host: it is beside all cases", Exit.USAGE)
     run = chosen(given["run"])
     path = controller_of(run, f"cannot run on the nodes of {run.run_id}")
+    if given["case"]:
+        from phalanx.controller.runs.records import read_all
+        from phalanx.controller.runs.view import fold
+
+        refuse_strange_case(run, fold(read_all(run.events)), given["case"], "cannot run in")
     request = ExecRequest(
         tuple(given["command"]),
         run_nodes(run, given["nodeset"], given["exclude"], "cannot run"),

@@ -14,14 +14,18 @@ from phalanx.controller.cli.selecting import (
     node_names,
     rank_ranges,
     refuse,
+    refuse_strange_case,
+    refuse_strange_nodes,
     run_argument,
 )
 from phalanx.controller.exits import Exit
+from phalanx.controller.logs.clean import clean_text
+from phalanx.controller.nodesets import natural
 
 if TYPE_CHECKING:
     from phalanx.controller.cli.attending import Showing
     from phalanx.controller.logs.follow import LogTail
-    from phalanx.controller.logs.sources import Source
+    from phalanx.controller.logs.sources import Selection, Source
     from phalanx.controller.runs.directory import RunDirectory
     from phalanx.controller.runs.model import RunView
 
@@ -81,6 +85,7 @@ def command(run: str, **given: Any) -> int:
         selection=selection,
     )
     known = fold(read_all(found.events), found.run_id)
+    _refuse_strangers(found, known, selection)
     since = moment(given["since"], time.time()) if given["since"] else None
     logs = log_tail(found, known, showing)
     logs.start(given["tail"], since)
@@ -88,6 +93,22 @@ def command(run: str, **given: Any) -> int:
         _write(logs.drain(final=known.finished))
         return Exit.OK
     return _follow(found, showing, logs, known, given["reconnect_timeout"])
+
+
+def _refuse_strangers(run: RunDirectory, view: RunView, selection: Selection) -> None:
+    """Refuse what nothing of this run can answer to: an empty answer would say that all is quiet."""
+    from phalanx.controller.listing import listed
+    from phalanx.controller.runs.asked import steps_of, strange_step
+
+    refuse_strange_nodes(run, view, natural(selection.nodes), "cannot show logs of")
+    refuse_strange_case(run, view, selection.case, "cannot show logs of")
+    if selection.step and strange_step(run, view, selection.step):
+        these = listed(list(steps_of(run, view)), 10)
+        refuse(
+            f"cannot show logs of step {clean_text(selection.step)}: no such step in {run.run_id}; "
+            f"it has {these or 'none'}",
+            Exit.USAGE,
+        )
 
 
 def _write(pieces: Iterable[tuple[Source, bytes]]) -> None:

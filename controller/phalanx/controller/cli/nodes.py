@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from phalanx.controller.cli.selecting import chosen, json_option, node_names, put, run_argument
+from phalanx.controller.cli.selecting import (
+    chosen,
+    json_option,
+    node_names,
+    put,
+    refuse_strange_nodes,
+    run_argument,
+)
 from phalanx.controller.cli.tables import table
 from phalanx.controller.exits import Exit
 from phalanx.controller.nodesets import fold, natural
 from phalanx.controller.runs.directory import RunDirectory
 from phalanx.controller.runs.words import short_image, size
+
+if TYPE_CHECKING:
+    from phalanx.controller.runs.model import RunView
 
 #: The controller answers from memory.
 ANSWER_S = 5.0
@@ -24,9 +34,15 @@ ANSWER_S = 5.0
 @json_option
 def command(run: str, nodeset: str, wide: bool, as_json: bool) -> int:
     """The nodes of RUN: live from its controller, or what its log last said."""
+    from phalanx.controller.runs.records import read_all
+    from phalanx.controller.runs.view import fold as fold_events
+
     found = chosen(run)
-    names = frozenset(node_names(nodeset))
-    entries = [entry for entry in _entries(found) if not names or entry["node"] in names]
+    names = node_names(nodeset)
+    view = fold_events(read_all(found.events), found.run_id)
+    refuse_strange_nodes(found, view, names, "cannot show")
+    asked = frozenset(names)
+    entries = [entry for entry in _entries(found, view) if not asked or entry["node"] in asked]
     entries.sort(key=lambda entry: entry["node_rank"])
     if as_json:
         put(json.dumps(entries, ensure_ascii=False))
@@ -37,13 +53,10 @@ def command(run: str, nodeset: str, wide: bool, as_json: bool) -> int:
     return Exit.OK
 
 
-def _entries(run: RunDirectory) -> list[dict[str, Any]]:
+def _entries(run: RunDirectory, view: RunView) -> list[dict[str, Any]]:
     """What the log says, with the controller's fresher words over it when it answers."""
-    from phalanx.controller.runs.records import read_all
     from phalanx.controller.runs.status import node_document
-    from phalanx.controller.runs.view import fold as fold_events
 
-    view = fold_events(read_all(run.events), run.run_id)
     entries = {name: node_document(node) for name, node in view.nodes.items()}
     for report in [] if view.finished else _ask(run):
         entry = entries.setdefault(report["node"], {"detail": "", "image_id": ""})

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 def data_inputs(
     given: Mapping[str, Any], environ: Mapping[str, str], context: Context, models: Sequence[SelectedModel]
 ) -> DataInputs:
-    """What the models may name; nothing is read for models without data. Raises InputError."""
+    """What the models may name. For models without data only a file that is named is read, to be sure of it.
+
+    Raises InputError.
+    """
     from phalanx.controller.builds.credentials import read_credentials
     from phalanx.controller.plan.data import DataInputs
     from phalanx.controller.plan.data_access import access_of
@@ -27,11 +30,14 @@ def data_inputs(
     for option, value in (("--data-config", config), ("--force-mirror-local", mirror)):
         if value and not models:
             raise InputError(f"cannot use {option} with a command: data sets belong to models")
-    if not any(model.card.data for model in models):
+    wanted = any(model.card.data for model in models)
+    if not wanted and not config:
         return DataInputs()
     project = project_folder(environ)
     path = Path(config) if config else project / DATA_FILE
     book = load_data(path, config or DATA_FILE, context, required=bool(config))
+    if not wanted:
+        return DataInputs()
     credentials = read_credentials(project, environ)
     return DataInputs(
         book=book,

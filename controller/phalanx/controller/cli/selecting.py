@@ -8,14 +8,18 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from phalanx.controller.cli.completing import run_ids
 from phalanx.controller.exits import Exit
+from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.nodesets import NodesetError, expand, ranges
 from phalanx.controller.runs.directory import RunDirectory, SelectionError, runs_root, select
 from phalanx.controller.runs.words import Style
+
+if TYPE_CHECKING:
+    from phalanx.controller.runs.model import RunView
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -99,6 +103,28 @@ def run_nodes(run: RunDirectory, nodeset: str, exclude: str, cannot: str) -> tup
         )
     without = frozenset(node_names(exclude))
     return tuple(name for name in wanted if name not in without)
+
+
+def refuse_strange_nodes(run: RunDirectory, view: RunView, names: tuple[str, ...], cannot: str) -> None:
+    """A usage error that begins with ``cannot`` for nodes that the run has not."""
+    from phalanx.controller.nodesets import fold
+    from phalanx.controller.runs.asked import strange_nodes
+
+    if strangers := strange_nodes(view, names):
+        refuse(f"{cannot} {fold(strangers)}: no such node in {run.run_id}; see: phalanx nodes", Exit.USAGE)
+
+
+def refuse_strange_case(run: RunDirectory, view: RunView, name: str, cannot: str) -> None:
+    """A usage error that begins with ``cannot`` for a case that the run has not; "" is none."""
+    from phalanx.controller.listing import listed
+    from phalanx.controller.runs.asked import strange_case
+
+    if name and strange_case(view, name):
+        these = listed(list(view.case_names), 10)
+        refuse(
+            f"{cannot} case {clean_text(name)}: no such case in {run.run_id}; it has {these or 'none'}",
+            Exit.USAGE,
+        )
 
 
 def rank_ranges(text: str) -> tuple[range, ...]:

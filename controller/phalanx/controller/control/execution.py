@@ -116,7 +116,9 @@ class Execution:
         engine = self._conductor.engine
         if engine.phase in OVER:
             raise conflict("the run is ending")
-        if request.where == "host" or (engine.phase is Phase.IDLE and not engine.cases.kept):
+        if request.where == "host":
+            return ""
+        if engine.phase is Phase.IDLE and not engine.cases.kept and not request.case:
             return ""
         flows = engine.cases.flows.items()
         running = [*engine.cases.kept, *(name for name, flow in flows if flow.phase is CasePhase.STEPPING)]
