@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -55,6 +56,14 @@ def test_the_readme_names_every_verb_and_no_other() -> None:
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     said = {re.split(r"[ \[]", words)[0] for row in rows for words in re.findall(r"`([^`]+)`", row)}
     assert said == set(VERBS)
+
+
+def test_the_readme_chooses_only_models_of_the_example_that_it_goes_to() -> None:
+    begin = README.split("cd examples/mad-mini")[1].split("\n## ")[0]
+    cards = json.loads((ROOT / "examples" / "mad-mini" / "models.json").read_text(encoding="utf-8"))
+    known = {word for card in cards for word in (card["name"], *card["tags"])}
+    named = re.findall(r"phalanx (?:discover|build|run) .*?--tags (\S+)", begin)
+    assert named and set(named) <= known
 
 
 def test_the_readme_gives_exit_codes_only_as_the_code_does() -> None:
