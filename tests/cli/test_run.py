@@ -124,8 +124,26 @@ def test_json_is_one_document_on_standard_output(phalanx: Phalanx) -> None:
 def test_progress_json_is_every_event_as_a_line(phalanx: Phalanx) -> None:
     phalanx.part(acts_of(success()))
     done = phalanx("run", "--progress", "json", "-N", "2", "--", "./train.sh")
-    kinds = [json.loads(line)["type"] for line in done.err.splitlines() if line.startswith("{")]
+    kinds = [json.loads(line)["type"] for line in done.err.splitlines()]
     assert kinds == [event.TYPE for event in success()]
+
+
+def test_detach_with_json_prints_the_run_as_other_verbs_do(phalanx: Phalanx) -> None:
+    phalanx.part(acts_of(success()))
+    done = phalanx("run", "-d", "--json", "-N", "2", "--", "./train.sh")
+    document = json.loads(done.out)
+    assert document == {"v": 1, "id": phalanx.only_run().name, "directory": str(phalanx.only_run())}
+    assert phalanx("wait").code == 0
+    (known,) = json.loads(phalanx("ps", "--json").out)
+    assert document.items() <= known.items()
+
+
+@pytest.mark.parametrize("variable", ["PHALANX_RUNS_DIR", "PHALANX_CACHE_DIR"])
+def test_a_folder_that_is_none_is_refused_before_a_run_is_made(phalanx: Phalanx, variable: str) -> None:
+    done = phalanx("run", "--", "x", env={variable: "/dev/null"})
+    assert (done.code, done.out) == (4, "")
+    assert "/dev/null: it is no folder" in done.err and variable in done.err
+    assert not phalanx.runs.exists()
 
 
 def test_detach_prints_only_the_run_id_and_the_run_goes_on(phalanx: Phalanx, tmp_path: Path) -> None:
@@ -134,7 +152,8 @@ def test_detach_prints_only_the_run_id_and_the_run_goes_on(phalanx: Phalanx, tmp
     done = phalanx("run", "-d", "-N", "2", "--", "./train.sh")
     assert done.code == 0
     assert done.out == phalanx.only_run().name + "\n"
-    assert json.loads(phalanx("ps", "--json").out)[0]["state"] in ("starting", "running")
+    (known,) = json.loads(phalanx("ps", "--json").out)
+    assert known["state"] in ("starting", "running")
     gate.touch()
     assert phalanx("wait").code == 0
 

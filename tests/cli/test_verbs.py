@@ -535,6 +535,17 @@ def test_doctor_is_calm_where_there_is_neither_slurm_nor_docker(phalanx: Phalanx
     assert {one["name"]: one["level"] for one in document["findings"]}["slurm"] == "absent"
 
 
+def test_doctor_names_what_helps_with_an_engine_that_cannot_be_used(phalanx: Phalanx, tmp_path: Path) -> None:
+    (tmp_path / "docker.sock").touch()
+    for host, hint in (
+        ("zz", "unset DOCKER_HOST, or set it to unix:///PATH, or use --runtime process"),
+        (f"unix://{tmp_path}/docker.sock", "start the engine, or use --runtime process"),
+    ):
+        done = phalanx("doctor", "--json", env={"PATH": str(tmp_path), "DOCKER_HOST": host})
+        found = {one["name"]: one for one in json.loads(done.out)["findings"]}["docker"]
+        assert (found["level"], found["hint"]) == ("warn", hint)
+
+
 @pytest.mark.parametrize(
     ("client", "level", "words"),
     [

@@ -26,6 +26,7 @@ from phalanx.protocol.release import VERSION
 COMMAND_S = 5.0
 #: Below this a run directory fills up soon: logs are kept whole.
 LOW_DISK = 1_000_000_000
+_CLOSED = "is there, but you may not use it"
 DOCKER_SOCKET = "/var/run/docker.sock"
 #: Slurm releases whose srun has --overlap (20.11).
 OLDEST_SLURM = (20, 11)
@@ -118,12 +119,19 @@ def _engines(probes: Probes) -> list[Finding]:
     for kind in ("docker", "podman"):
         version = probes.engines.get(kind, "")
         if version.startswith("!"):
-            hint = "add yourself to its group, or use --runtime process"
+            hint = f"{_mended(version[1:])}, or use --runtime process"
             found.append(Finding("Containers", kind, Level.WARN, version[1:], hint))
         else:
             level = Level.READY if version else Level.ABSENT
             found.append(Finding("Containers", kind, level, version or "not found"))
     return found
+
+
+def _mended(words: str) -> str:
+    """What helps with an engine that is there and cannot be used; ``words``: what was found."""
+    if words.startswith("DOCKER_HOST"):
+        return "unset DOCKER_HOST, or set it to unix:///PATH"
+    return "add yourself to its group" if words.endswith(_CLOSED) else "start the engine"
 
 
 def _builds(probes: Probes) -> Finding:
@@ -258,7 +266,7 @@ def _engine_version(path: str) -> str:
             document = json.loads(connection.getresponse().read())
             return str(document.get("Version", "unknown version"))
         except PermissionError:
-            return f"!{path} is there, but you may not use it"
+            return f"!{path} {_CLOSED}"
         except (OSError, http.client.HTTPException, ValueError) as error:
             return f"!{path} is there, but no engine answers: {error}"
 

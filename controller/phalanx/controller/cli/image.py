@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
-from phalanx.controller.cli.run import attended, show_plan, started
+from phalanx.controller.cli.run import attended, left, show_plan, started
 from phalanx.controller.cli.run_options import inventory_options, sync_options
 from phalanx.controller.cli.selecting import color_option, json_option, put
 from phalanx.controller.cli.tables import table
@@ -66,7 +66,7 @@ def sync(image: str, run: str, **given: Any) -> int:
         return show_plan(plan, as_json=given["as_json"])
     begun = started(plan, {})
     if given["detach"]:
-        put(begun.run_id)
+        put(left(begun, given["as_json"]))
         return Exit.OK
     return attended(begun, {**given, "prefix": "auto"})
 

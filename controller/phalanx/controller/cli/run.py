@@ -85,7 +85,7 @@ def command(**given: Any) -> int:
         made = planned_as_built(made, given, manifest)
     run = started(made.plan, made.secrets)
     if given["detach"]:
-        put(run.run_id)
+        put(left(run, given["as_json"]))
         return Exit.OK
     code = summary.written(run, made.plan, attended(run, given))
     if baseline is None or code != Exit.OK:
@@ -153,6 +153,7 @@ def started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
     from phalanx.controller.runs.launch import LaunchError, start_controller, wait_until_reachable
 
     root = runs_root()
+    _refuse_unusable_cache()
     try:
         run = create(root, plan.run_id)
         write_private(run.plan, to_json(plan))
@@ -160,8 +161,8 @@ def started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
         point_latest(run)
         process = start_controller(run, plan, secrets)
     except OSError as error:
-        why = error.strerror or str(error)
-        refuse(f"cannot make a run in {root}: {why}; set PHALANX_RUNS_DIR to a folder of yours")
+        why = "it is no folder" if root.exists() and not root.is_dir() else error.strerror or str(error)
+        refuse(f"cannot make a run in {root}: {why}; set PHALANX_RUNS_DIR to a folder of yours", Exit.USAGE)
     try:
         wait_until_reachable(run, process)
     except LaunchError as error:
@@ -170,6 +171,23 @@ def started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
         process.terminate()
         raise
     return run
+
+
+def _refuse_unusable_cache() -> None:
+    """Ends the command before a run is made whose controller would end at once: it needs the agent's file."""
+    from phalanx.controller.targets.bundle import CacheError, cache_directory, private_directory
+
+    try:
+        private_directory(cache_directory(os.environ))
+    except CacheError as error:
+        refuse(str(error), Exit.USAGE)
+
+
+def left(run: RunDirectory, as_json: bool) -> str:
+    """What is said of a run that is left to itself: its id, or the short document that ``ps`` begins with."""
+    if not as_json:
+        return run.run_id
+    return json.dumps({"v": 1, "id": run.run_id, "directory": str(run.path)}, ensure_ascii=False)
 
 
 def identity(plan: Plan) -> dict[str, Any]:
@@ -207,6 +225,7 @@ def attended(run: RunDirectory, given: dict[str, Any]) -> int:
     view = RunView(run_id=run.run_id)
     shown = given.get("live_output", True) and not given["as_json"]
     logs = log_tail(run, view, showing) if shown else None
-    if not given["quiet"] and not given["as_json"] and not sys.stderr.isatty():
+    silent = given["quiet"] or given["as_json"] or given["progress"] == "json"
+    if not silent and not sys.stderr.isatty():
         click.echo(f"run {run.run_id}", err=True)
     return attend(run, showing, Manners(True, given["reconnect_timeout"], user()), logs, view)

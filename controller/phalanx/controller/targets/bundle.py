@@ -102,15 +102,15 @@ def content_key(files: Mapping[str, bytes], *more: bytes) -> str:
     return digest.hexdigest()
 
 
-def _private_directory(path: Path) -> None:
+def private_directory(path: Path) -> None:
     """Make ``path`` (0700) or make sure that nobody else can put files into it. Raises CacheError."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = path.stat()
     except OSError as error:
+        why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
         raise CacheError(
-            f"cannot use the cache directory {path}: {error.strerror}; "
-            "set PHALANX_CACHE_DIR to one that can be written"
+            f"cannot use the cache directory {path}: {why}; set PHALANX_CACHE_DIR to one that can be written"
         ) from error
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise CacheError(
@@ -130,7 +130,7 @@ def _is_ours(path: Path) -> bool:
 
 def cached(cache: Path, name: str, mode: int, make: Callable[[], bytes]) -> tuple[Path, bytes]:
     """The file ``name`` of the cache and its bytes, made when it is not there yet. Raises CacheError."""
-    _private_directory(cache)
+    private_directory(cache)
     path = cache / name
     if _is_ours(path):
         return path, path.read_bytes()
