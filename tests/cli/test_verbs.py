@@ -424,6 +424,27 @@ def test_a_file_of_data_sets_that_is_named_is_looked_at_whatever_the_models_need
     assert phalanx(*words, env=env).code == 0
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "report to-email",
+        "report to-html --csv-file-path pipe.csv",
+        "report compare ./pipe.csv ./pipe.csv",
+        "database -f pipe.csv --db d --collection c --dry-run",
+        "baseline set ./pipe.csv ./pipe.csv",
+        "baseline show ./pipe.csv",
+        "baseline check ./pipe.csv",
+        "run --dry-run --additional-context-file pipe.csv -- x",
+        "run --dry-run -m pipe.csv",
+    ],
+)
+def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(phalanx: Phalanx, words: str) -> None:
+    os.mkfifo(phalanx.place / "pipe.csv")
+    done = phalanx(*words.split())
+    assert done.code in (1, 4)
+    assert "it is not a regular file" in done.err
+
+
 @pytest.mark.parametrize(("csv", "said"), [("gone/x.csv", "no folder"), (".", "a folder"), ("part", "-o")])
 def test_a_file_of_results_that_could_not_be_written_is_refused_before_the_run(
     phalanx: Phalanx, csv: str, said: str

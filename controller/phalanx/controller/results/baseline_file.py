@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..runs.directory import write_private
 from ..workflow.errors import InputError, did_you_mean
+from ..workflow.place import is_regular, reading
 from ..workflow.wording import explain
 from .baseline import IDENTITY, Baseline, Identity
 from .direction import Direction
@@ -110,7 +111,9 @@ def name_of(name: str) -> str:
 def load(name: str, path: Path, environ: Mapping[str, str]) -> Baseline:
     """The baseline at a path. ``name``: as the user said it. Raises InputError."""
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
+            if not is_regular(file):
+                raise InputError(f"cannot read baseline {path}: it is not a regular file")
             content = file.read(FILE_LIMIT + 1)
     except FileNotFoundError as error:
         hint = did_you_mean(name, (known for known, _ in known_baselines(environ)))

@@ -11,12 +11,12 @@ import io
 import json
 import math
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..workflow.place import is_regular, reading
 from .perf_csv import unguarded
 from .table import NO_NUMBER, Limits, TableError, cells_up_to, has_value, rows_of
 
@@ -45,11 +45,10 @@ def read_summary(path: Path) -> Summary:
     """The table of a ``.csv`` or ``.json`` file. Raises TableError, whose words do not name the file."""
     as_json = path.suffix.lower() == ".json"
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+        with reading(path) as file:
+            if not is_regular(file):
                 raise TableError("it is not a regular file")
-            if status.st_size > FILE_LIMIT:
+            if os.fstat(file.fileno()).st_size > FILE_LIMIT:
                 raise TableError(f"it is larger than {FILE_LIMIT // 1024 // 1024} MiB")
             return _read_json(file) if as_json else _read_csv(file)
     except OSError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..listing import listed
+from ..workflow.place import is_regular, reading
 
 #: Bytes of a file that is read whole, and of one that an agent gives back.
 FILE_LIMIT, RESULTS_LIMIT = 64 * 1024 * 1024, 512 * 1024 * 1024
@@ -178,7 +179,9 @@ def _why(chosen: Candidate, count: Count, readable: Sequence[tuple[Candidate, Co
 def _opened(path: Path, limit: int) -> Iterator[TextIO]:
     """The file, if it is not too large. Raises TableError, also for what goes wrong while it is read."""
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with io.TextIOWrapper(reading(path), "utf-8-sig", "replace", newline="") as file:
+            if not is_regular(file):
+                raise TableError("it is not a regular file")
             if os.fstat(file.fileno()).st_size > limit:
                 raise TableError(f"it is larger than {limit // 1024 // 1024} MiB")
             yield file

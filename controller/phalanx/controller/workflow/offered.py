@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .place import FILE_LIMIT
+from .place import FILE_LIMIT, reading
 
 
 def offered(project: str) -> list[str]:
@@ -48,7 +48,7 @@ def _add(path: Path, scope: str, names: dict[str, None], tags: dict[str, None]) 
 
 def _entries(path: Path) -> list[Any]:
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             document = json.loads(file.read(FILE_LIMIT))
     except (OSError, ValueError, RecursionError):
         return []

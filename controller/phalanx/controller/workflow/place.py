@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 from .errors import InputError
 
@@ -23,9 +23,9 @@ def read_text(path: Path, shown: str = "", limit: int = FILE_LIMIT) -> str:
     """The text of a regular file of at most ``limit`` bytes. Raises InputError."""
     name = shown or str(path)
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            if not is_regular(file):
                 raise InputError(f"cannot read {name}: it is not a regular file")
             # Python makes room for all that is asked for: with the limit, 16 MiB for each small file.
             data = file.read(min(status.st_size, limit) + 1)
@@ -39,6 +39,23 @@ def read_text(path: Path, shown: str = "", limit: int = FILE_LIMIT) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read {name}: byte {error.start} is not UTF-8 text") from error
+
+
+def reading(path: Path) -> BinaryIO:
+    """A file to be read. Of a pipe nobody at its other end is waited for: who opens it looks what it is.
+
+    Raises OSError.
+    """
+    return open(path, "rb", opener=_at_once)
+
+
+def _at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)
+
+
+def is_regular(file: IO[Any]) -> bool:
+    """Whether what was opened is a regular file: no pipe, device or folder."""
+    return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
 
 def parse_json(text: str, name: str, *, nan_is_null: bool = False) -> Any:
