@@ -445,6 +445,19 @@ def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(phalanx: Pha
     assert "it is not a regular file" in done.err
 
 
+@pytest.mark.parametrize("words", ["run --image a:1 {} -- x", "image sync a:1 {}"])
+def test_an_archive_of_an_image_that_is_not_there_is_refused_with_the_plan(
+    phalanx: Phalanx, words: str
+) -> None:
+    os.mkfifo(phalanx.place / "pipe.tar")
+    for name, said in (("gone.tar", "there is no such file"), ("pipe.tar", "neither a file nor a folder")):
+        done = phalanx(*words.format(f"--image-archive {name} --dry-run").split())
+        assert done.code == 4
+        assert f"cannot use --image-archive {name}: " in done.err and said in done.err
+    (phalanx.place / "layout").mkdir()
+    assert phalanx(*words.format("--image-archive layout --dry-run").split()).code == 0
+
+
 @pytest.mark.parametrize(("csv", "said"), [("gone/x.csv", "no folder"), (".", "a folder"), ("part", "-o")])
 def test_a_file_of_results_that_could_not_be_written_is_refused_before_the_run(
     phalanx: Phalanx, csv: str, said: str

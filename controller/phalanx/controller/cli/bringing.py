@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from phalanx.controller.cli.planning import check_archive
 from phalanx.controller.cli.selecting import chosen, controller_of, put, refuse, run_nodes, style_for
 from phalanx.controller.exits import Exit
 from phalanx.controller.plan.image import checked_reference
@@ -41,11 +42,10 @@ def brought(image: str, run: str, given: dict[str, Any]) -> int:
     path = controller_of(found, cannot)
     try:
         checked_reference(image, "IMAGE")
+        check_archive(given["image_archive"])
     except InputError as error:
         refuse(str(error), Exit.USAGE)
     archive = str(Path(given["image_archive"]).absolute()) if given["image_archive"] else ""
-    if archive and not Path(archive).exists():
-        refuse(f"cannot use --image-archive {given['image_archive']}: there is no such file", Exit.USAGE)
     nodes = run_nodes(found, given["nodelist"], given["exclude"], cannot)
     try:
         return asyncio.run(_shown(path, found.run_id, ImageRequest(image, archive, nodes), given))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -145,6 +146,7 @@ def _of_images(image: str, given: Mapping[str, Any], make: Callable[[RunInputs],
     from phalanx.controller.workflow.errors import InputError
 
     try:
+        check_archive(given.get("image_archive", ""))
         inputs = RunInputs(
             run_id=new_run_id("image"),
             cwd=str(Path.cwd()),
@@ -177,6 +179,7 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
     from phalanx.controller.plan.secrets import read_secrets
     from phalanx.controller.workflow.surroundings import Surroundings, find_surroundings
 
+    check_archive(given["image_archive"])
     nodes, ranks_per_node = shape(_counted(given), given.get("ntasks"), given.get("ntasks_per_node"))
     chosen = choose_models(given, environ)
     context = chosen.context
@@ -216,6 +219,21 @@ def slurm_options(given: Mapping[str, Any]) -> SlurmOptions:
     from phalanx.controller.plan.model import SlurmOptions
 
     return SlurmOptions(**{name: given[name] for name in _SLURM})
+
+
+def check_archive(said: str) -> None:
+    """An archive of an image is read on this machine: what is not there is refused. Raises InputError."""
+    from phalanx.controller.workflow.errors import InputError
+
+    if not said:
+        return
+    try:
+        mode = Path(said).stat().st_mode
+    except OSError as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise InputError(f"cannot use --image-archive {said}: {why}") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"cannot use --image-archive {said}: it is neither a file nor a folder")
 
 
 def _counted(given: Mapping[str, Any]) -> int | None:
