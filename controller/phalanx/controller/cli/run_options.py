@@ -121,7 +121,7 @@ SLURM: tuple[Callable[[Any], Any], ...] = (
     click.option("-t", "--time", default="", help="Time limit of the allocation."),
     click.option("--qos", default=""),
     click.option("--reservation", default=""),
-    click.option("-w", "--nodelist", default="", metavar="NODESET", help="These nodes."),
+    click.option("-w", "--nodelist", default="", metavar="NODESET", help="These nodes; all, without -N."),
     click.option("-x", "--exclude", default="", metavar="NODESET", help="Not these nodes."),
     click.option("-C", "--constraint", default="", help="Features that nodes must have."),
     click.option("--gres", default="", help="Generic resources, such as gpu:8."),
