@@ -156,6 +156,25 @@ def test_what_cannot_be_written_is_refused_before_anything_is_built(
     assert not list(folder.glob("*.log"))
 
 
+def test_a_pipe_is_no_manifest_and_stays_a_pipe(tmp_path: Path, shell: dict[str, str]) -> None:
+    folder = mad(tmp_path / "p")
+    os.mkfifo(folder / "pipe")
+    done = phalanx(folder, shell, "build", "--tags", "all", "-m", "pipe")
+    words = "pipe: it is no file, and runs begin from a manifest; name a file with -m"
+    assert (done.returncode, done.stderr) == (4, f"phalanx: cannot write {folder}/{words}\n")
+    assert (folder / "pipe").is_fifo()
+    assert not list(folder.glob("*.log"))
+
+
+def test_a_summary_goes_to_standard_output_when_that_is_its_name(
+    tmp_path: Path, shell: dict[str, str]
+) -> None:
+    folder = mad(tmp_path / "p")
+    done = phalanx(folder, shell, "build", "--tags", "all", "-q", "-s", "/proc/self/fd/1")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["successful_builds"]) == 2
+
+
 def test_models_of_a_manifest_get_the_secrets_that_they_need_and_no_others(
     tmp_path: Path, shell: dict[str, str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import signal
 import time
@@ -304,3 +305,11 @@ def await_text(path: Path, text: str) -> None:
     while text not in path.read_text():
         assert time.monotonic() < end, f"{text!r} did not come into {path}"
         time.sleep(0.01)
+
+
+def test_rows_are_appended_to_files_only(phalanx: Phalanx) -> None:
+    os.mkfifo(phalanx.place / "pipe")
+    done = phalanx("run", "-o", "pipe", "--dry-run", "--", "true")
+    assert done.code == 4
+    assert "pipe: it is no file, and runs append their rows under a lock; name a file with -o" in done.err
+    assert (phalanx.place / "pipe").is_fifo()

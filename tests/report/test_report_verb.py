@@ -65,6 +65,13 @@ def test_a_table_that_cannot_be_read_ends_with_1_and_leaves_nothing(
     assert sorted(phalanx.place.iterdir()) == before
 
 
+def test_a_page_for_standard_output_is_all_that_is_printed(phalanx: Phalanx) -> None:
+    with_table(phalanx.place / "perf.csv", nightly(3))
+    done = phalanx("report", "to-html", "--csv-file-path", "perf.csv", "-o", "/proc/self/fd/1")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.rstrip().endswith("</html>")
+
+
 def test_a_folder_is_no_table(phalanx: Phalanx) -> None:
     (phalanx.place / "x.csv").mkdir()
     done = phalanx("report", "to-html", "--csv-file-path", "x.csv")

@@ -7,13 +7,12 @@ More than madengine has: ``schema``, ``image_id`` (the digest is the image's ide
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..results.locking import replace_file
 from ..workflow.errors import InputError
 from ..workflow.manifest import ASSUMED, SCHEMA
 from .given import OWN_IMAGE
@@ -82,19 +81,12 @@ def summary(plan: BuildPlan, outcomes: Sequence[Built], total_s: float) -> dict[
 
 
 def write_json(path: Path, document: Any, shown: str) -> None:
-    """A whole file or none: written beside its place and renamed into it. Raises InputError."""
-    data = _encoded(document)
+    """A whole file or none: written beside its place and renamed into it; a device or pipe is written to.
+
+    Raises InputError.
+    """
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                os.fchmod(file.fileno(), 0o666 & ~_umask())
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        replace_file(path, _encoded(document), 0o666)
     except OSError as error:
         raise InputError(f"cannot write {shown}: {error.strerror or error}") from error
 
@@ -106,12 +98,6 @@ def _encoded(document: Any) -> bytes:
         return f"{text}\n".encode()
     except UnicodeEncodeError:
         return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _image(one: Built) -> dict[str, Any]:

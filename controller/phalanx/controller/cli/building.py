@@ -51,6 +51,7 @@ def planned_build(given: Mapping[str, Any]) -> PlannedBuild:
     Ends the command for input that cannot be used: exit 1 when nothing is chosen, else 4.
     """
     from phalanx.controller.builds.make import make_build_plan
+    from phalanx.controller.cli.outputs import refuse_stream, refuse_unwritable
     from phalanx.controller.cli.run import time_hint
     from phalanx.controller.workflow.errors import DiscoveryError, InputError
 
@@ -61,21 +62,11 @@ def planned_build(given: Mapping[str, Any]) -> PlannedBuild:
         refuse(str(error) + ("" if given["tags"] else time_hint(given)), Exit.FAILURE)
     except InputError as error:
         refuse(str(error), Exit.USAGE)
+    refuse_stream(plan.manifest, "and runs begin from a manifest; name a file with -m")
     refuse_unwritable(
         plan.manifest, given["summary_output"], *(f"{plan.logs}/{one.log}" for one in plan.builds[:1])
     )
     return PlannedBuild(inputs, plan, secrets)
-
-
-def refuse_unwritable(*paths: str) -> None:
-    """What is to be written after an hour's build has a place: ends the command otherwise."""
-    for path in filter(None, paths):
-        folder = Path(path).absolute().parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
-            why = (
-                "it is a folder" if Path(path).is_dir() else f"{folder} is not there, or not to be written to"
-            )
-            refuse(f"cannot write {path}: {why}", Exit.USAGE)
 
 
 def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInputs:

@@ -55,7 +55,7 @@ def to_html(run: str, csv_file_path: Path | None, output: Path | None, open_it: 
     else:
         page, place = _of_run(run or "@latest", output)
     _write(place, page, private=csv_file_path is None and output is None)
-    put(str(place))
+    _say_where(place)
     if verbose:
         took = time.monotonic() - begun
         click.echo(f"phalanx: {len(page) / 1e6:.2f} MB in {took:.2f} s", err=True)
@@ -99,6 +99,14 @@ def _write(place: Path, page: bytes, *, private: bool) -> None:
     except OSError as error:
         why = error.strerror or str(error)
         refuse(f"cannot write {clean_text(str(place))}: {why}; choose another place with -o")
+
+
+def _say_where(place: Path) -> None:
+    """The path on standard output, unless the page went to a device or pipe: that may be the same."""
+    from phalanx.controller.results.locking import is_stream
+
+    if not is_stream(place):
+        put(str(place))
 
 
 def _open(place: Path, environ: Mapping[str, str]) -> None:
@@ -152,7 +160,7 @@ def to_email(directory: Path, output: Path, verbose: bool) -> int:
             click.echo(f"phalanx: {clean_text(table.stem)}: {table.total} rows", err=True)
     title = f"Results of {directory.absolute().name or directory}"
     _write(output, mail_page(title, found.tables, found.unreadable), private=False)
-    put(str(output))
+    _say_where(output)
     return Exit.OK
 
 

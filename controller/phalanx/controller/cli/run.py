@@ -56,6 +56,7 @@ highest code of its ranks), 4 bad arguments, 7 slower than --baseline allows, 8 
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def command(**given: Any) -> int:
     """Run COMMAND, or the models that --tags chooses, on every node."""
+    from phalanx.controller.cli.outputs import refuse_stream
     from phalanx.controller.cli.planning import planned, planned_as_built
 
     if bool(given["command"]) == bool(given["tags"] or given["manifest_file"]):
@@ -68,6 +69,7 @@ def command(**given: Any) -> int:
     baseline = baseline_of(given)
     made = planned(given)
     plan = made.plan
+    refuse_stream(plan.output_csv, "and runs append their rows under a lock; name a file with -o")
     for warning in (*(made.build.plan.warnings if made.build else ()), *plan.warnings):
         click.echo(f"phalanx: {clean_text(warning)}", err=True)
     if given["dry_run"]:

@@ -72,7 +72,7 @@ def summary_of(given: Mapping[str, Any], plan: Plan) -> Summary:
             "cannot write a summary of a run that is left: leave out -d, or ask phalanx status --json later",
             Exit.USAGE,
         )
-    from phalanx.controller.cli.building import refuse_unwritable
+    from phalanx.controller.cli.outputs import refuse_unwritable
     from phalanx.controller.results.summary_output import rows_in
 
     refuse_unwritable(path)

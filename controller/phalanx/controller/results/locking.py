@@ -5,6 +5,9 @@ name meanwhile, so a waiter looks whether the file it has locked is still the on
 
 The controller's umask lets nobody else read what it makes; files in a user's project are as that user's umask
 has it. So they are given their mode, and a new file under an old name has that of the old one.
+
+A name may be a link, a device, a pipe or a descriptor of ours (``/dev/stdout``): a rename would take it
+away from everybody. So a link is followed, and what is no file is written to, where that can be, as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +24,8 @@ from pathlib import Path
 
 #: How long another run's append is waited for, in seconds.
 LOCK_S = 30.0
+#: Links on the way to a file, at most: what Linux follows (path_resolution(7)).
+LINKS = 40
 
 
 class FileBusy(Exception):
@@ -31,8 +37,9 @@ def locked(path: Path, wait_s: float = LOCK_S, mode: int | None = None) -> Itera
     """A descriptor of the file of this name, made when it is not there, locked while it has the name.
 
     Blocks up to ``wait_s``. ``mode``: of a file that is made; None as the umask leaves it. Raises FileBusy
-    and OSError.
+    and OSError, also for what is no file.
     """
+    _refuse_special(path)
     end = time.monotonic() + wait_s
     while True:
         descriptor = _open(path, mode)
@@ -48,19 +55,31 @@ def locked(path: Path, wait_s: float = LOCK_S, mode: int | None = None) -> Itera
 def replace_file(path: Path, data: bytes, mode: int = 0o644, *, synced: bool = True) -> None:
     """Put a whole file under a name: who reads sees the old one or the new one. Raises OSError.
 
-    ``synced`` as for ``replacing``.
+    What ``is_stream`` gets the data as it is; a pipe blocks until somebody reads it. ``synced`` as for
+    ``replacing``.
     """
+    if is_stream(path):
+        _write_stream(path, data)
+        return
     with replacing(path, mode, synced=synced) as descriptor:
         write_at(descriptor, data, 0)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a name is of a device, a pipe, a socket or an open descriptor of ours. Raises OSError."""
+    return _descriptor_of(path) is not None or _is_special(path)
 
 
 @contextmanager
 def replacing(path: Path, mode: int = 0o644, *, synced: bool = True) -> Iterator[int]:
     """A descriptor of a new file that gets the name ``path`` when all went well; else it is gone.
 
+    A link is followed to the file that it leads to; what is no file is refused. Raises OSError.
     ``synced``: it and its name are on the disk then, or OSError. Without, for what can be made again, a
     folder that cannot be synced is no error. ``mode`` is as the umask leaves it.
     """
+    _refuse_special(path)
+    path = Path(os.path.realpath(path))
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
@@ -110,6 +129,47 @@ def _open(path: Path, mode: int | None) -> int:
         return os.open(path, flags, 0o644)
     give_mode(descriptor, mode)
     return descriptor
+
+
+def _write_stream(path: Path, data: bytes) -> None:
+    """All of ``data`` to what is no file; to a descriptor of ours where it stands."""
+    own = _descriptor_of(path)
+    flags = os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, flags) if own is None else os.dup(own)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+
+
+def _descriptor_of(path: Path) -> int | None:
+    """The number of ``/dev/stdout``, ``/dev/fd/3`` and links to them, None for other names."""
+    ours = os.path.realpath("/proc/self/fd")
+    for _ in range(LINKS):
+        folder = os.path.realpath(path.parent)
+        if folder == ours and path.name.isdecimal():
+            return int(path.name)
+        try:
+            path = Path(folder, path.readlink())
+        except OSError:
+            return None
+    return None
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is there, and neither a file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _refuse_special(path: Path) -> None:
+    if _is_special(path):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), str(path))
 
 
 def _lock(descriptor: int, path: Path, end: float) -> None:
