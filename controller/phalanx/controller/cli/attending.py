@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from phalanx.controller.cli.selecting import speaks_unicode, style_for, wants_color
+from phalanx.controller.cli.selecting import put_last, speaks_unicode, style_for, wants_color
 from phalanx.controller.logs.follow import LogTail
 from phalanx.controller.logs.show import Look, Render, Shower, auto_prefix, json_lines, raw
 from phalanx.controller.logs.sources import ALL, Selection, Source
@@ -100,8 +100,9 @@ def attend(run: RunDirectory, showing: Showing, manners: Manners, logs: LogTail 
     left = asyncio.run(_stay(run, screen, manners, logs, view, showing))
     if left.over and showing.as_json:
         # Read again from disk: the document is that of ``status --json``, whoever asks.
-        json.dump(document(run, fold(read_all(run.events), run.run_id)), sys.stdout)
-        sys.stdout.write("\n")
+        found = json.dumps(document(run, fold(read_all(run.events), run.run_id)))
+        lost = put_last(found, f"see: phalanx status {run.run_id} --json")
+        return left.code or lost
     return left.code
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from phalanx.controller.cli import streams
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -135,20 +136,33 @@ def phalanx() -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the ``phalanx`` command. Ends the process with a code of ``exits``."""
     gc.set_threshold(GC_THRESHOLD)
+    code = 0
     try:
+        streams.guard()
         code = phalanx.main(
             args=None if argv is None else list(argv), prog_name="phalanx", standalone_mode=False
         )
+        sys.stdout.flush()
     except Exception as error:  # noqa: BLE001 - the last boundary: no traceback reaches a user
-        code = _told(error)
+        code = code or _told(error)
     except KeyboardInterrupt:
         code = 130
+    finally:
+        streams.settle()
     gc.freeze()  # what lives at the end is no garbage: the interpreter need not search it
     sys.exit(int(code or 0))
 
 
 def _told(error: Exception) -> int:
-    """Say what went wrong, in the words that fit; the exit code."""
+    """Say what went wrong, to whom still reads; the exit code."""
+    try:
+        return _put(error)
+    except BrokenPipeError:
+        return _silence()
+
+
+def _put(error: Exception) -> int:
+    """Say it in the words that fit; the exit code."""
     from phalanx.controller.exits import Exit
 
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
@@ -164,10 +178,16 @@ def _told(error: Exception) -> int:
         return int(getattr(error, "code", Exit.FAILURE))
     if isinstance(error, click.Abort):
         return Exit.INTERRUPTED
+    if isinstance(error, streams.OutputLost):
+        click.echo(f"phalanx: cannot write to standard output: {error}", err=True)
+        streams.drop()
+        return Exit.FAILURE
+    if isinstance(error, ReaderGone | BrokenPipeError):
+        return _silence()
     if isinstance(error, OSError) and (why := _closed_to_us(error)):
         click.echo(f"phalanx: {why}", err=True)
         return Exit.FAILURE
-    return _silence() if isinstance(error, ReaderGone) else _bug(error)
+    return _bug(error)
 
 
 def _closed_to_us(error: OSError) -> str:
@@ -186,7 +206,7 @@ def _closed_to_us(error: OSError) -> str:
 
 def _silence() -> int:
     """Nobody reads our output any more (``| head``): end as a program that SIGPIPE kills, without words."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    streams.drop()
     return 128 + signal.SIGPIPE
 
 

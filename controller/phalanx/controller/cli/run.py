@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from phalanx.controller.cli.run_options import run_options
-from phalanx.controller.cli.selecting import color_option, json_option, put, refuse
+from phalanx.controller.cli.selecting import color_option, json_option, put, put_last, refuse
 from phalanx.controller.cli.summarizing import summary_of
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
@@ -87,8 +87,7 @@ def command(**given: Any) -> int:
         made = planned_as_built(made, given, manifest)
     run = started(made.plan, made.secrets)
     if given["detach"]:
-        put(left(run, given["as_json"]))
-        return Exit.OK
+        return put_last(left(run, given["as_json"]), f"run {run.run_id} has begun and goes on")
     code = summary.written(run, made.plan, attended(run, given))
     if baseline is None or code != Exit.OK:
         return code

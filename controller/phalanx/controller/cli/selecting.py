@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from phalanx.controller.cli.completing import run_ids
+from phalanx.controller.cli.streams import OutputLost, drop
 from phalanx.controller.exits import Exit
 from phalanx.controller.logs.clean import clean_text
 from phalanx.controller.nodesets import NodesetError, expand, ranges
@@ -166,3 +167,15 @@ def refuse(message: str, code: Exit = Exit.FAILURE) -> NoReturn:
 def put(text: str) -> None:
     """A line of data on standard output."""
     sys.stdout.write(text + "\n")
+
+
+def put_last(text: str, otherwise: str) -> Exit:
+    """The last line of data; when it cannot be written that is a failure, said with ``otherwise``."""
+    try:
+        put(text)
+        sys.stdout.flush()
+    except OutputLost as error:
+        click.echo(f"phalanx: cannot write to standard output: {error}; {otherwise}", err=True)
+        drop()
+        return Exit.FAILURE
+    return Exit.OK

@@ -76,6 +76,7 @@ class Attendance:
         self._passing = Passing()
         self._advanced: dict[str, int] = {}
         self._interrupts = 0
+        self._unheard = False
         self._asked: set[asyncio.Task[None]] = set()
         self._words: set[asyncio.Task[None]] = set()
         self._leave: asyncio.Future[Left] | None = None
@@ -166,9 +167,20 @@ class Attendance:
         for output, data in together(pieces):
             # Who owns the run gets its two streams apart, as from srun; who only looks gets lines.
             await self._screen.log(data, output if self._manners.owns else "out")
-            if self._screen.stdout_closed and not self._manners.owns:
-                self._go(Left(BROKEN_PIPE, over=False))
+            if self._screen.stdout_closed and not await self._goes_on():
                 return
+
+    async def _goes_on(self) -> bool:
+        """Standard output takes no lines. Who owns the run stays; who only looks has nothing more to see."""
+        why = self._screen.stdout_error
+        words = f"cannot write to standard output: {why}" if why else ""
+        if not self._manners.owns:
+            self._go(Left(Exit.FAILURE if why else BROKEN_PIPE, over=False, words=words))
+        elif why and not self._unheard:
+            self._unheard = True
+            kept = f"the run goes on, its logs are kept: phalanx logs {self._run.run_id}"
+            await self._screen.end(None, [f"phalanx: {words}; {kept}"])
+        return self._manners.owns
 
     async def _redraw(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +27,17 @@ HEARTBEAT_S = 30.0
 
 
 class Writer:
-    """Writes to the two standard streams, in order, without blocking the loop."""
+    """Writes to the two standard streams, in order, without blocking the loop.
+
+    ``closed``: standard output takes nothing more. ``why``: in the system's words, "" when its reader left.
+    """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "terminal")
-        self.closed = False
+        self.closed, self.why = False, ""
 
     async def write(self, descriptor: int, data: bytes) -> None:
-        """All of ``data``. Once nobody reads standard output, it is dropped and ``closed`` is True."""
+        """All of ``data``; what cannot be written is dropped, and of standard output all that follows."""
         if data and not (self.closed and descriptor == OUT):
             await asyncio.get_running_loop().run_in_executor(self._thread, self._write, descriptor, data)
 
@@ -41,12 +45,21 @@ class Writer:
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(descriptor, view) :]
+                view = view[_written(descriptor, view) :]
         except OSError as error:
-            # The reader is gone, or the terminal was hung up: the run does not depend on either.
-            if error.errno not in (errno.EPIPE, errno.EIO):
-                raise
-            self.closed = self.closed or descriptor == OUT
+            # A reader that left, a terminal that was hung up, a full disk: the run depends on none of them.
+            if descriptor == OUT:
+                self.closed = True
+                self.why = "" if error.errno in (errno.EPIPE, errno.EIO) else error.strerror or str(error)
+
+
+def _written(descriptor: int, data: memoryview) -> int:
+    """How much of it was written; waits for one that another program has made not to block."""
+    try:
+        return os.write(descriptor, data)
+    except BlockingIOError:
+        select.select([], [descriptor], [])
+        return 0
 
 
 class Screen:
@@ -64,8 +77,13 @@ class Screen:
 
     @property
     def stdout_closed(self) -> bool:
-        """Nobody reads the log lines any more."""
+        """Standard output takes no log lines any more."""
         return self._writer.closed
+
+    @property
+    def stdout_error(self) -> str:
+        """Why, "" when it is only that nobody reads them."""
+        return self._writer.why
 
     async def log(self, data: bytes, output: str = "out") -> None:
         """Lines of the workload: its standard output to ours, its standard error to ours."""
