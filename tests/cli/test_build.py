@@ -156,6 +156,16 @@ def test_what_cannot_be_written_is_refused_before_anything_is_built(
     assert not list(folder.glob("*.log"))
 
 
+def test_a_secret_that_is_no_text_is_named_before_anything_is_built(
+    tmp_path: Path, shell: dict[str, str]
+) -> None:
+    folder = mad(tmp_path / "p")
+    done = phalanx(folder, {**shell, "MAD_SECRETS_X": "caf\udce9"}, "build", "--tags", "all")
+    words = "cannot use the secret MAD_SECRETS_X (env:MAD_SECRETS_X): it is not UTF-8 text"
+    assert (done.returncode, words in done.stderr) == (4, True)
+    assert not list(folder.glob("*.log"))
+
+
 def test_a_pipe_is_no_manifest_and_stays_a_pipe(tmp_path: Path, shell: dict[str, str]) -> None:
     folder = mad(tmp_path / "p")
     os.mkfifo(folder / "pipe")

@@ -18,6 +18,7 @@ from ..plan.model import CasePlan, EnvValue, Plan, ResultRule, Share, StepPlan
 from ..plan.model_case import case_name
 from ..plan.placement import place
 from ..plan.secrets import Secret, Secrets
+from ..plan.text import checked
 from .argv import UNKNOWN, build_argv, push_argv, shown_command, tag_argv
 from .credentials import Login
 from .dockerfiles import TOOLS_FOLDER
@@ -76,8 +77,9 @@ def compute_plan(
         name = case_name(builds[0].image, taken)
         first[name] = builds[0]
         cases.append(_case(name, build, builds, login, folder, tools_image(inputs.run_id)))
-    plan = plan_of_cases(inputs, placement, tuple(cases), (), "workflow", "", _with_login(secrets, login))
-    return plan, first
+    hidden = _with_login(secrets, login)
+    plan = plan_of_cases(inputs, placement, tuple(cases), (), "workflow", "", hidden)
+    return checked(plan, hidden), first
 
 
 def tools_image(run_id: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plan.secrets import SECRET_LIMIT, Secret, Secrets
+from ..plan.text import check_text
 from ..workflow.errors import InputError
 from ..workflow.place import parse_json, read_json, read_text
 from ..workflow.wording import kind_of
@@ -130,6 +131,8 @@ def read_credentials(project: Path, environ: Mapping[str, str]) -> CredentialBoo
             entries[name] = parse_json(text, f"the variable {name}")
             origins[name] = f"env:{name}"
     hub = {key: environ.get(name, "") for key, name in _HUB_VARIABLES.items()}
+    for key, name in _HUB_VARIABLES.items():
+        check_text(hub[key], f"the variable {name}")
     if hub["username"] and hub["password"]:
         entries[HUB_KEY] = {key: value for key, value in hub.items() if value}
         origins[HUB_KEY] = "env:MAD_DOCKERHUB_USER"

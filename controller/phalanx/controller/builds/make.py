@@ -15,6 +15,7 @@ from typing import Any
 from ..plan.env import Environment
 from ..plan.image import checked_reference
 from ..plan.secrets import Secret, Secrets
+from ..plan.text import check_secrets
 from ..workflow.card import ModelCard
 from ..workflow.context import build_defaults
 from ..workflow.errors import DiscoveryError, InputError
@@ -61,6 +62,7 @@ def make_build_plan(inputs: BuildInputs) -> tuple[BuildPlan, Secrets]:
         warnings.append(differ)
     for card in inputs.cards:
         warnings += card.warnings()
+    check_secrets(Secrets(secrets))
     return BuildPlan(
         project=inputs.project,
         logs=inputs.cwd,

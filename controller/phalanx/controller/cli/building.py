@@ -72,10 +72,12 @@ def planned_build(given: Mapping[str, Any]) -> PlannedBuild:
 def _gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildInputs:
     """The options and what the project's files say, as inputs of a plan. Raises InputError."""
     from phalanx.controller.builds.inputs import architectures, gathered_build, read_batch
+    from phalanx.controller.plan.text import check_folder
     from phalanx.controller.workflow.context import load_context
     from phalanx.controller.workflow.errors import InputError
     from phalanx.controller.workflow.models import Chosen, chosen, project_folder
 
+    check_folder(str(Path.cwd()))
     project = project_folder(environ)
     batch = read_batch(given["batch_manifest"]) if given["batch_manifest"] else ()
     if batch and given["tags"]:

@@ -54,12 +54,24 @@ a Slurm job id or a run's name. Runs are kept in $PHALANX_RUNS_DIR or ./phalanx-
 GC_THRESHOLD = 20_000
 
 
+#: The verb whose arguments are files of this machine, which may be called anything.
+OF_FILES = "report"
+
+
 class ReaderGone(Exception):
     """Standard output was closed by who read it."""
 
 
 class LazyGroup(click.Group):
     """Knows its verbs by name and imports one only to call it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, when all of it is text: no run and no file of one can hold anything else."""
+        if not ctx.resilient_parsing and args[:1] != [OF_FILES]:
+            for number, word in enumerate(args, start=1):
+                if not _is_text(word):
+                    raise click.UsageError(_no_text(number, args[:number]))
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they are used, not by alphabet."""
@@ -111,6 +123,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     found = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {found[0]}?" if found else ""
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_text(number: int, words: list[str]) -> str:
+    """Words about the last argument, which is not shown: it may hold a secret, or act on the terminal."""
+    from phalanx.controller.plan.text import no_text
+
+    said = [word.partition("=")[0] for word in [*words[-1:], *words[-2:-1]]]
+    option = next((word for word in said if word.startswith("-") and word != "--" and _is_text(word)), "")
+    return no_text(f"argument {number}{option and f' ({option})'}")
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -143,9 +143,11 @@ def planned_inventory(image: str, given: Mapping[str, Any], prune: bool) -> Plan
 
 def _of_images(image: str, given: Mapping[str, Any], make: Callable[[RunInputs], Plan]) -> Plan:
     from phalanx.controller.plan.inputs import RunInputs
+    from phalanx.controller.plan.text import check_folder
     from phalanx.controller.workflow.errors import InputError
 
     try:
+        check_folder(str(Path.cwd()))
         check_archive(given.get("image_archive", ""))
         inputs = RunInputs(
             run_id=new_run_id("image"),
@@ -177,8 +179,10 @@ def gathered(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RunI
     from phalanx.controller.cli.providing import data_inputs
     from phalanx.controller.plan.inputs import RunInputs
     from phalanx.controller.plan.secrets import read_secrets
+    from phalanx.controller.plan.text import check_folder
     from phalanx.controller.workflow.surroundings import Surroundings, find_surroundings
 
+    check_folder(str(Path.cwd()))
     check_archive(given["image_archive"])
     nodes, ranks_per_node = shape(_counted(given), given.get("ntasks"), given.get("ntasks_per_node"))
     chosen = choose_models(given, environ)

@@ -151,14 +151,18 @@ def started(plan: Plan, secrets: dict[str, str]) -> RunDirectory:
     # Attending is imported before the controller is forked off, which shares most of what that imports.
     from phalanx.controller.cli import attending  # noqa: F401
     from phalanx.controller.plan.codec import to_json
+    from phalanx.controller.plan.text import is_text, no_text
     from phalanx.controller.runs.launch import LaunchError, start_controller, wait_until_reachable
 
     root = runs_root()
+    if not is_text(str(root)):
+        refuse(no_text("the path of PHALANX_RUNS_DIR"), Exit.USAGE)
     _refuse_unusable_cache()
+    written, who = to_json(plan), json.dumps(identity(plan), indent=2).encode() + b"\n"
     try:
         run = create(root, plan.run_id)
-        write_private(run.plan, to_json(plan))
-        write_private(run.identity, json.dumps(identity(plan), indent=2).encode() + b"\n")
+        write_private(run.plan, written)
+        write_private(run.identity, who)
         point_latest(run)
         process = start_controller(run, plan, secrets)
     except OSError as error:

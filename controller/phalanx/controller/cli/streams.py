@@ -62,8 +62,14 @@ def settle() -> None:
 
 
 def _text(raw: io.FileIO, like: TextIO | None, *, by_lines: bool = False) -> TextIO:
-    """A text stream with the encoding of another; None is one that was closed."""
-    encoding, errors = ("utf-8", "backslashreplace") if like is None else (like.encoding, like.errors)
+    """A text stream with the encoding of another; None is one that was closed.
+
+    A file's name goes out as the bytes that it has, whatever they are.
+    """
+    encoding, errors = ("utf-8", "strict") if like is None else (like.encoding, like.errors)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=by_lines or raw.isatty()
+        io.BufferedWriter(raw),
+        encoding=encoding,
+        errors="surrogateescape" if errors == "strict" else errors,
+        line_buffering=by_lines or raw.isatty(),
     )

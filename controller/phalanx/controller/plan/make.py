@@ -31,6 +31,7 @@ from .placement import Placement, place
 from .quantities import duration
 from .result_rule import which_line
 from .secrets import Secret, Secrets, mask_argv
+from .text import checked
 
 MOST_RANKS = 1024
 #: Limits of the protocol for one command: arguments, and characters of one.
@@ -42,12 +43,12 @@ ExitPolicy = Literal["workflow", "first", "max", "any"]
 
 def plan_for_command(inputs: RunInputs) -> Plan:
     """The plan of ``phalanx run -- COMMAND``. Raises InputError."""
-    return _command(inputs)[0]
+    return checked(*_command(inputs))
 
 
 def plan_for_tags(inputs: RunInputs) -> Plan:
     """The plan of ``phalanx run --tags ...``: a case for each model. Raises InputError."""
-    return _tags(inputs)[0]
+    return checked(*_tags(inputs))
 
 
 def plan_for_image(inputs: RunInputs) -> Plan:
@@ -55,13 +56,15 @@ def plan_for_image(inputs: RunInputs) -> Plan:
     if not inputs.image:
         raise InputError("cannot sync an image: none is named; say: phalanx image sync IMAGE")
     image = image_plan(inputs, checked_reference(inputs.image, "IMAGE"))
-    return plan_of_cases(inputs, place(inputs), (), (image,), "workflow", "", Secrets({}))
+    none = Secrets({})
+    return checked(plan_of_cases(inputs, place(inputs), (), (image,), "workflow", "", none), none)
 
 
 def plan_for_inventory(inputs: RunInputs, prune: bool) -> Plan:
     """The plan of ``phalanx image ls`` and ``image prune``: every node is asked. Raises InputError."""
     reference = checked_reference(inputs.image, "IMAGE") if inputs.image else ""
-    plan = plan_of_cases(inputs, place(inputs), (), (), "workflow", "", Secrets({}))
+    none = Secrets({})
+    plan = checked(plan_of_cases(inputs, place(inputs), (), (), "workflow", "", none), none)
     return dataclasses.replace(plan, inventory=InventoryPlan(reference, prune))
 
 
