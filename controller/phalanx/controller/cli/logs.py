@@ -12,6 +12,7 @@ from phalanx.controller.cli.selecting import (
     chosen,
     color_option,
     node_names,
+    prefix_option,
     rank_ranges,
     refuse,
     refuse_strange_case,
@@ -54,9 +55,7 @@ Control characters are removed, for your terminal's safety; -o raw gives the byt
 )
 @click.option("-t", "--timestamps", is_flag=True, help="When each line came.")
 @click.option("-o", "--output", "form", type=click.Choice(["plain", "json", "raw"]), default="plain")
-@click.option(
-    "--prefix", default="auto", metavar="MODE", help="auto, host, rank, both, none, or a {node}/{rank} text."
-)
+@prefix_option
 @click.option(
     "--reconnect-timeout", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS"
 )

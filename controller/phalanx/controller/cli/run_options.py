@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 from phalanx.controller.cli.completing import allowance_words, tag_words
+from phalanx.controller.cli.selecting import prefix_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -251,12 +252,7 @@ HOW: tuple[Callable[[Any], Any], ...] = (
         envvar="PHALANX_PROGRESS",
         help="How to tell what happens; auto is plain without a terminal or with CI set.",
     ),
-    click.option(
-        "--prefix",
-        default="auto",
-        metavar="MODE",
-        help="auto, host, rank, both, none, or a {node}/{rank} text.",
-    ),
+    prefix_option,
     click.option(
         "--reconnect-timeout", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS"
     ),

@@ -51,6 +51,27 @@ def color_option(function: F) -> F:
     )(function)
 
 
+def prefix_option(function: F) -> F:
+    """``--prefix``; one that no line could get is refused."""
+    return click.option(
+        "--prefix",
+        default="auto",
+        metavar="MODE",
+        callback=_prefix,
+        help="auto, host, rank, both, none, or a {node}/{rank} text.",
+    )(function)
+
+
+def _prefix(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value == "auto" or ctx.resilient_parsing:
+        return value
+    from phalanx.controller.logs.prefix import prefix_error
+
+    if why := prefix_error(value):
+        refuse(f"cannot use --prefix {value!r}: {why}", Exit.USAGE)
+    return value
+
+
 def json_option(function: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(

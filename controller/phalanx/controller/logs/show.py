@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from phalanx.controller.logs.clean import clean, clean_text, cut
+from phalanx.controller.logs.prefix import filled, is_template
 from phalanx.controller.logs.reader import Block, Times
 from phalanx.controller.logs.sources import Source
 
 #: Colours that are legible on dark and light ground; a node keeps its colour from run to run.
 _COLOURS = (b"36", b"32", b"33", b"35", b"34", b"96", b"92", b"95")
 _RESET = b"\x1b[0m"
-PREFIXES = ("auto", "host", "rank", "both", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Shower:
         tag = tag_of(self._look.prefix, source, self._local(source), cases=self._look.cases)
         if not tag:
             return b""
-        if "{" in self._look.prefix:
+        if is_template(self._look.prefix):
             return tag.encode()
         if not self._look.tty:
             return f"{tag}: ".encode()
@@ -143,11 +143,9 @@ def _split(data: bytes) -> list[bytes]:
 
 def tag_of(prefix: str, source: Source, local: int, *, cases: bool = False) -> str:
     """The tag of a source under a prefix mode or template; "" for none. ``cases``: ``demo:node1/3``."""
+    if is_template(prefix):
+        return filled(prefix, source, local)
     node = clean_text(source.node)
-    if "{" in prefix:
-        stream = "stderr" if source.output == "err" else "stdout"
-        words = {"node": node, "rank": source.rank, "lrank": local, "case": source.case, "step": source.step}
-        return prefix.format_map({**words, "stream": stream})
     if cases and source.case:
         tag, case = tag_of(prefix, source, local), clean_text(source.case)
         return f"{case}:{tag}" if tag else case
