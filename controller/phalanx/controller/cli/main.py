@@ -163,10 +163,12 @@ def phalanx() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the ``phalanx`` command. Ends the process with a code of ``exits``."""
+    """The ``phalanx`` command once its modules are there. Ends the process with a code of ``exits``."""
     gc.set_threshold(GC_THRESHOLD)
     code = 0
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of ``entry``, while modules were imported
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         streams.guard()
         code = phalanx.main(
             args=None if argv is None else list(argv), prog_name="phalanx", standalone_mode=False
