@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phalanx.controller.cli.main import main
+from phalanx.controller.cli.entry import main
 from phalanx.controller.runs import launch
 
 from tests.runs import fake_controller

@@ -169,7 +169,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of ``entry``, while modules were imported
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        streams.guard()
         code = phalanx.main(
             args=None if argv is None else list(argv), prog_name="phalanx", standalone_mode=False
         )
