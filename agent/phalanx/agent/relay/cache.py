@@ -95,6 +95,18 @@ class BlobCache:
             raise
         return True
 
+    def claim_apart(self, spool: Spool) -> bool:
+        """Write the blob beside another process that does not come on, with room made for all of it; see
+        ``Spool.claim_apart``.
+
+        Raises SpoolError, also when there is not enough room.
+        """
+        size, could = spool.manifest.size, self.free_bytes()
+        if size > could:  # nothing is evicted in vain
+            raise self._no_room(size, could + self._reserve)
+        self.check_room(size)
+        return spool.claim_apart()
+
     def whole(self, diff_id: bytes, size: int) -> Path | None:
         """Where a blob lies whole, None when it does not."""
         path = self._path(diff_id)
@@ -154,11 +166,14 @@ class BlobCache:
         self._evict(needed)
         free = self._free()
         if needed + self._reserve > free:
-            raise SpoolError(
-                f"cannot keep layers in {self._directory}: {needed} bytes and {self._reserve} in reserve are "
-                f"needed, {free} are free; make room there, or set PHALANX_CACHE_DIR of the agents to a "
-                "larger disk of the node"
-            )
+            raise self._no_room(needed, free)
+
+    def _no_room(self, needed: int, free: int) -> SpoolError:
+        return SpoolError(
+            f"cannot keep layers in {self._directory}: {needed} bytes and {self._reserve} in reserve are "
+            f"needed, {free} are free; make room there, or set PHALANX_CACHE_DIR of the agents to a "
+            "larger disk of the node"
+        )
 
     def free_bytes(self, but: Iterable[bytes] = ()) -> int:
         """What blobs could take now, evicting all that is not in use; ``but``: blobs that are to stay."""

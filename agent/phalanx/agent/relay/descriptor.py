@@ -59,3 +59,16 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
+
+
+def rename_anew(path: Path, target: Path) -> bool:
+    """Rename a file, but onto no other: False when there is one. Raises OSError."""
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        return False
+    except OSError:  # a filesystem without second names
+        path.rename(target)
+    else:
+        path.unlink()
+    return True

@@ -64,7 +64,8 @@ class Patience:
     ``silent_s``: without any byte of a relay, which speaks once a second at least; ``controller_silent_s``:
     without a chunk of the controller, which speaks in whole chunks only; ``frame_s``: for one frame (at 4 MiB
     a floor of 140 kB/s); ``retry_s``: before a list of parents is begun again; ``claim_s``: between looks
-    whether another process has got a blob that we want; ``progress_s``: between two Progress.
+    at what another process has of a blob that we want; ``still_s``: without a chunk more in its file, which
+    it writes in whole chunks only; ``progress_s``: between two Progress.
     """
 
     silent_s: float = 3.0
@@ -72,4 +73,5 @@ class Patience:
     frame_s: float = 30.0
     retry_s: float = 1.0
     claim_s: float = 0.2
+    still_s: float = 10.0
     progress_s: float = 0.5

@@ -1,4 +1,5 @@
-"""Which chunks of a blob were verified, kept beside it: a fetch goes on where it was when its agent died.
+"""Which chunks of a blob were verified, kept beside it: a fetch goes on where it was when its agent died, and
+other processes see what is there while it comes.
 
 One byte a chunk, written in place without a sync: it outlives the process, not the machine. It is a hint
 only; what it names is verified again by digest.
@@ -20,17 +21,30 @@ class Journal:
     """The file with the marks. Raises OSError from everything."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        head = _MAGIC + manifest.chunk_bytes.to_bytes(4, "big")
         self._file: Descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
-        fd = self._file.number
-        self.marked: set[int] = set()  # by an earlier transfer
-        if os.pread(fd, _HEAD_BYTES, 0) == head:
-            marks = os.pread(fd, manifest.count, _HEAD_BYTES)
-            self.marked = {index for index, mark in enumerate(marks) if mark}
-        else:
-            os.ftruncate(fd, 0)
-            write_all(fd, head, 0)
+        marked = _marks(self._file, manifest)
+        self.marked: set[int] = marked or set()  # by an earlier transfer
+        if marked is None:
+            os.ftruncate(self._file.number, 0)
+            write_all(self._file.number, _head(manifest), 0)
 
     def mark(self, index: int) -> None:
         """Chunk ``index`` is verified and written."""
         write_all(self._file.number, b"\x01", _HEAD_BYTES + index)
+
+
+def marks_in(path: Path, manifest: Manifest) -> set[int]:
+    """The chunks that another process has marked by now. Raises OSError."""
+    return _marks(open_own(path, os.O_RDONLY), manifest) or set()
+
+
+def _head(manifest: Manifest) -> bytes:
+    return _MAGIC + manifest.chunk_bytes.to_bytes(4, "big")
+
+
+def _marks(file: Descriptor, manifest: Manifest) -> set[int] | None:
+    """The chunks that are marked; None when it is of chunks of another size, or not yet a journal."""
+    if os.pread(file.number, _HEAD_BYTES, 0) != _head(manifest):
+        return None
+    marks = os.pread(file.number, manifest.count, _HEAD_BYTES)
+    return {index for index, mark in enumerate(marks) if mark}

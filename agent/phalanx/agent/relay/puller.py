@@ -1,7 +1,9 @@
 """Gets a list of blobs into the cache, in order, each over several stripes at a time.
 
 A stripe is a thread that reads every n-th chunk; one more thread hashes each blob while it comes and gives it
-its name. Whatever breaks, what is verified stays: it is never asked for again.
+its name. What another process of the node writes is left to it, and read along in one more thread; when it
+does not come on, as with two runs that wait for each other, the blob is fetched beside it. Whatever breaks,
+what is verified stays: it is never asked for again.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from phalanx.agent.relay.events import (
     PullComplete,
     PullEvent,
     PullFailed,
+    Starved,
 )
 from phalanx.agent.relay.parents import Known
 from phalanx.agent.relay.rate import Pacer
@@ -59,7 +62,7 @@ class Pull:
         patience = patience or Patience()
         self._count = count
         self._opened = opened
-        wanted = Wanted(self._claim)
+        wanted = Wanted(self._claim, cache.claim_apart)
         pacer = Pacer(rate_bytes_s)
         self._desk = Desk(
             wanted, Known(), pacer, patience, run_id, node, tell, ask, self._fail, self._tell_progress
@@ -67,7 +70,10 @@ class Pull:
         self._stripes: list[Stripe] = []
         self._told_at = 0.0
         self._ended = threading.Event()
+        self._crowded: set[Spool] = set()
+        self._apart_from = 0.0
         self._finishing = threading.Thread(target=self._finish_all, name="pull: whole blobs", daemon=True)
+        self._following = threading.Thread(target=self._follow_all, name="pull: blobs of others", daemon=True)
 
     def add(self, manifest: Manifest) -> None:
         """The next blob; nothing once the pull is over. Raises OSError when the cache cannot be used."""
@@ -86,6 +92,7 @@ class Pull:
     def start(self, stripes: Sequence[messages.Stripe]) -> None:
         """Begin to read."""
         self.parents_changed(stripes)
+        self._following.start()
         self._finishing.start()
 
     def parents_changed(self, stripes: Sequence[messages.Stripe]) -> None:
@@ -163,8 +170,8 @@ class Pull:
             self._fail(f"the fetch of layers broke: {error!r}")
         finally:
             self._end()
-            for stripe in self._stripes:
-                stripe.thread.join()
+            for thread in (self._following, *(stripe.thread for stripe in self._stripes)):
+                thread.join()
             self._desk.wanted.give_up()
             self._ended.set()
         self._settle()
@@ -183,13 +190,49 @@ class Pull:
                 return False
             if self._desk.wanted.claim(spool):
                 spool.finish(self._is_over, trusted=self._trusted)
-            elif not spool.wait_complete(self._desk.patience.claim_s, self._is_over):
-                spool.adopt()
+            elif not spool.wait_complete(self._desk.patience.claim_s, self._is_over) and self._is_stuck(
+                spool
+            ):
+                self._go_apart(spool)
         return True
+
+    def _is_stuck(self, spool: Spool) -> bool:
+        """Whether who writes it does not come on, and we could."""
+        could = spool.complete or any(True for _ in spool.missing(0, 1))
+        return could and spool.still_s > self._desk.patience.still_s and time.monotonic() >= self._apart_from
+
+    def _go_apart(self, spool: Spool) -> None:
+        """Fetch it beside another, when there is room for that."""
+        try:
+            ours = self._desk.wanted.claim_apart(spool)
+        except SpoolError as error:
+            if spool not in self._crowded:
+                words = f"another run of yours writes {spool.path.name[:12]} and does not come on"
+                self._desk.tell(Starved(0, f"{words}; it cannot be fetched beside it: {error}"))
+            self._crowded.add(spool)
+            self._apart_from = time.monotonic() + self._desk.patience.still_s
+            return
+        if ours:
+            self.more_known()
+            spool.recall_all(self._is_over)
+
+    def _follow_all(self) -> None:
+        desk = self._desk
+        try:
+            while not desk.over:
+                for spool in desk.wanted.of_others():
+                    before = spool.verified
+                    spool.follow(self._is_over)
+                    if spool.verified != before:
+                        self._tell_progress()
+                with desk.changed:
+                    desk.changed.wait_for(self._is_over, desk.patience.claim_s)
+        except Exception as error:  # noqa: BLE001 - a defect here must not leave the run waiting for ever
+            self._fail(f"the fetch of layers broke: {error!r}")
 
     def _settle(self) -> None:
         try:
-            for spool in self._desk.wanted.ours:
+            for spool in self._desk.wanted.spools:
                 spool.settle()
         except OSError:
             return  # the next agent reads them again to know what is there

@@ -12,15 +12,19 @@ Want = tuple[Spool, int]
 
 
 class Wanted:
-    """The chunks that a pull lacks of ``spools``, which only grow. ``claim`` makes a blob ours to write.
+    """The chunks that a pull lacks of ``spools``, which only grow. ``claim`` makes a blob ours to write, and
+    ``claim_apart`` does beside another that writes it.
 
     A blob is claimed when its turn comes; what another transfer writes is left to that one. Safe to use from
-    any thread. What ``claim`` raises comes through.
+    any thread. What ``claim`` and ``claim_apart`` raise comes through.
     """
 
-    def __init__(self, claim: Callable[[Spool], bool]) -> None:
+    def __init__(
+        self, claim: Callable[[Spool], bool], claim_apart: Callable[[Spool], bool] = Spool.claim_apart
+    ) -> None:
         self.spools: list[Spool] = []
         self._claim = claim
+        self._claim_apart = claim_apart
         self._lock = threading.RLock()
         self._asked: set[tuple[bytes, int]] = set()
         self._from: dict[tuple[bytes, int, int], int] = {}
@@ -33,11 +37,24 @@ class Wanted:
 
     def claim(self, spool: Spool) -> bool:
         """Whether the blob is ours to fetch; another transfer may have it."""
+        return self._make_ours(spool, self._claim)
+
+    def claim_apart(self, spool: Spool) -> bool:
+        """Whether the blob is ours to fetch, beside another transfer that does not come on."""
+        return self._make_ours(spool, self._claim_apart)
+
+    def _make_ours(self, spool: Spool, claim: Callable[[Spool], bool]) -> bool:
         with self._lock:
             self._tried.add(spool)
-            if not self._is_ours(spool) and not spool.whole and self._claim(spool):
+            if not self._is_ours(spool) and not spool.whole and claim(spool):
                 self.ours.add(spool)
+                self._from.clear()  # what was there of it before may not be now
             return self._is_ours(spool)
+
+    def of_others(self) -> list[Spool]:
+        """Blobs that are left to other transfers, as far as their turn has come."""
+        with self._lock:
+            return [s for s in self.spools if s in self._tried and not s.whole and not self._is_ours(s)]
 
     def _is_ours(self, spool: Spool) -> bool:
         return spool.writing and spool in self.ours
