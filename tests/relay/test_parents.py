@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from phalanx.agent.relay.parents import Known, Line
+from phalanx.agent.relay.parents import MOST_PARDONS, Known, Line
 from phalanx.protocol.messages import Parent, Ticket
 from phalanx.protocol.rate import BURST_S, Bucket
 
@@ -48,6 +48,30 @@ def test_who_is_banned_is_passed_over_in_every_line() -> None:
     assert other.hopeless()
     other.replace((A, C))
     assert other.current() is C
+
+
+def test_who_is_banned_is_pardoned_when_nobody_gives_anything_and_only_so_often() -> None:
+    line = Line(Known())
+    line.replace((A, B))
+    for _ in range(MOST_PARDONS):
+        line.leave(A, corrupt=True, reason="rubbish")
+        assert line.current() is B
+        line.gave()
+        line.leave(B, corrupt=False, reason="gone")
+        line.begin_again()
+        assert line.current() is B  # it gave something
+        line.leave(B, corrupt=False, reason="gone")
+        line.begin_again()
+        assert line.current() is A
+    line.leave(A, corrupt=True, reason="rubbish")
+    line.leave(B, corrupt=False, reason="gone")
+    line.begin_again()
+    assert line.current() is B
+    assert line.verdict() == ""
+    line.replace((A,))
+    assert "(a: rubbish)" in line.verdict()
+    line.replace(())
+    assert line.verdict() == ""
 
 
 def test_a_connection_is_kept_when_its_parent_comes_first_again() -> None:

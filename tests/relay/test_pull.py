@@ -17,6 +17,7 @@ from phalanx.agent.relay.events import (
     PullFailed,
     Starved,
 )
+from phalanx.agent.relay.parents import MOST_PARDONS
 from phalanx.agent.relay.stripe import window
 from phalanx.protocol.messages import BulkSecurity, Chunk, ChunkGet, ChunkRefused, Parent
 
@@ -146,22 +147,83 @@ def test_a_flipped_bit_is_found_at_the_first_honest_hop_and_its_sender_is_named(
     assert honest.has(manifest) == last.has(manifest) == content
 
 
-def test_who_sent_rubbish_once_is_not_read_from_again(make_node: MakeNode) -> None:
+def test_who_sent_rubbish_once_is_not_read_from_again_while_another_gives(make_node: MakeNode) -> None:
     content, manifest = blob_of(16)
-    source = make_node("source", security=BulkSecurity.INTEGRITY)
-    sink = make_node("sink", number=1, security=BulkSecurity.INTEGRITY)
-    source.holds(content, manifest)
+    integrity = BulkSecurity.INTEGRITY
+    source, sink = make_node("source", security=integrity), make_node("sink", security=integrity)
+    spare = make_node("spare", security=integrity, rate_bytes_s=32 * CHUNK)
+    for node in (source, spare):
+        node.holds(content, manifest)
     with meddling(source, flip, after=manifest.size // 2) as meddler:
-        fetch = sink.fetch(manifest).start([source.for_reader("sink", port=meddler.port)])
+        fetch = sink.fetch(manifest)
+        fetch.start([source.for_reader("sink", port=meddler.port), spare.for_reader("sink")])
         assert fetch.until(ParentLost).corrupt
-        fetch.until(Starved)
-        fetch.change([source.for_reader("sink")])  # the honest port, and still it is not believed
-        fetch.until(Starved)
-        spare = make_node("spare", number=2, security=BulkSecurity.INTEGRITY)
-        spare.holds(content, manifest)
-        fetch.change([source.for_reader("sink"), spare.for_reader("sink")])
+        fetch.change([source.for_reader("sink"), spare.for_reader("sink")])  # the honest port, and still
+        fetch.until(PullComplete)
+    assert len(source.relay._gate.spent) == 1
+    assert sink.has(manifest) == content
+
+
+def test_an_only_parent_that_sent_rubbish_once_is_believed_again(make_node: MakeNode) -> None:
+    content, manifest = blob_of(16)
+    integrity = BulkSecurity.INTEGRITY
+    source, sink = make_node("source", security=integrity), make_node("sink", security=integrity)
+    source.holds(content, manifest)
+    flips = itertools.chain([flip], itertools.repeat(lambda data: data))
+    with meddling(source, lambda data: next(flips)(data), after=manifest.size // 2) as meddler:
+        fetch = sink.fetch(manifest).start([source.for_reader("sink", port=meddler.port)])
+        lost = fetch.until(ParentLost)
+        fetch.until(PullComplete)
+    assert (lost.node, lost.corrupt) == ("source", True)
+    assert sink.has(manifest) == content
+
+
+def test_who_sent_rubbish_once_is_believed_again_when_the_others_give_nothing(make_node: MakeNode) -> None:
+    content, manifest = blob_of(16)
+    integrity = BulkSecurity.INTEGRITY
+    source, sink, gone = (make_node(name, security=integrity) for name in ("source", "sink", "gone"))
+    source.holds(content, manifest)
+    gone.relay.stop()
+    flips = itertools.chain([flip], itertools.repeat(lambda data: data))
+    with meddling(source, lambda data: next(flips)(data), after=manifest.size // 2) as meddler:
+        fetch = sink.fetch(manifest)
+        fetch.start([source.for_reader("sink", port=meddler.port), gone.for_reader("sink")])
         fetch.until(PullComplete)
     assert sink.has(manifest) == content
+
+
+@pytest.mark.parametrize("stripes", [1, 2])
+def test_an_only_parent_that_sends_nothing_but_rubbish_ends_the_fetch_and_is_named(
+    make_node: MakeNode, stripes: int
+) -> None:
+    content, manifest = blob_of(16)
+    integrity = BulkSecurity.INTEGRITY
+    source, sink = make_node("source", security=integrity), make_node("sink", security=integrity)
+    source.holds(content, manifest)
+    with meddling(source, flip, after=manifest.size // 2) as meddler:
+        parents = [source.for_reader("sink", port=meddler.port)]
+        fetch = sink.fetch(manifest).start(*[parents] * stripes)
+        reason = fetch.until(PullFailed).reason
+    assert "source: " in reason
+    assert "have its memory" in reason
+    assert len(fetch.all_of(ParentLost)) >= MOST_PARDONS + 1
+
+
+def test_a_controller_that_sends_nothing_but_rubbish_ends_the_fetch_and_is_named(make_node: MakeNode) -> None:
+    content, manifest = blob_of(4)
+    asked: list[int] = []
+
+    def ask(wanted: ChunkGet) -> bool:
+        asked.append(wanted.index)
+        payload = flip(cut(content)[wanted.index]) if wanted.index else cut(content)[0]
+        fetch.pull.on_chunk(Chunk(wanted.blob, wanted.index, payload=payload))
+        return True
+
+    fetch = make_node("sink").fetch(manifest, ask=ask)
+    fetch.start([CONTROLLER])
+    reason = fetch.until(PullFailed).reason
+    assert "the controller: chunk 1 does not match its digest" in reason
+    assert asked.count(1) == MOST_PARDONS + 1
 
 
 def test_a_squatter_with_another_certificate_is_told_nothing(make_node: MakeNode) -> None:

@@ -18,7 +18,7 @@ class BlobComplete:
 class ParentLost:
     """A stripe has left a parent for the next; node "" is the controller.
 
-    ``corrupt``: it sent something else than was asked for, and is not used again in this pull.
+    ``corrupt``: it sent something else than was asked for, and is not used again while others give anything.
     """
 
     node: str

@@ -1,10 +1,18 @@
-"""From whom a stripe reads: parents in their order, each as long as it gives, none that sent rubbish."""
+"""From whom a stripe reads: parents in their order, each as long as it gives, none that sent rubbish.
+
+Who sent rubbish is believed again, a few times, when the others give nothing either: a bit that was flipped
+on the way once must not end a transfer, nor keep it waiting.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from phalanx.protocol.messages import Parent, Ticket
+
+#: How often in a pull one who sent rubbish is believed again.
+MOST_PARDONS = 3
 
 
 def same_place(one: Parent, other: Parent) -> bool:
@@ -12,12 +20,29 @@ def same_place(one: Parent, other: Parent) -> bool:
     return (one.node, one.host, one.port, one.pin) == (other.node, other.host, other.port, other.pin)
 
 
+def name_of(node: str) -> str:
+    """How a parent is called in words."""
+    return node or "the controller"
+
+
 @dataclass(slots=True)
 class Known:
-    """What a pull knows of parents: who sent rubbish, which tickets are spent."""
+    """What a pull knows of parents: who sent rubbish, how often that was let pass, and spent tickets."""
 
-    banned: set[str] = field(default_factory=set)
+    banned: dict[str, str] = field(default_factory=dict)
+    pardons: dict[str, int] = field(default_factory=dict)
     spent: set[tuple[str, int, int]] = field(default_factory=set)
+
+    def ban(self, node: str, reason: str) -> None:
+        """It sent rubbish, which ``reason`` describes."""
+        self.banned[node] = reason
+
+    def pardon(self, nodes: Iterable[str]) -> None:
+        """Believe those of them again that were not pardoned too often."""
+        for node in nodes:
+            if node in self.banned and self.pardons.get(node, 0) < MOST_PARDONS:
+                self.pardons[node] = self.pardons.get(node, 0) + 1
+                del self.banned[node]
 
     def ticket(self, parent: Parent) -> Ticket | None:
         """The next ticket that was not used, spent with this call; None when there is none."""
@@ -66,6 +91,18 @@ class Line:
         """Whether there is nobody to try again."""
         return all(parent.node in self.known.banned for parent in self.parents)
 
+    def verdict(self) -> str:
+        """What all of them have sent, of whom nobody is believed again; "" while there is somebody, or nobody
+        at all."""
+        if not self.parents or not self.hopeless():
+            return ""
+        names = dict.fromkeys(parent.node for parent in self.parents)
+        sent = "; ".join(f"{name_of(node)}: {self.known.banned[node]}" for node in names)
+        return (
+            f"all that is left to read from sent something else than was asked for, {MOST_PARDONS + 1} times "
+            f"({sent}); leave it out, or have its memory, its disk and its network looked at"
+        )
+
     def gave(self) -> None:
         """A chunk came."""
         self.fruitful, self.starved = True, False
@@ -75,16 +112,20 @@ class Line:
     def leave(self, parent: Parent, corrupt: bool, reason: str) -> bool:
         """On to the next one. Whether that is news: not for one that failed before and gave nothing since."""
         self.place += 1
-        self.last_reason = f"{parent.node or 'the controller'}: {reason}"
+        self.last_reason = f"{name_of(parent.node)}: {reason}"
         if corrupt:
-            self.known.banned.add(parent.node)
+            self.known.ban(parent.node, reason)
         news = corrupt or parent.node not in self._told
         self._told.add(parent.node)
         return news
 
     def begin_again(self) -> bool:
-        """From the first parent on. Whether to tell that none of them gives anything."""
-        news = not self.starved and (not self.fruitful or self.hopeless())
+        """From the first parent on, with those who sent rubbish when nobody else gives anything. Whether to
+        tell that none of them does."""
+        vain = not self.fruitful or self.hopeless()
+        news = vain and not self.starved
         self.starved = self.starved or news
+        if vain:
+            self.known.pardon(dict.fromkeys(parent.node for parent in self.parents))
         self.place, self.fruitful = 0, False
         return news

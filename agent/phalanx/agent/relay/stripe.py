@@ -114,13 +114,15 @@ class Stripe:
                     self._source = self._make_source(parent)
                     self._reading = parent, line.epoch
                     return self._source
-                waits = not line.parents or line.hopeless()
                 news = bool(line.parents) and line.begin_again()
-                epoch = line.epoch
+                verdict, epoch = line.verdict(), line.epoch
+            if verdict:
+                desk.fail(verdict)
+                return None
             if news:
                 reason = f"no parent has given anything; the last one was {line.last_reason}"
                 desk.tell(Starved(self.number, reason))
-            self._pause(epoch, None if waits else desk.patience.retry_s)
+            self._pause(epoch, desk.patience.retry_s if line.parents else None)
 
     def _pause(self, epoch: int, seconds: float | None) -> None:
         desk = self._desk
@@ -158,7 +160,8 @@ class Stripe:
                 news = line.leave(parent, corrupt, reason)
             else:  # others were named meanwhile; what it sent counts all the same
                 news = corrupt
-                desk.known.banned.update({parent.node} if corrupt else ())
+                if corrupt:
+                    desk.known.ban(parent.node, reason)
         if news:
             desk.tell(ParentLost(parent.node, corrupt, reason))
 
