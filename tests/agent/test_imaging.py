@@ -14,8 +14,10 @@ from phalanx.agent.imaging import Imaging
 from phalanx.agent.relay.cache import BlobCache
 from phalanx.agent.runtimes import parts, store
 from phalanx.protocol import messages as m
+from phalanx.protocol.blob import make_manifest
 
 from tests.images.layered import of
+from tests.relay.nodes import fill
 
 MADE = of("agent", 1000)
 REFERENCE = "a:1"
@@ -172,4 +174,48 @@ async def test_what_is_here_is_told_once_what_an_earlier_one_left_is_removed(
     await over(going, calling_off)
     (answer,) = cast(Any, one.session).told
     assert isinstance(answer, m.LayersStatus)
+    await one.close()
+
+
+def cached(tmp_path: Path) -> BlobCache:
+    """The node's cache as another agent has it, with the first layer of the image in it."""
+    cache = BlobCache(tmp_path / "cache", 1 << 40, reserve_bytes=0)
+    data = MADE.layers[0]
+    spool = cache.open(make_manifest([data], max(len(data), 1)))
+    assert cache.claim(spool)
+    fill(spool, data)
+    cache.close(spool)
+    return cache
+
+
+async def query(
+    one: Imaging, request: int, monkeypatch: pytest.MonkeyPatch, *, present: bool = False
+) -> None:
+    async def held(*given: Any) -> store.Held:
+        return store.Held(present, 0, True, 1 << 40)
+
+    monkeypatch.setattr(imaging.store, "held", held)
+    await one.query(m.LayersQuery(request, REFERENCE, MADE.content.digest, MADE.content.layers))
+
+
+@pytest.mark.parametrize("end", ["sync", "stop", "query", "close"])
+async def test_a_layer_that_was_told_of_stays_until_it_is_used_or_nobody_wants_it(
+    one: Imaging, cleaned: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    cache = cached(tmp_path)
+    await query(one, 3, monkeypatch)
+    (answer,) = cast(Any, one.session).told
+    assert answer.in_cache == (0,)
+    await over(stop(one, 2))  # an image before it
+    assert cache.prune() == 0
+    if end == "sync":
+        going = start(one, 3)
+        await begun(3)
+        assert cache.prune() == 0  # it may not be open yet
+        await over(stop(one, 3), going)
+    elif end == "query":
+        await query(one, 4, monkeypatch, present=True)
+    else:
+        await (one.close() if end == "close" else one.stop(m.SyncStop(3)))
+    assert cache.prune() > 0
     await one.close()

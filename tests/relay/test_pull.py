@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,24 @@ from phalanx.agent.relay.events import (
 )
 from phalanx.agent.relay.parents import MOST_PARDONS
 from phalanx.agent.relay.stripe import window
+from phalanx.protocol.blob import Manifest
 from phalanx.protocol.messages import BulkSecurity, Chunk, ChunkGet, ChunkRefused, Parent
 
 from tests.relay.conftest import MakeNode
-from tests.relay.nodes import CHUNK, Fetch, Node, blob_of, close, cut, fill, flip, meddling, swallow, until
+from tests.relay.nodes import (
+    BRISK,
+    CHUNK,
+    Fetch,
+    Node,
+    blob_of,
+    close,
+    cut,
+    fill,
+    flip,
+    meddling,
+    swallow,
+    until,
+)
 from tests.small_disk import small_filesystem
 
 CONTROLLER = Parent("")
@@ -296,6 +311,43 @@ def test_without_parents_it_waits_and_keeps_what_it_has(make_node: MakeNode) -> 
     fetch.until(PullComplete)
     assert not fetch.all_of(ParentLost)
     assert last_progress(fetch).read < manifest.size * OVERHEAD + CHUNK
+
+
+def test_a_fetch_that_nobody_gives_what_it_lacks_says_so_once(make_node: MakeNode) -> None:
+    (first, one), (second, two) = blob_of(2), blob_of(3)
+    sink = make_node("sink")
+    sink.holds(first, one)
+    fetch = sink.fetch(one, two).start()  # both were there when it was asked
+    assert "no parent is named" in fetch.until(Starved).reason
+    fetch.change([])
+    fetch.until(Starved)
+    assert not fetch.all_of(PullComplete)
+    assert len(fetch.all_of(Starved)) == 2
+    source = make_node("source")
+    source.holds(second, two)
+    fetch.change([source.for_reader("sink")])
+    fetch.until(PullComplete)
+
+
+def test_a_stripe_without_parents_beside_one_that_has_some_says_so(make_node: MakeNode) -> None:
+    content, manifest = blob_of(8)
+    source, sink = make_node("source"), make_node("sink")
+    source.holds(content, manifest)
+    fetch = sink.fetch(manifest).start([source.for_reader("sink")], [])
+    assert fetch.until(Starved).stripe == 1
+    assert last_progress(fetch).verified == 4 * CHUNK
+    fetch.change([source.for_reader("sink")])
+    fetch.until(PullComplete)
+
+
+def test_nobody_is_missed_while_no_digest_is_known(make_node: MakeNode) -> None:
+    (_, manifest), patience = blob_of(2), replace(BRISK, silent_s=0.02)
+    sink = make_node("sink")
+    fetch = sink.fetch(count=1, patience=patience).start()
+    fetch.pull._stripes[0].thread.join(0.2)
+    fetch.pull.add(Manifest(manifest.blob, manifest.size, (), manifest.chunk_bytes))
+    fetch.pull._stripes[0].thread.join(0.2)
+    assert not fetch.all_of(Starved)
 
 
 def test_the_controller_is_a_parent_over_its_own_link(make_node: MakeNode) -> None:

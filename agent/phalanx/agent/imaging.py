@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phalanx.agent.blobs import BlobError
-from phalanx.agent.relay.cache import BlobCache
+from phalanx.agent.relay.cache import BlobCache, Lease
 from phalanx.agent.relay.place import PlaceRefused, cache_place
 from phalanx.agent.relay.server import RelayServer
 from phalanx.agent.relay.spool import Spool
@@ -72,6 +72,8 @@ class Imaging:
     _cache: BlobCache | None = None
     _relay: RelayServer | None = None
     _spools: list[Spool] = field(default_factory=list)
+    _leases: list[Lease] = field(default_factory=list)
+    _leased_for: int = 0
     _syncing: Syncing | None = None
     _going: tuple[int, asyncio.Task[object] | None] | None = None
     _stopped: int = 0
@@ -98,21 +100,25 @@ class Imaging:
         self.session.send(told)
 
     async def query(self, message: LayersQuery) -> None:
-        """Answer what of the image is here, once what an earlier one has left is removed."""
+        """Answer what of the image is here, once what an earlier one has left is removed.
+
+        The layers that are told of stay until they are used: nobody is told to give them to this node.
+        """
         async with self._turn:
             cache = await self._open_cache()
             await self._share_parts(cache, message.config)
             diff_ids = [layer.diff_id for layer in message.layers]
             held = await store.held(self._engine, message.reference, message.config, diff_ids)
+            self._release()
+            leases = await asyncio.to_thread(
+                lambda: [cache.lease(layer.diff_id, layer.size) for layer in message.layers]
+            )
             if held.present:
                 self._let_go()
-        whole = await asyncio.to_thread(
-            lambda: tuple(
-                index
-                for index, layer in enumerate(message.layers)
-                if cache.whole(layer.diff_id, layer.size) is not None
-            )
-        )
+            else:
+                self._leases = [lease for lease in leases if lease is not None]
+                self._leased_for = message.request
+        whole = tuple(index for index, lease in enumerate(leases) if lease is not None)
         wanted = [message.layers[index].diff_id for index in whole if index >= held.first]
         free = await asyncio.to_thread(cache.free_bytes, wanted)
         one_disk = await asyncio.to_thread(cache.on_disk_of, held.engine_root)
@@ -159,6 +165,11 @@ class Imaging:
             except OSError as error:
                 raise BlobError(f"cannot keep layers of images: {error}") from error
         return self._cache
+
+    def _release(self) -> None:
+        """The layers that were told of are in use by now, or nobody wants them."""
+        while self._leases:
+            self._leases.pop().release()
 
     # --- for other nodes
 
@@ -219,6 +230,7 @@ class Imaging:
                     await self._sync(message)
             finally:
                 self._going = None
+                self._release()
 
     async def stop(self, message: SyncStop) -> None:
         """Nobody waits for this image any more, nor for one before it: end what is done for it."""
@@ -231,6 +243,8 @@ class Imaging:
         async with self._turn:
             await self._end_earlier()
             await self._clean_up()
+            if self._leased_for <= message.request:
+                self._release()
 
     async def _end_earlier(self) -> None:
         """An image that was brought before is given out no more."""
@@ -329,6 +343,7 @@ class Imaging:
             with contextlib.suppress(RuntimeUnavailable):
                 await pins.unpin(self._engine, name)
         await self._clean_up()
+        self._release()
         await self._seeding.end()
         if self._syncing is not None:
             await asyncio.to_thread(self._syncing.close)

@@ -28,7 +28,8 @@ class ParentLost:
 
 @dataclass(frozen=True, slots=True)
 class Starved:
-    """No parent of a stripe has given anything: others are needed. It goes on trying meanwhile."""
+    """No parent of a stripe has given anything, or there is none: others are needed. It goes on trying
+    meanwhile."""
 
     stripe: int
     reason: str

@@ -99,7 +99,7 @@ class Pull:
         """Read from these from now on; none: wait for others. A first parent that is read from stays."""
         with self._desk.changing():
             self._desk.of = max(1, len(stripes))
-            while len(self._stripes) < len(stripes) and not self._desk.over:
+            while len(self._stripes) < self._desk.of and not self._desk.over:
                 self._stripes.append(Stripe(self._desk, len(self._stripes)))
                 self._stripes[-1].thread.start()
             for place, stripe in enumerate(self._stripes):

@@ -105,6 +105,7 @@ class Stripe:
     def _await_source(self) -> Source | None:
         """What to read from; None when the pull is over."""
         desk, line = self._desk, self.line
+        lacked = False
         while True:
             with desk.changed:
                 if desk.over:
@@ -122,7 +123,21 @@ class Stripe:
             if news:
                 reason = f"no parent has given anything; the last one was {line.last_reason}"
                 desk.tell(Starved(self.number, reason))
-            self._pause(epoch, desk.patience.retry_s if line.parents else None)
+            lacked = self._look_alone(lacked)
+            self._pause(epoch, desk.patience.retry_s if line.parents else desk.patience.silent_s)
+
+    def _look_alone(self, lacked: bool) -> bool:
+        """Whether chunks are wanted and nobody is there who could give them; told when it was so a while ago,
+        too."""
+        desk, line = self._desk, self.line
+        lacks = desk.wanted.lacks(self.number, desk.of)
+        with desk.changed:
+            lacks = lacks and not line.parents
+            news = lacks and lacked and not line.starved
+            line.starved = line.starved or news
+        if news:
+            desk.tell(Starved(self.number, "no parent is named, and what is wanted is not here"))
+        return lacks
 
     def _pause(self, epoch: int, seconds: float | None) -> None:
         desk = self._desk

@@ -59,6 +59,12 @@ class Wanted:
     def _is_ours(self, spool: Spool) -> bool:
         return spool.writing and spool in self.ours
 
+    def lacks(self, stripe: int, of: int) -> bool:
+        """Whether a stripe would have something to ask for, of what is ours to fetch."""
+        with self._lock:
+            ours = [spool for spool in self.spools if self._is_ours(spool)]
+        return stripe < of and any(True for spool in ours for _ in spool.missing(stripe, of))
+
     def take(self, stripe: int, of: int) -> Want | None:
         """The next chunk of a stripe; None when there is none just now."""
         with self._lock:
