@@ -10,8 +10,10 @@ from typing import Any, cast
 
 import pytest
 from phalanx.agent import imaging
+from phalanx.agent.blobs import BlobError
 from phalanx.agent.imaging import Imaging
 from phalanx.agent.relay.cache import BlobCache
+from phalanx.agent.relay.spool import Spool
 from phalanx.agent.runtimes import parts, store
 from phalanx.protocol import messages as m
 from phalanx.protocol.blob import make_manifest
@@ -218,4 +220,23 @@ async def test_a_layer_that_was_told_of_stays_until_it_is_used_or_nobody_wants_i
     else:
         await (one.close() if end == "close" else one.stop(m.SyncStop(3)))
     assert cache.prune() > 0
+    await one.close()
+
+
+async def test_a_seed_that_fails_is_given_to_nobody_any_more(
+    one: Imaging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "blob", make_manifest([b"layer"]))
+
+    async def seed(*given: Any) -> None:
+        one.serve(spool)
+        raise BlobError("the disk is full")
+
+    withdrawn: list[bytes] = []
+    relay = SimpleNamespace(serve=lambda spool: None, withdraw=withdrawn.append, stop=lambda: None)
+    one._relay = cast(Any, relay)
+    one._seeding = cast(Any, SimpleNamespace(seed=seed, end=one._seeding.end))
+    with pytest.raises(BlobError):
+        await one.seed(m.ImageSeed(3, REFERENCE))
+    assert withdrawn == [spool.manifest.blob]
     await one.close()

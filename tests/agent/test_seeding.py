@@ -183,8 +183,8 @@ class Agent:
     def __init__(self, folder: Path) -> None:
         self.told: list[m.Message] = []
         self.served: list[Spool] = []
-        session = SimpleNamespace(base=folder, send=self.told.append)
-        self.seeding = Seeding(cast(Any, session), asyncio.Lock(), self.served.append)
+        self.session = SimpleNamespace(base=folder, send=self.told.append)
+        self.seeding = Seeding(cast(Any, self.session), asyncio.Lock(), self.served.append)
         self.cache = cache_in(folder)
 
     def start(self) -> asyncio.Task[None]:
@@ -194,6 +194,16 @@ class Agent:
         async with asyncio.timeout(10):
             while not enough():
                 await asyncio.sleep(0.01)
+
+    def call_off_after(self, pages: int) -> Callable[[m.Message], None]:
+        """What hears of so many pages before nobody waits for it any more."""
+
+        def tell(message: m.Message) -> None:
+            self.told.append(message)
+            if len(self.pages) == pages:
+                self.seeding.stop(7)
+
+        return tell
 
     @property
     def pages(self) -> list[BlobChunks]:
@@ -262,3 +272,34 @@ async def test_a_layer_that_is_damaged_ends_it_with_words(
         await going
     assert exports(tmp_path) == []
     assert not any(spool.whole for spool in agent.served)
+
+
+@pytest.mark.parametrize("how", ["damaged", "called off"])
+async def test_what_fails_leaves_its_layers_to_other_processes(
+    agent: Agent, tmp_path: Path, how: str
+) -> None:
+    going = agent.start()
+    await agent.until(lambda: agent.told)
+    with (tmp_path / "export.tar").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    if how == "called off":
+        agent.session.send = agent.call_off_after(4)
+    agent.seeding.begin(m.SeedLayers(7, 0))
+    with pytest.raises((ImageError, asyncio.CancelledError)):
+        await going
+    assert len(agent.served) == 2
+    other = cache_in(tmp_path)
+    for spool in agent.served:
+        theirs = other.open(spool.manifest)
+        assert other.claim(theirs) or theirs.whole
+        assert theirs.verified > 0
+
+
+def test_a_layer_that_another_run_has_replaced_and_that_cannot_be_had_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, found = cache_in(tmp_path), export(tmp_path)
+    monkeypatch.setattr(Spool, "finish", lambda spool, stopped, trusted: False)
+    with pytest.raises(SpoolError, match="another run of yours has replaced"):
+        seeded(cache, found)

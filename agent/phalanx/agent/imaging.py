@@ -207,7 +207,11 @@ class Imaging:
             cache = await self._open_cache()
             if message.request <= self._stopped:
                 return
-        await self._seeding.seed(self._engine, cache, message)
+        try:
+            await self._seeding.seed(self._engine, cache, message)
+        except BaseException:
+            self._withdraw_all()  # it is closed: who reads from here goes to another
+            raise
 
     def seed_layers(self, message: SeedLayers) -> None:
         """Which of them others lack is known."""
@@ -251,11 +255,14 @@ class Imaging:
         if self._syncing is not None:
             await asyncio.to_thread(self._syncing.close)
             self._syncing = None
+        self._withdraw_all()
+        await self._seeding.end()
+
+    def _withdraw_all(self) -> None:
         if self._relay is not None:
             for spool in self._spools:
                 self._relay.withdraw(spool.manifest.blob)
         self._spools.clear()
-        await self._seeding.end()
 
     async def _sync(self, message: ImageSync) -> None:
         try:

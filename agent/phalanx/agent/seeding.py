@@ -63,6 +63,7 @@ class Seeding:
     async def seed(self, engine: EngineClient, cache: BlobCache, message: ImageSeed) -> None:
         """Export it and tell what it is; then take in the layers that others need, and tell their digests.
 
+        They stay open until ``end``; when it fails, they are left to other processes at once.
         Raises ImageError, BlobError.
         """
         going = self._going = _Going(message.request, asyncio.current_task())
@@ -111,11 +112,15 @@ class Seeding:
         taking = asyncio.create_task(
             asyncio.to_thread(take_in, cache, found, spools, tell, called_off.is_set), name="layers of a seed"
         )
+        whole = False
         try:
             await asyncio.shield(taking)
+            whole = True
         finally:
             called_off.set()
             await asyncio.gather(taking, return_exceptions=True)
+            if not whole:
+                self._close_all()
         return list(spools.values())
 
     def begin(self, message: SeedLayers) -> None:
@@ -135,6 +140,9 @@ class Seeding:
         if going is not None and going.task is not None:
             going.call_off()
             await asyncio.gather(going.task, return_exceptions=True)
+        self._close_all()
+
+    def _close_all(self) -> None:
         while self._kept:
             cache, spool = self._kept.pop()
             cache.close(spool)
@@ -192,8 +200,11 @@ def fill(
             spool.manifest.add(page)
             _copy(spool, found, place, page, stopped)
             tell(page)
-        if spool.writing:
-            spool.finish(stopped, trusted=True)
+        if spool.writing and not spool.finish(stopped, trusted=True):
+            _check(stopped)
+            raise SpoolError(
+                f"another run of yours has replaced {spool.path} and not ended; bring it again then"
+            )
     except BaseException:
         spool.unclaim()
         raise
