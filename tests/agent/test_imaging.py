@@ -240,3 +240,23 @@ async def test_a_seed_that_fails_is_given_to_nobody_any_more(
         await one.seed(m.ImageSeed(3, REFERENCE))
     assert withdrawn == [spool.manifest.blob]
     await one.close()
+
+
+async def test_a_prune_takes_away_parts_of_images_that_killed_agents_have_left(
+    one: Imaging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    async def remove_leftovers(engine: Any, folder: Path, *, at_once: bool) -> list[str]:
+        asked.append((folder.name, at_once))
+        return []
+
+    async def images_of(engine: Any, reference: str) -> list[m.EngineImage]:
+        return []
+
+    monkeypatch.setattr(imaging.leftovers, "remove_leftovers", remove_leftovers)
+    monkeypatch.setattr(imaging.inventory, "images_of", images_of)
+    await one.inventory(m.ImagesQuery(1))
+    assert asked == []
+    await one.inventory(m.ImagesQuery(2, prune=True))
+    assert asked == [("blobs", True)]

@@ -19,10 +19,10 @@ from phalanx.agent.relay.cache import BlobCache, Lease
 from phalanx.agent.relay.place import PlaceRefused, cache_place
 from phalanx.agent.relay.server import RelayServer
 from phalanx.agent.relay.spool import Spool
-from phalanx.agent.runtimes import inventory, pins, store
+from phalanx.agent.runtimes import inventory, leftovers, pins, store
 from phalanx.agent.runtimes.base import ImageError, RuntimeUnavailable
 from phalanx.agent.runtimes.docker import DockerRuntime
-from phalanx.agent.runtimes.engine import EngineClient
+from phalanx.agent.runtimes.engine import EngineClient, EngineError
 from phalanx.agent.runtimes.parts import Parts, share
 from phalanx.agent.seeding import Seeding
 from phalanx.agent.session import Session, Work, owner_of
@@ -142,8 +142,9 @@ class Imaging:
         if message.prune:
             freed = await asyncio.to_thread(cache.prune)
             try:
+                await leftovers.remove_leftovers(self._engine, cache.folder.parent, at_once=True)
                 await inventory.remove(self._engine, message.reference)
-            except ImageError as failed:
+            except (EngineError, ImageError) as failed:
                 error = as_words(str(failed))
         images = await inventory.images_of(self._engine, message.reference)
         layers, taken = await asyncio.to_thread(cache.kept)

@@ -748,7 +748,8 @@ class ImagesQuery(Message):
     """Which images does the node's engine have, and what is in its cache? Answered with ImagesStatus.
 
     ``reference``: only this one, "" for all. ``prune``: before that, remove the cached layers with which no
-    process works, and the image ``reference`` from the engine, if there is one and no container uses it.
+    process works, parts of images in the engine with which nobody goes on, and the image ``reference``, if
+    there is one and no container uses it.
     """
 
     request: U32

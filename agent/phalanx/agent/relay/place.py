@@ -31,6 +31,11 @@ def cache_place(environ: Mapping[str, str], uid: int) -> Path:
     return Path(environ.get("PHALANX_CACHE_DIR") or f"/var/tmp/phalanx-{uid}")  # noqa: S108 - checked on use
 
 
+def layers_place(environ: Mapping[str, str], uid: int) -> Path:
+    """The folder in it that holds blobs, and beside them the locks of those who load images of them."""
+    return cache_place(environ, uid) / "blobs"
+
+
 def filesystem_type(path: str, mountinfo: str) -> str:
     """The type of the filesystem under an absolute path without links; "" when the table has none."""
     found, longest = "", -1

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.agent.lease import Lease, boottime
-from phalanx.agent.runtimes import access, creation, forbidden, images, janitor, processes
+from phalanx.agent.relay.place import layers_place
+from phalanx.agent.runtimes import access, creation, forbidden, images, janitor, leftovers, processes
 from phalanx.agent.runtimes.base import CasePlaces, Owner, RuntimeUnavailable
 from phalanx.agent.runtimes.container import ContainerPlace, Life
 from phalanx.agent.runtimes.container_config import Given, container_config, container_name
@@ -182,7 +183,7 @@ class DockerRuntime:
                 raise
 
     async def sweep(self) -> list[str]:
-        """Remove containers and directories of this user whose leases are over."""
+        """Remove containers and directories of this user whose leases are over, and old parts of images."""
         uid = os.getuid()
         words = []
         for container, labels, state in await self._labelled(uid):
@@ -192,7 +193,13 @@ class DockerRuntime:
                 name = str((container["Names"] or ["?"])[0]).lstrip("/")
                 await self._delete(container, name)
                 words.append(f"container {name} of run {labels['phalanx.run']}: {reason}")
-        return words + await asyncio.to_thread(janitor.remove_stale_files, self._spool_root, uid)
+        words += await asyncio.to_thread(janitor.remove_stale_files, self._spool_root, uid)
+        try:
+            return words + await leftovers.remove_leftovers(
+                self.client, layers_place(os.environ, os.geteuid())
+            )
+        except RuntimeUnavailable as error:
+            return [*words, str(error)]
 
     async def close(self) -> None:
         """Let go of the engine; containers go on under their leases."""

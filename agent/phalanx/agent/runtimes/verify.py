@@ -13,7 +13,7 @@ from phalanx.agent.runtimes import images
 from phalanx.agent.runtimes.base import ImageError
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
 from phalanx.agent.runtimes.store import diff_ids_of, same_id, shown_likeness
-from phalanx.protocol.image import PARTIAL_LABEL, ImageContent, ImageFormatError, digest_text
+from phalanx.protocol.image import PARTIAL, PARTIAL_LABEL, ImageContent, ImageFormatError, digest_text
 from phalanx.protocol.image_archive import manifest_digest
 
 
@@ -42,7 +42,7 @@ async def finish(engine: EngineClient, content: ImageContent, reference: str) ->
                 f"cannot load image {reference}: the engine does not show it with the layers and the "
                 f"configuration {digest_text(content.digest)[:19]} afterwards; send it again"
             )
-        await _remove_partial(engine, content)
+        await _remove_tagged(engine, content.partial_mark)
         return image_id
     except EngineError as error:
         raise ImageError(f"cannot load image {reference}: {error}") from error
@@ -50,9 +50,14 @@ async def finish(engine: EngineClient, content: ImageContent, reference: str) ->
 
 async def clean(engine: EngineClient, content: ImageContent) -> None:
     """Remove what is on the way of this image, after a failure. Images of others stay. Raises ImageError."""
+    await remove_parts(engine, content.partial_mark)
+
+
+async def remove_parts(engine: EngineClient, mark: str) -> None:
+    """Remove what is on the way of the image with this ``partial_mark``. Raises ImageError."""
     try:
-        await _remove_partial(engine, content)
-        label = f"{PARTIAL_LABEL}={content.partial_mark}"
+        await _remove_tagged(engine, mark)
+        label = f"{PARTIAL_LABEL}={mark}"
         listing = engine.api.images.list(filters={"dangling": ["true"], "label": [label]})
         for entry in await engine.call("list parts of an image", listing):
             await _delete(engine, str(entry["Id"]))
@@ -92,8 +97,8 @@ def _is(shown: Mapping[str, Any], content: ImageContent) -> bool:
     return "Descriptor" in shown and shown_likeness(shown) == content.likeness
 
 
-async def _remove_partial(engine: EngineClient, content: ImageContent) -> None:
-    ours = f"{content.partial_tag(0).rpartition('-')[0]}-"
+async def _remove_tagged(engine: EngineClient, mark: str) -> None:
+    ours = f"{PARTIAL}:{mark}-"
     listed = await engine.call("list images", engine.api.images.list())
     for tag in [tag for entry in listed for tag in entry.get("RepoTags") or []]:
         if tag.rpartition("/")[2].startswith(ours):

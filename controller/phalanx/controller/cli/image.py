@@ -88,7 +88,8 @@ Examples:
   phalanx image prune rocm/vllm:6.2 -w gpu[01-08]
   phalanx image prune rocm/vllm:6.2 -w gpu[01-08] --dry-run
 
-Layers with which a run works stay, and so does an image that a container uses.
+Layers with which a run works stay, and so does an image that a container uses. Parts of images that killed
+runs have left in an engine go as well.
 Exit: 0 done on every node, 4 bad arguments, 8 nodes missing, 9 a node could not, 10 scheduler, 125 no engine.
 """
 
