@@ -244,3 +244,16 @@ async def test_a_seed_is_told_what_the_others_lack_and_its_digests_are_passed_on
         "cannot read a layer of engine of node n1: its layer 0202 is not what its digest says"
     )
     assert len(pages_of(heard, "n2")) == 1
+
+
+async def test_a_node_that_lacks_what_its_cache_had_is_given_the_source_and_a_slow_one_waits_on() -> None:
+    heard, events = Heard(), list[Any]()
+    one = delivering(heard, seeded_by_n1(), events)
+    one.relays = cast(Any, SimpleNamespace(stripes=lambda node, lists: lists, rate_bytes_s=0))
+    await one.sync(ins.SyncImage({"n2": 0, "n3": 0}, {"n2": (), "n3": ()}, 1))
+    one._slow = frozenset({"n3"})
+    for node in ("n2", "n3"):
+        one._on_parent_failed(node, m.ParentFailed(1, "", False, "nobody gives anything"))
+    told = [(node, message) for node, message in heard.told if isinstance(message, m.SyncParents)]
+    assert told == [("n2", m.SyncParents(1, cast(Any, (("n1",),))))]
+    assert events == []

@@ -245,10 +245,20 @@ class Delivery:
 
     def _on_parent_failed(self, node: str, message: m.Message) -> None:
         if isinstance(message, m.ParentFailed) and message.request == self.request:
+            if not message.parent and not any(self._parents.get(node, ())):
+                self._give_source(node)
+                return
             parent = message.parent or "the login node"
             self.record(ev.ParentLeft(node, parent, message.corrupt, message.reason, self.request))
             if not message.parent and not self._reads_from_here(node):
                 asyncio.get_running_loop().call_later(FRESH_S, self._give_tickets, node)
+
+    def _give_source(self, node: str) -> None:
+        """Who has no parents and lacks what its cache had reads it from the source. Slow nodes wait on: they
+        are to be fed last."""
+        if node not in self._slow:
+            root = self._found.node if self._found is not None else CONTROLLER
+            self.change_parents(ins.ChangeParents({node: ((root,),)}, self.request))
 
     def _reads_from_here(self, node: str) -> bool:
         """Whether the login node, which asks for no ticket, is among its parents."""
