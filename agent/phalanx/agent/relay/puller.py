@@ -70,6 +70,7 @@ class Pull:
         self._stripes: list[Stripe] = []
         self._told_at = 0.0
         self._ended = threading.Event()
+        self._leave = threading.Event()
         self._crowded: set[Spool] = set()
         self._apart_from = 0.0
         self._finishing = threading.Thread(target=self._finish_all, name="pull: whole blobs", daemon=True)
@@ -133,6 +134,7 @@ class Pull:
         return self._desk.over
 
     def _end(self) -> None:
+        self._leave.set()
         with self._desk.changing():
             self._desk.over = True
             for stripe in self._stripes:
@@ -225,8 +227,8 @@ class Pull:
                     spool.follow(self._is_over)
                     if spool.verified != before:
                         self._tell_progress()
-                with desk.changed:
-                    desk.changed.wait_for(self._is_over, desk.patience.claim_s)
+                # not for ``changed``: with every chunk it would wake this thread, which has seldom work
+                self._leave.wait(desk.patience.claim_s)
         except Exception as error:  # noqa: BLE001 - a defect here must not leave the run waiting for ever
             self._fail(f"the fetch of layers broke: {error!r}")
 

@@ -379,11 +379,11 @@ class Spool:
     def _await(self, index: int, stopped: Callable[[], bool]) -> bool:
         """Whether a chunk has come; not when another process was faster with all of it. Raises SpoolError."""
         while self.writing and not stopped():
-            if self._is_overtaken():
-                self._lose()
-                return False
             if self.wait_for(index, 1.0, lambda: stopped() or not self.writing):
                 return True
+            if self.writing and self._is_overtaken():
+                self._lose()
+                return False
         if self._spoiled:
             raise SpoolError(self._spoiled)
         return False
