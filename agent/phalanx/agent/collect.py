@@ -99,15 +99,18 @@ def find_results(
 
 def _in_order(places: tuple[_Place, ...], result: str) -> Iterator[tuple[Path, str]]:
     """The wanted files of all places: first those that rows are made of; ``result``: a pattern of them."""
-    for first in (True, False):
-        for folder, wanted, without in places:
-            if (wanted is not None and not wanted) or folder == without:
+    rest: list[tuple[Path, str]] = []
+    for folder, wanted, without in places:
+        if (wanted is not None and not wanted) or folder == without:
+            continue
+        for name in _names(folder, without):
+            if wanted is not None and not _matches(name, wanted):
                 continue
-            for name in _names(folder, without):
-                if wanted is not None and not _matches(name, wanted):
-                    continue
-                if first is (name.startswith(_OURS) or _matches(name, (result,))):
-                    yield folder, name
+            if name.startswith(_OURS) or _matches(name, (result,)):
+                yield folder, name
+            else:
+                rest.append((folder, name))
+    yield from rest
 
 
 def _take(found: Found, folder: Path, name: str, limits: CollectLimits, fresh: tuple[str, int]) -> bool:

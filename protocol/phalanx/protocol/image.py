@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from .blob import BlobMismatch, make_pages
 from .errors import RemoteError
-from .messages import Layer
+from .messages import BlobChunks, Layer
 
 #: What a message carries of an image at most (messages.ImageConfig, messages.Layers).
 CONFIG_BYTES, LAYERS = 192 * 1024, 256
@@ -39,6 +40,20 @@ class ImageFormatError(RemoteError):
 
 class ImageTooLarge(ImageFormatError):
     """An image that may be whole, and has more of something than can be moved."""
+
+
+def layer_pages(
+    layer: Layer, chunks: Iterable[bytes], chunk_bytes: int, otherwise: str
+) -> Iterator[BlobChunks]:
+    """The digests of a layer's chunks, page by page while its ``chunks`` are read.
+
+    Raises ImageFormatError with ``otherwise`` instead of the last page when it is not the layer that the
+    image names.
+    """
+    try:
+        yield from make_pages(layer.diff_id, layer.size, chunks, chunk_bytes)
+    except BlobMismatch as error:
+        raise ImageFormatError(f"its layer {layer.diff_id.hex()[:12]} {otherwise}") from error
 
 
 def digest_text(digest: bytes) -> str:

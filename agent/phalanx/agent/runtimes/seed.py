@@ -21,8 +21,14 @@ from phalanx.agent.runtimes.cgroup import size
 from phalanx.agent.runtimes.engine import EngineClient, EngineError
 from phalanx.agent.runtimes.layers import Span
 from phalanx.agent.runtimes.store import diff_ids_of, shown_likeness
-from phalanx.protocol.blob import BlobMismatch, layer_chunk_bytes, make_pages
-from phalanx.protocol.image import ImageContent, ImageFormatError, ImageTooLarge, config_diff_ids
+from phalanx.protocol.blob import layer_chunk_bytes
+from phalanx.protocol.image import (
+    ImageContent,
+    ImageFormatError,
+    ImageTooLarge,
+    config_diff_ids,
+    layer_pages,
+)
 from phalanx.protocol.image_index import Held, check_packing, choose, find_images, gunzip
 from phalanx.protocol.image_tar import Member, members
 from phalanx.protocol.messages import BlobChunks, Layer
@@ -128,18 +134,10 @@ def _indexed(file: BinaryIO, archive: Path, image: Held, diff_ids: tuple[bytes, 
 
 
 def pages(found: Seed, place: int) -> Iterator[BlobChunks]:
-    """The digests of a layer's chunks, page by page, in one pass over it. Each step blocks.
-
-    Raises ImageFormatError instead of the last page when it is not the layer that the image names, OSError
-    when it cannot be read.
-    """
-    span, layer, chunk_bytes = found.spans[place], found.content.layers[place], found.chunk_bytes
-    try:
-        yield from make_pages(layer.diff_id, layer.size, _chunks(span, chunk_bytes), chunk_bytes)
-    except BlobMismatch as error:
-        raise ImageFormatError(
-            f"its layer {layer.diff_id.hex()[:12]} is not what its digest says; {_CURE}"
-        ) from error
+    """See ``layer_pages``: of one layer, in one pass over it. Each step blocks. Raises OSError when it cannot
+    be read."""
+    layer, chunks = found.content.layers[place], _chunks(found.spans[place], found.chunk_bytes)
+    return layer_pages(layer, chunks, found.chunk_bytes, f"is not what its digest says; {_CURE}")
 
 
 def _span(file: BinaryIO, archive: Path, number: int, member: Member) -> Span:

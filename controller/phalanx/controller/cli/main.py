@@ -126,11 +126,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _is_text(word: str) -> bool:
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    if word.isascii():  # nearly all are: what looks at the others brings the whole plan along
+        return True
+    from phalanx.controller.plan.text import is_text
+
+    return is_text(word)
 
 
 def _no_text(number: int, words: list[str]) -> str:

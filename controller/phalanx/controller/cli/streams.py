@@ -16,24 +16,22 @@ class OutputLost(Exception):
     """Standard output took no more. The message says why."""
 
 
-class _Output(io.FileIO):
+class _Stream(io.FileIO):
+    """A descriptor that is written to. ``words``: what it does not take is no loss."""
+
+    def __init__(self, number: int, *, words: bool = False) -> None:
+        super().__init__(number, "w", closefd=False)
+        self._words = words
+
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
             raise
         except OSError as error:
+            if self._words:
+                return memoryview(data).nbytes
             raise OutputLost(error.strerror) from error
-
-
-class _Words(io.FileIO):
-    def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except BrokenPipeError:
-            raise
-        except OSError:
-            return memoryview(data).nbytes
 
 
 def guard() -> None:
@@ -43,8 +41,8 @@ def guard() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is free, and taken
-    sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _text(_Words(2, "w", closefd=False), sys.stderr, by_lines=True)
+    sys.stdout = _text(_Stream(1), sys.stdout)
+    sys.stderr = _text(_Stream(2, words=True), sys.stderr, by_lines=True)
 
 
 def drop() -> None:

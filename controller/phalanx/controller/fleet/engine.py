@@ -404,16 +404,13 @@ class Engine:
             return []
         self._decide(trouble)
         self._advance("end")
-        grace = self.plan.timing.stop_grace_s if self.cancel_level < 2 else 0.0
-        here = self.roster.of(Member.JOINED)
-        self._leaving.update(here)
         out: list[Instruction] = [
             DropTimer("join"),
             DropTimer("facts"),
             DropTimer("prepare"),
             Record(RunEnding(self._why_over)),
-            Tell(here, Leave(as_words(self._why_over), grace)),
-            SetTimer("leave", grace + LEAVE_SLACK_S),
+            self._dismiss(self.roster.of(Member.JOINED)),
+            SetTimer("leave", self._grace_s + LEAVE_SLACK_S),
         ]
         return out + self._fleet_gone()
 
@@ -425,9 +422,16 @@ class Engine:
         """Who joins or comes back while the run ends is told to leave like everyone else."""
         if self.phase is not Phase.ENDING or node in self._leaving:
             return []
-        self._leaving.add(node)
-        grace = self.plan.timing.stop_grace_s if self.cancel_level < 2 else 0.0
-        return [Tell((node,), Leave(as_words(self._why_over), grace))]
+        return [self._dismiss((node,))]
+
+    def _dismiss(self, nodes: tuple[str, ...]) -> Instruction:
+        self._leaving.update(nodes)
+        return Tell(nodes, Leave(as_words(self._why_over), self._grace_s))
+
+    @property
+    def _grace_s(self) -> float:
+        """How long what runs may take to end, in seconds: nothing after a second cancel."""
+        return self.plan.timing.stop_grace_s if self.cancel_level < 2 else 0.0
 
     def _fleet_gone(self) -> list[Instruction]:
         """Once every agent that had joined is gone, the spawner has nothing left to live for."""

@@ -337,6 +337,11 @@ class LayersOnNode(Event):
     request: int = OWN
     one_disk: bool = False
 
+    @property
+    def first(self) -> int:
+        """The first layer to be loaded: an engine that takes no deltas gets all of them."""
+        return self.in_engine if self.deltas else 0
+
 
 @event("image.inventory")
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,7 @@ class Imaging:
         plan = self.plan = self._make_plan()
         if not plan.routes:
             return self._nothing_moves()
-        first = {node: self._first(node) for node in plan.routes}
+        first = {node: self.held[node].first for node in plan.routes}
         self.parents = self._parents(plan)
         total = sum(route.bytes for route in plan.routes.values())
         told = ImagePlanned(
@@ -256,16 +256,11 @@ class Imaging:
         """Those that have it already by this sync stay in: others read from them."""
         sizes = each_once(self.source.layers, self.source.repeated) if self.source else ()
         wanting = [
-            Candidate(node, self._first(node), frozenset(held.in_cache), slow=node in self.slow)
+            Candidate(node, held.first, frozenset(held.in_cache), slow=node in self.slow)
             for node, held in sorted(self.held.items())
             if not held.present and node not in self.failed and node != self._root
         ]
         return make_plan(sizes, wanting, self._root, previous=self.plan)
-
-    def _first(self, node: str) -> int:
-        """The first layer to be loaded: an engine that takes no deltas gets all of them."""
-        held = self.held[node]
-        return held.in_engine if held.deltas else 0
 
     def _parents(self, plan: SyncPlan) -> Parents:
         """From whom each reads; slow ones wait until the others are through."""
@@ -324,7 +319,7 @@ class Imaging:
         """Who still needs bytes from others, or their digests: not those that only load."""
         layers = len(self.source.layers) if self.source else 0
         waiting = [node for node in self.late() if node not in self.failed and node not in self.arrived]
-        return [node for node in waiting if node not in self.held or self._first(node) < layers]
+        return [node for node in waiting if node not in self.held or self.held[node].first < layers]
 
     def _follow(self, event: AgentLost) -> list[Instruction]:
         """Others read from a node that has got all of it here, else one whose engine has it seeds on."""
@@ -357,13 +352,13 @@ class Imaging:
             return self._planned()
         if not (lacking := self._lacking()):
             return self._nothing_moves()
-        first = min(self._first(node) for node in lacking)
+        first = min(self.held[node].first for node in lacking)
         return [Tell((self._root,), SeedLayers(self.request, first)), *self._replan()]
 
     def _can_give_all(self, node: str) -> bool:
         """Whether it has got every layer by this sync: it serves none that its engine had before."""
         held = self.held.get(node)
-        return held is not None and not held.present and self._first(node) == 0
+        return held is not None and not held.present and held.first == 0
 
     def _replan(self) -> list[Instruction]:
         """Tell those whose parents are others now; nothing that a node has got is asked for again."""

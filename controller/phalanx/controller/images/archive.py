@@ -18,8 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from phalanx.protocol.blob import BlobMismatch, make_pages
-from phalanx.protocol.image import ImageContent, ImageFormatError, config_diff_ids
+from phalanx.protocol.image import ImageContent, ImageFormatError, config_diff_ids, layer_pages
 from phalanx.protocol.image_archive import blob_name
 from phalanx.protocol.image_index import Held, check_packing, choose, find_images, gunzip, packing
 from phalanx.protocol.image_tar import Member, members
@@ -143,17 +142,9 @@ def _located(image: Held, packed: list[Span], stage: Stage) -> Content:
 
 
 def span_pages(span: Span, layer: Layer, chunk_bytes: int) -> Iterator[BlobChunks]:
-    """The digests of a layer's chunks, page by page, in one pass over it. Each step blocks.
-
-    Raises ImageFormatError instead of the last page when it is not the layer that the image names, OSError
-    when it cannot be read.
-    """
-    try:
-        yield from make_pages(layer.diff_id, layer.size, _chunks(span, chunk_bytes), chunk_bytes)
-    except BlobMismatch as error:
-        raise ImageFormatError(
-            f"its layer {layer.diff_id.hex()[:12]} is damaged: it does not match its digest"
-        ) from error
+    """See ``layer_pages``: in one pass over it. Each step blocks. Raises OSError when it cannot be read."""
+    wrong = "is damaged: it does not match its digest"
+    return layer_pages(layer, _chunks(span, chunk_bytes), chunk_bytes, wrong)
 
 
 def layer_sizes(path: Path, reference: str) -> tuple[int, ...]:

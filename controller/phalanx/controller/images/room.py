@@ -20,7 +20,7 @@ def too_little(sizes: Sequence[int], held: LayersOnNode, repeated: Collection[in
     the engine has it twice, once as it came. Where both lie on one disk that must hold all of it.
     ``repeated``: layers that come again above; these travel once, and the engine keeps each by itself.
     """
-    wanted = range(held.in_engine if held.deltas else 0, len(sizes))
+    wanted = range(held.first, len(sizes))
     once = each_once(sizes, repeated)
     travels = sum(once[index] for index in wanted if index not in held.in_cache)
     if travels + RESERVE_BYTES > held.free_bytes:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .locking import LOCK_S, FileBusy, give_mode, locked, replacing, write_at
+from .locking import LOCK_S, FileBusy, locked, replacing, write_at
 
 #: An array of ours begins and ends with these; a line in between is one record.
 BEGIN, CLOSE = b"[\n{", b"\n]\n"
@@ -136,6 +136,5 @@ def _take_over(file: int, target: Path, size: int, lines: bytes) -> None:
         raise JsonArrayError(
             f"cannot append to {target}: it is no JSON array of objects; move it away"
         ) from None
-    with replacing(target) as fresh:
-        give_mode(fresh, os.fstat(file).st_mode & 0o777)
+    with replacing(target, given=os.fstat(file).st_mode & 0o777) as fresh:
         write_at(fresh, b"[\n" + b",\n".join([*kept, lines]) + CLOSE, 0)

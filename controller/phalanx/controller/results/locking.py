@@ -71,19 +71,23 @@ def is_stream(path: Path) -> bool:
 
 
 @contextmanager
-def replacing(path: Path, mode: int = 0o644, *, synced: bool = True) -> Iterator[int]:
+def replacing(
+    path: Path, mode: int = 0o644, *, synced: bool = True, given: int | None = None
+) -> Iterator[int]:
     """A descriptor of a new file that gets the name ``path`` when all went well; else it is gone.
 
     A link is followed to the file that it leads to; what is no file is refused. Raises OSError.
     ``synced``: it and its name are on the disk then, or OSError. Without, for what can be made again, a
-    folder that cannot be synced is no error. ``mode`` is as the umask leaves it.
+    folder that cannot be synced is no error. ``mode`` is as the umask leaves it, ``given`` just as it is.
     """
     _refuse_special(path)
     path = Path(os.path.realpath(path))
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(fresh, flags, mode if given is None else given)
     try:
         try:
+            _give_mode(descriptor, given)
             yield descriptor
             if synced:
                 os.fsync(descriptor)
@@ -97,7 +101,7 @@ def replacing(path: Path, mode: int = 0o644, *, synced: bool = True) -> Iterator
         _sync_folder(path.parent)
 
 
-def give_mode(descriptor: int, mode: int | None) -> None:
+def _give_mode(descriptor: int, mode: int | None) -> None:
     """Give an open file of ours its mode, whatever our umask; None leaves it as it is."""
     if mode is not None:
         with suppress(OSError):  # a file system that has no modes to give must not cost the rows
@@ -127,7 +131,7 @@ def _open(path: Path, mode: int | None) -> int:
         descriptor = os.open(path, flags | os.O_EXCL, 0o644)
     except FileExistsError:
         return os.open(path, flags, 0o644)
-    give_mode(descriptor, mode)
+    _give_mode(descriptor, mode)
     return descriptor
 
 

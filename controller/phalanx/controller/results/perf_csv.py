@@ -14,7 +14,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .locking import LOCK_S, FileBusy, give_mode, locked, replacing, write_at
+from .locking import LOCK_S, FileBusy, locked, replacing, write_at
 from .table import COLUMN_LIMIT, cells_up_to
 
 #: The columns of madengine, in its order.
@@ -195,10 +195,9 @@ def _rewrite(descriptor: int, path: Path, columns: Sequence[str], rows: Sequence
     with (
         open(os.dup(descriptor), encoding="utf-8-sig", errors="replace", newline="") as old,  # noqa: PTH123
         cells_up_to(LONGEST_CELL),
-        replacing(path, mode) as fresh,
+        replacing(path, given=mode) as fresh,
         open(os.dup(fresh), "w", encoding="utf-8", errors="replace", newline="") as out,  # noqa: PTH123
     ):
-        give_mode(fresh, mode)
         old.seek(0)
         writer = csv.writer(out, lineterminator=end)
         reader = csv.reader(old)

@@ -16,7 +16,7 @@ from typing import Any
 
 from .entries import Entries, Record, flat
 from .json_array import JsonArrayError, append_records
-from .locking import give_mode, mode_of, replacing, write_at
+from .locking import mode_of, replacing, write_at
 from .perf_csv import COLUMNS, PerfCsvError, Row, append_rows, csv_bytes, widened
 
 SUPER_JSON, SUPER_CSV, COMMON = "perf_super.json", "perf_super.csv", "common_info.json"
@@ -78,8 +78,7 @@ def replace_files(folder: Path, files: SideFiles, mode: int | None = None) -> st
                 path.unlink(missing_ok=True)
             else:
                 target = Path(os.path.realpath(path))
-                with replacing(target) as fresh:
-                    give_mode(fresh, mode_of(target, mode))
+                with replacing(target, given=mode_of(target, mode)) as fresh:
                     write_at(fresh, data, 0)
     except OSError as error:
         return f"cannot write {path}: {os.strerror(error.errno or 0)}"
